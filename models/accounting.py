@@ -1,0 +1,112 @@
+"""Parameters and FLOPs of a `ModelConfig`, by convention.
+
+Which parameters and which FLOPs are counted decides the exponent of a scaling law (Porian et al. 2024,
+arXiv 2406.19146), so each convention has a name here and every fit says which one it used.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from models.config import ModelConfig
+
+BACKWARD_AND_FORWARD = 3  # a backward pass costs two forward passes (Kaplan et al. 2020, section 2.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterCounts:
+    """Parameters by group. A tied head is counted once, as the embedding."""
+
+    embedding: int
+    attention: int
+    feed_forward: int
+    norm: int
+    head: int
+
+    @property
+    def total(self) -> int:
+        """Every parameter: Chinchilla's N (arXiv 2203.15556)."""
+        return self.embedding + self.non_embedding + self.head
+
+    @property
+    def non_embedding(self) -> int:
+        """Without the vocabulary matrices at either end: Kaplan's N (arXiv 2001.08361, section 2.1)."""
+        return self.attention + self.feed_forward + self.norm
+
+    def by_convention(self, convention: str) -> int:
+        """N under `convention`, "total" or "non_embedding"; ValueError for any other name."""
+        if convention not in PARAMETER_CONVENTIONS:
+            raise ValueError(f"parameter convention {convention!r} is none of {', '.join(PARAMETER_CONVENTIONS)}")
+        return getattr(self, convention)
+
+
+PARAMETER_CONVENTIONS = ("total", "non_embedding")
+
+
+def count_parameters(config: ModelConfig) -> ParameterCounts:
+    """Parameter counts of `models.transformer.Transformer(config)`, without building it."""
+    vocabulary = config.vocab_size * config.d_model
+    query_and_out = 2 * config.d_model * config.d_model
+    key_and_value = 2 * config.d_model * config.n_kv_heads * config.head_width
+    return ParameterCounts(
+        embedding=vocabulary,
+        attention=config.n_layers * (query_and_out + key_and_value),
+        feed_forward=config.n_layers * 3 * config.d_model * config.d_ff,
+        norm=(2 * config.n_layers + 1) * config.d_model,
+        head=0 if config.tied_embeddings else vocabulary,
+    )
+
+
+def six_n(config: ModelConfig) -> float:
+    """6 N with N all parameters: the approximation of Chinchilla's analysis, C = 6 N D."""
+    return 6.0 * count_parameters(config).total
+
+
+def kaplan(config: ModelConfig) -> float:
+    """6 N with N without embeddings: C = 6 N B S (Kaplan et al. 2020)."""
+    return 6.0 * count_parameters(config).non_embedding
+
+
+def chinchilla(config: ModelConfig) -> float:
+    """Chinchilla's Appendix F, with SwiGLU's three matrices in the dense block, for a full context of s tokens.
+
+    It counts the embedding as a matrix product and attention over all s^2 pairs, masked or not.
+    """
+    s, d, V = config.context_length, config.d_model, config.vocab_size
+    heads, kh = config.n_heads, config.n_heads * config.head_width
+    embedding = 2 * s * V * d
+    qkv = 2 * s * d * (kh + 2 * config.n_kv_heads * config.head_width)
+    logits = 2 * s * s * kh
+    softmax = 3 * heads * s * s
+    reduction = 2 * s * s * kh
+    projection = 2 * s * kh * d
+    dense = 2 * s * 3 * d * config.d_ff
+    head = 2 * s * d * V
+    forward = embedding + config.n_layers * (qkv + logits + softmax + reduction + projection + dense) + head
+    return BACKWARD_AND_FORWARD * forward / s
+
+
+def exact(config: ModelConfig, *, causal: bool = True) -> float:
+    """The matrix products the module really needs: no embedding product, and only the pairs the mask lets through.
+
+    With `causal=False` attention is counted over all pairs, as `torch.utils.flop_counter.FlopCounterMode` does.
+    """
+    counts = count_parameters(config)
+    matrices = counts.attention + counts.feed_forward + config.vocab_size * config.d_model
+    keys = (config.context_length + 1) / 2 if causal else config.context_length
+    attention = 4 * keys * config.n_heads * config.head_width  # q·k and weights·v, per token and layer
+    return BACKWARD_AND_FORWARD * (2.0 * matrices + config.n_layers * attention)
+
+
+FLOP_CONVENTIONS: dict[str, Callable[[ModelConfig], float]] = {
+    "6N": six_n,
+    "kaplan": kaplan,
+    "chinchilla": chinchilla,
+    "exact": exact,
+}
+
+
+def flops_per_token(config: ModelConfig, convention: str = "6N") -> float:
+    """Training FLOPs (forward and backward) per token under one of `FLOP_CONVENTIONS`; ValueError for another name."""
+    if convention not in FLOP_CONVENTIONS:
+        raise ValueError(f"FLOP convention {convention!r} is none of {', '.join(FLOP_CONVENTIONS)}")
+    return FLOP_CONVENTIONS[convention](config)

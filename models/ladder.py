@@ -1,0 +1,92 @@
+"""A smooth family of shapes from a few thousand to a billion parameters, one for each width."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from models.accounting import count_parameters
+from models.config import ModelConfig
+
+MAX_WIDTH = 8192
+
+
+def power_of_two(x: float) -> int:
+    """The largest power of two at most `x`, for x >= 1."""
+    return 2 ** int(math.log2(x))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeLadder:
+    """Shapes that differ in one dial, the width: depth, heads and d_ff follow from it.
+
+    At fixed N the loss hardly depends on the shape (Kaplan et al. 2020, section 3.1), but a family whose shape
+    wanders with N puts that wander into the valley; this one keeps width / depth and the head width constant.
+
+    Attributes:
+        vocab_size, context_length, tied_embeddings: as in `ModelConfig`.
+        aspect_ratio: d_model / n_layers, approached as closely as whole layers allow.
+        head_width: width of a head, taken where it divides the width, else the nearest that does.
+        queries_per_kv_head: query heads that share one key/value head where they divide; 1 is plain attention.
+    """
+
+    vocab_size: int
+    context_length: int
+    aspect_ratio: float = 16
+    head_width: int = 8
+    queries_per_kv_head: int = 1
+    tied_embeddings: bool = False
+
+    def widths(self) -> Iterator[int]:
+        """Every width of the ladder, smallest first: steps of half a head, then of a head, then of about an eighth."""
+        width = self.head_width // 2
+        while width <= MAX_WIDTH:
+            yield width
+            width += self.head_width // 2 if width < 4 * self.head_width else max(self.head_width, power_of_two(width / 8))
+
+    def shape(self, d_model: int) -> ModelConfig:
+        """The shape of width `d_model`. d_ff is 8/3 d_model, rounded to a multiple that grows with the width.
+
+        Raises:
+            ValueError: if `d_model` is odd.
+        """
+        if d_model < 2 or d_model % 2:
+            raise ValueError(f"d_model is {d_model}; it must be even, for RoPE's pairs")
+        n_heads = min(
+            (heads for heads in range(1, d_model // 2 + 1) if d_model % heads == 0 and d_model // heads % 2 == 0),
+            key=lambda heads: abs(math.log(d_model / heads / self.head_width)),
+        )
+        multiple = min(64, power_of_two(d_model / 2))
+        return ModelConfig(
+            vocab_size=self.vocab_size,
+            d_model=d_model,
+            n_layers=max(1, math.floor(d_model / self.aspect_ratio + 0.5)),
+            n_heads=n_heads,
+            n_kv_heads=n_heads // math.gcd(n_heads, self.queries_per_kv_head),
+            d_ff=max(multiple, round(8 / 3 * d_model / multiple) * multiple),
+            context_length=self.context_length,
+            tied_embeddings=self.tied_embeddings,
+        )
+
+    def shapes(self) -> Iterator[ModelConfig]:
+        """Every shape of the ladder, smallest first."""
+        return map(self.shape, self.widths())
+
+    def nearest(self, N: float, convention: str = "total") -> ModelConfig:
+        """The shape whose parameter count is nearest to `N` in ratio, under a parameter convention.
+
+        Raises:
+            ValueError: if `N` lies more than a factor of 1.5 outside the ladder, or the convention is unknown.
+        """
+        if not (math.isfinite(N) and N > 0):
+            raise ValueError(f"a model size of {N} does not exist; ask for a positive number of parameters")
+
+        def size(shape: ModelConfig) -> int:
+            return count_parameters(shape).by_convention(convention)
+
+        best = min(self.shapes(), key=lambda shape: abs(math.log(size(shape) / N)))
+        if not 1 / 1.5 <= size(best) / N <= 1.5:
+            raise ValueError(
+                f"no model of {N:,.0f} parameters ({convention}) exists: the nearest shape of this ladder has "
+                f"{size(best):,} (d_model {best.d_model}); ask for a size near that, or change the ladder or vocabulary"
+            )
+        return best

@@ -1,0 +1,78 @@
+"""Checkpoints that survive a crash at any byte.
+
+A checkpoint is one file, written under a temporary name, synced, renamed, and only then entered into manifest.json
+with its SHA-256. The last two are kept, so that a damaged one costs minutes and not the run.
+"""
+
+import hashlib
+import io
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from sweep.errors import InputError
+from sweep.files import write_atomically, write_json
+
+KEPT = 2
+MANIFEST = "manifest.json"
+log = logging.getLogger(__name__)
+
+
+def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int = KEPT) -> None:
+    """Add the checkpoint of `step` to `directory` and drop all but the `keep` latest.
+
+    Args:
+        directory: the run's checkpoint/, which exists.
+        step: steps done.
+        state: tensors and plain values; anything else could not be loaded again.
+    """
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getbuffer()
+    name = f"step-{step:010d}.pt"
+    entry = {"step": step, "file": name, "sha256": hashlib.sha256(content).hexdigest()}
+    write_atomically(directory / name, bytes(content))
+    entries = [old for old in read_manifest(directory) if old["step"] < step] + [entry]
+    write_json(directory / MANIFEST, {"checkpoints": entries[-keep:]})
+    for file in directory.glob("*.pt"):
+        if file.name not in {kept["file"] for kept in entries[-keep:]}:
+            file.unlink()
+
+
+def load_checkpoint(directory: Path, device: str = "cpu") -> dict[str, Any] | None:
+    """The latest sound checkpoint, with a warning for each damaged one that was passed over; None if none was written.
+
+    Raises:
+        InputError: if there are checkpoints and all are damaged.
+    """
+    import torch
+
+    entries = read_manifest(directory)
+    for entry in reversed(entries):
+        path = directory / entry["file"]
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            log.warning("checkpoint %s cannot be read (%s); trying the one before", path, error.strerror)
+            continue
+        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+            log.warning("checkpoint %s is damaged (its SHA-256 is not the manifest's); trying the one before", path)
+            continue
+        # weights_only: a checkpoint holds tensors and numbers, and can never run code.
+        return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    if entries:
+        raise InputError(f"every checkpoint in {directory} is damaged; delete {directory.parent} to train the run again")
+    return None
+
+
+def read_manifest(directory: Path) -> list[dict[str, Any]]:
+    """Entries of the checkpoints there are, oldest first. Raises InputError if the manifest is damaged."""
+    try:
+        return json.loads((directory / MANIFEST).read_text())["checkpoints"]
+    except FileNotFoundError:
+        return []
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError) as error:
+        raise InputError(f"{directory / MANIFEST} is damaged ({error}); delete {directory.parent} to train the run again") from error

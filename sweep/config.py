@@ -1,0 +1,293 @@
+"""What a sweep is: the schema that conf/ composes into, and the composing.
+
+Hydra composes, this schema checks names and types, and nothing in a file is ever instantiated or executed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sweep.errors import InputError
+
+
+@dataclass(kw_only=True)
+class ModelFamily:
+    """The size ladder; see `models.SizeLadder`."""
+
+    aspect_ratio: float = 16
+    head_width: int = 8
+    queries_per_kv_head: int = 1
+    tied_embeddings: bool = False
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """The corpus (see `sweep.data.CorpusSpec`), the context T, and how often it may be repeated."""
+
+    source: str = "stdlib"
+    paths: list[str] = field(default_factory=list)
+    tokenizer: str = "bytes"
+    vocab_size: int = 257
+    context_length: int = 128
+    validation_tokens: int = 131_072
+    shuffle_seed: int = 0
+    max_epochs: float = 1
+
+
+@dataclass(kw_only=True)
+class PowerRule:
+    """`coefficient * N^parameters * D^tokens`, never above `max`: a hyperparameter as a function of the run."""
+
+    coefficient: float
+    parameters: float = 0.0
+    tokens: float = 0.0
+    min: float = 0.0
+    max: float = float("inf")
+
+    def __call__(self, N: float, D: float) -> float:
+        return min(max(self.coefficient * N**self.parameters * D**self.tokens, self.min), self.max)
+
+
+@dataclass(kw_only=True)
+class OptimizerConfig:
+    """AdamW. `peak_lr` and `batch_tokens` override their rules; `lr_scale` multiplies the rate either gives."""
+
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    grad_clip: float = 1.0
+    lr_rule: PowerRule = field(default_factory=lambda: PowerRule(coefficient=0.02))
+    batch_rule: PowerRule = field(default_factory=lambda: PowerRule(coefficient=512))
+    peak_lr: float | None = None
+    batch_tokens: int | None = None
+    lr_scale: float = 1.0
+
+
+@dataclass(kw_only=True)
+class ScheduleConfig:
+    """Linear warm-up of about `warmup_tokens_per_parameter` x N tokens, then a cosine; see `sweep.schedule`."""
+
+    warmup_tokens_per_parameter: float = 1.0
+    max_warmup_fraction: float = 0.1
+    final_fraction: float = 0.1
+    cycle: float = 1.0
+
+
+@dataclass(kw_only=True)
+class IsoflopGrid:
+    """`sizes` shapes per budget, spread evenly in log N over a factor `span` around the N whose D/N is expected to be
+    optimal (`tokens_per_parameter`)."""
+
+    budgets: list[float]
+    sizes: int
+    span: float
+    tokens_per_parameter: float
+
+
+@dataclass(kw_only=True)
+class HorizonsGrid:
+    """Every size in `parameters` at every D/N in `tokens_per_parameter`."""
+
+    parameters: list[float]
+    tokens_per_parameter: list[float]
+
+
+@dataclass(kw_only=True)
+class NamedRun:
+    """One (N, D)."""
+
+    N: float
+    D: float
+
+
+@dataclass(kw_only=True)
+class GridConfig:
+    """The runs of a sweep: the union of the parts that are given."""
+
+    isoflop: IsoflopGrid | None = None
+    horizons: HorizonsGrid | None = None
+    runs: list[NamedRun] | None = None
+
+
+@dataclass(kw_only=True)
+class ClusterConfig:
+    """How runs share the machine; nothing here changes a result."""
+
+    workers: str = "auto"
+    threads: int = 1
+    checkpoint_interval_s: float = 60
+    log_interval_s: float = 1
+    micro_batch: int | None = None
+
+
+@dataclass(kw_only=True)
+class EvaluationConfig:
+    """`points` validation losses per run, the last at the horizon."""
+
+    points: int = 3
+
+
+@dataclass(kw_only=True)
+class FitConfig:
+    """How runs become laws; see `sweep.fit`."""
+
+    loss: str = "val"
+    parameters: str = "total"
+    flops: str = "6N"
+    huber_delta: float = 1e-3
+    smoothing_steps: float = 10
+    envelope_points: int = 1500
+    resamples: int = 200
+    level: float = 0.8
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class Columns:
+    """Names of a table's columns."""
+
+    run_id: str = "run_id"
+    N: str = "N"
+    D: str = "D"
+    C: str = "C"
+    loss: str = "loss"
+    budget: str = "budget"
+
+
+@dataclass(kw_only=True)
+class SweepConfig:
+    """A whole sweep, as conf/sweep.yaml composes it."""
+
+    name: str = "sweep"
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    store: str = "store"
+    out: str = "store/sweeps/sweep"
+    model: ModelFamily = field(default_factory=ModelFamily)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    grid: GridConfig = field(default_factory=GridConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    table: str | None = None
+    curves: str | None = None
+    columns: Columns = field(default_factory=Columns)
+
+
+CHOICES = {
+    "device": ("auto", "cpu", "cuda"),
+    "precision": ("auto", "fp32", "bf16"),
+    "fit.loss": ("val", "train"),
+    "fit.parameters": ("total", "non_embedding"),
+    "fit.flops": ("6N", "kaplan", "chinchilla", "exact"),
+}
+
+# field: (smallest allowed, whether that value itself is allowed)
+BOUNDS = {
+    "model.aspect_ratio": (0, False),
+    "model.head_width": (2, True),
+    "model.queries_per_kv_head": (1, True),
+    "data.context_length": (1, True),
+    "data.validation_tokens": (1, True),
+    "data.max_epochs": (0, False),
+    "optimizer.eps": (0, False),
+    "optimizer.weight_decay": (0, True),
+    "optimizer.grad_clip": (0, False),
+    "optimizer.lr_scale": (0, False),
+    "optimizer.peak_lr": (0, False),
+    "optimizer.batch_tokens": (1, True),
+    "schedule.warmup_tokens_per_parameter": (0, True),
+    "schedule.max_warmup_fraction": (0, True),
+    "schedule.final_fraction": (0, True),
+    "schedule.cycle": (1, True),
+    "evaluation.points": (1, True),
+    "grid.isoflop.sizes": (1, True),
+    "grid.isoflop.span": (1, True),
+    "grid.isoflop.tokens_per_parameter": (0, False),
+    "cluster.threads": (1, True),
+    "cluster.checkpoint_interval_s": (0, True),
+    "cluster.log_interval_s": (0, True),
+    "cluster.micro_batch": (1, True),
+    "fit.huber_delta": (0, False),
+    "fit.smoothing_steps": (0, True),
+    "fit.envelope_points": (2, True),
+    "fit.resamples": (0, True),
+}
+
+
+def conf_directory() -> Path:
+    """conf/ of the checkout this package runs from, or the copy inside an installed package."""
+    here = Path(__file__).resolve().parent
+    for candidate in (here.parent / "conf", here / "conf"):
+        if (candidate / "sweep.yaml").exists():
+            return candidate
+    raise FileNotFoundError(f"conf/sweep.yaml is neither in {here.parent} nor in {here}; reinstall isosweep")
+
+
+def compose(overrides: Sequence[str], config_name: str = "sweep") -> SweepConfig:
+    """The sweep that Hydra overrides describe, names, types and ranges checked.
+
+    Raises:
+        InputError: for an unknown key, group or option, a value of the wrong type or out of range.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+
+    try:
+        with initialize_config_dir(str(conf_directory()), version_base="1.3"):
+            composed = hydra_compose(config_name, list(overrides))
+    except HydraException as error:
+        raise InputError(_one_line(error)) from error
+    return from_omegaconf(composed)
+
+
+def from_omegaconf(composed: Any) -> SweepConfig:
+    """Check a composed configuration against the schema; see `compose`."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepConfig), composed))
+    except OmegaConfBaseException as error:
+        where = f"{error.full_key}: " if error.full_key else ""
+        raise InputError(f"{where}{_one_line(error)}") from error
+    assert isinstance(config, SweepConfig)
+    _check_values(config)
+    return config
+
+
+def _check_values(config: SweepConfig) -> None:
+    for name, choices in CHOICES.items():
+        if (value := _lookup(config, name)) not in choices:
+            raise InputError(f"{name}={value} is none of {', '.join(choices)}")
+    for name, (low, inclusive) in BOUNDS.items():
+        value = _lookup(config, name)
+        if value is not None and not (value > low or (inclusive and value == low)):
+            raise InputError(f"{name}={value} is out of range; it must be {'at least' if inclusive else 'above'} {low}")
+    for name in ("optimizer.beta1", "optimizer.beta2", "fit.level"):
+        if not 0 < (value := _lookup(config, name)) < 1:
+            raise InputError(f"{name}={value} is out of range; it must lie between 0 and 1")
+    workers = config.cluster.workers
+    if workers != "auto" and not (workers.isdigit() and int(workers) > 0):
+        raise InputError(f"cluster.workers={workers} is neither auto nor a positive number")
+
+
+def _lookup(config: Any, dotted: str) -> Any:
+    for part in dotted.split("."):
+        config = None if config is None else getattr(config, part)
+    return config
+
+
+def _one_line(error: Exception) -> str:
+    """The message of a Hydra or OmegaConf error without its stack of causes, on one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]
+    text = " ".join(kept)
+    cause = error.__cause__
+    return f"{text} ({_one_line(cause)})" if cause is not None and str(cause) not in text else text

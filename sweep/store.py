@@ -1,0 +1,155 @@
+"""The run store: one directory per run, named by the hash of its configuration.
+
+    <store>/runs/<run_id>/config.yaml       what was asked for
+                          provenance.json   what it ran on, each time it was started
+                          status.json       how far it got
+                          curve.jsonl       every step: a pure function of config.yaml
+                          throughput.jsonl  how fast it went, each logging interval
+                          checkpoint/       see sweep.checkpoint
+    <store>/corpora/<fingerprint>/          see sweep.data.corpus
+    <store>/sweeps/<name>/                  tables, fits and figures
+"""
+
+import json
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sweep.errors import InputError
+from sweep.files import write_atomically, write_json
+from sweep.run import RunConfig
+
+WAITING, RUNNING, INTERRUPTED, FAILED, DIVERGED, DONE = "waiting", "running", "interrupted", "failed", "diverged", "done"
+FINAL_STATES = (DONE, DIVERGED)  # running it again would give the same
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def curve(self) -> Path:
+        return self.path / "curve.jsonl"
+
+    @property
+    def throughput(self) -> Path:
+        return self.path / "throughput.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoint"
+
+    def create(self, run: RunConfig) -> None:
+        """Make the directory for `run`, or check that it is `run`'s already.
+
+        Raises:
+            InputError: if it holds another configuration, or cannot be written.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"store: cannot write {self.path} ({error.strerror}); choose another store=…") from error
+        config = self.path / "config.yaml"
+        if not config.exists():
+            write_atomically(config, yaml.safe_dump(run.to_dict(), sort_keys=False))
+        elif (found := self.config().run_id) != run.run_id:
+            raise InputError(
+                f"{config} describes run {found}, not {run.run_id}: it was changed after the run began; "
+                f"restore it, or delete {self.path}"
+            )
+
+    def config(self) -> RunConfig:
+        """Raises InputError if config.yaml is missing or damaged."""
+        path = self.path / "config.yaml"
+        try:
+            values = yaml.safe_load(path.read_text())
+            if not isinstance(values, dict):
+                raise InputError("not a mapping")
+            return RunConfig.from_dict(values)
+        except (OSError, yaml.YAMLError, InputError) as error:
+            raise InputError(f"{path}: {error}; delete {self.path} and launch again") from error
+
+    def status(self) -> dict[str, Any]:
+        """The last status written, or that the run is waiting. A damaged file is an InputError."""
+        path = self.path / "status.json"
+        try:
+            return json.loads(path.read_text())
+        except FileNotFoundError:
+            return {"state": WAITING, "step": 0}
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} is damaged ({error}); delete it and launch again") from error
+
+    def write_status(self, state: str, **fields: Any) -> None:
+        write_json(self.path / "status.json", {"state": state, **fields, "updated": now()})
+
+    def add_provenance(self, **fields: Any) -> None:
+        """Append what this start of the run ran on."""
+        path = self.path / "provenance.json"
+        starts = json.loads(path.read_text())["starts"] if path.exists() else []
+        write_json(path, {"starts": [*starts, provenance() | fields]})
+
+
+@dataclass(frozen=True)
+class Store:
+    """A directory of runs and corpora that sweeps share."""
+
+    root: Path
+
+    def run(self, run_id: str) -> RunDirectory:
+        return RunDirectory(self.root / "runs" / run_id)
+
+    @property
+    def corpora(self) -> Path:
+        return self.root / "corpora"
+
+    def require_writable(self) -> None:
+        """Raises InputError if nothing can be written here."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.root / ".writable", "")
+            (self.root / ".writable").unlink()
+        except OSError as error:
+            raise InputError(f"store={self.root} cannot be written ({error.strerror}); choose another store=…") from error
+
+
+def provenance() -> dict[str, Any]:
+    """Commit, versions, host and time: what a result depends on beside its configuration."""
+    return {
+        "time": now(),
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in ("isosweep", "torch", "numpy", "tokenizers")},
+        "commit": _commit(),
+        "pid": os.getpid(),
+    }
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The checkout's commit, marked if files differ from it; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,300 @@
+"""Training one run: read top to bottom, it is the whole of what happens to a model."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models import flops_per_token
+from models.transformer import Transformer
+from sweep import store as states
+from sweep.checkpoint import load_checkpoint, save_checkpoint
+from sweep.data import Corpus, TrainingWindows, validation_windows
+from sweep.device import describe_device, matmul_peak
+from sweep.run import RunConfig
+from sweep.schedule import learning_rate
+from sweep.store import RunDirectory
+
+EVALUATION_TOKENS = 8192  # per forward pass of an evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """How to run, which changes no result. See `sweep.config.ClusterConfig`."""
+
+    device: str = "cpu"
+    checkpoint_interval_s: float = 60
+    log_interval_s: float = 1
+    micro_batch: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What a run tells its launcher now and then."""
+
+    run_id: str
+    step: int
+    steps: int
+    loss: float
+    tokens_per_s: float
+
+
+def train(
+    run: RunConfig,
+    corpus: Corpus,
+    directory: RunDirectory,
+    runtime: Runtime = Runtime(),
+    *,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    should_stop: Callable[[int], bool] = lambda step: False,
+) -> str:
+    """Train `run` from its last checkpoint, or from the start, to its horizon; everything it finds goes to `directory`.
+
+    Args:
+        run: what to train.
+        corpus: the data it names.
+        directory: where its files are.
+        runtime: device and intervals.
+        on_progress: called about every `runtime.log_interval_s`.
+        should_stop: asked before every step with the steps done; True writes a checkpoint and ends the call.
+
+    Returns:
+        The state that status.json now has: "done", "diverged" (a loss was not finite) or "interrupted".
+
+    Raises:
+        InputError: if the directory belongs to another configuration, or all its checkpoints are damaged.
+    """
+    directory.create(run)
+    if (state := directory.status()["state"]) in states.FINAL_STATES:
+        return state
+    directory.add_provenance(device=describe_device(runtime.device), corpus=corpus.manifest["parts"])
+    return _Training(run, corpus, directory, runtime, on_progress).loop(should_stop)
+
+
+class _Training:
+    """The state of a run in progress."""
+
+    def __init__(
+        self,
+        run: RunConfig,
+        corpus: Corpus,
+        directory: RunDirectory,
+        runtime: Runtime,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self.run, self.directory, self.runtime, self.on_progress = run, directory, runtime, on_progress
+        self.windows = TrainingWindows(
+            corpus.tokens("train"), context_length=run.model.context_length, batch_size=run.batch_size, seed=run.seed
+        )
+        self.held_out = validation_windows(corpus.tokens("validation"), run.model.context_length)
+        self.model = Transformer(run.model)
+        self.model.initialise(run.seed)
+        self.model.to(runtime.device)
+        self.optimizer = build_optimizer(self.model, run)
+        self.flops_per_token = flops_per_token(run.model, "exact")
+        # Evenly spaced, the last at the horizon.
+        self.evaluate_at = {round(run.steps * (i + 1) / run.evaluation_points) for i in range(run.evaluation_points)}
+        self.step = 0
+        self.elapsed_s = 0.0  # over all starts
+        self.pending: list[tuple[int, float, Tensor, Tensor]] = []  # steps whose loss has not left the device yet
+        self.validation: dict[str, float] = {}
+
+    def loop(self, should_stop: Callable[[int], bool]) -> str:
+        self.curve = self._resume()
+        with self.curve:
+            self.directory.write_status(states.RUNNING, **self._summary())
+            self.interval_start = self.saved_at = self.started = time.perf_counter()
+            self.resumed_elapsed_s, self.interval_step = self.elapsed_s, self.step
+            while self.step < self.run.steps:
+                if should_stop(self.step):
+                    return self._stop(states.INTERRUPTED)
+                self._train_step()
+                evaluate = self.step in self.evaluate_at
+                if evaluate or time.perf_counter() - self.interval_start >= self.runtime.log_interval_s:
+                    if not self._flush():
+                        return self._stop(states.DIVERGED)
+                if evaluate:
+                    self._evaluate()
+                if time.perf_counter() - self.saved_at >= self.runtime.checkpoint_interval_s:
+                    if not self._flush():
+                        return self._stop(states.DIVERGED)
+                    self._save()
+            return self._stop(states.DONE)
+
+    def _train_step(self) -> None:
+        lr = learning_rate(self.step, self.run.steps, self.run.optimizer.peak_lr, self.run.schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        batch = to_device(self.windows.batch(self.step), self.runtime.device)
+        loss, grad_norm = optimizer_step(
+            self.model, self.optimizer, batch, self.run, self.runtime.micro_batch or self.run.batch_size
+        )
+        self.step += 1
+        self.pending.append((self.step, lr, loss, grad_norm))
+
+    def _flush(self) -> bool:
+        """Write the pending steps to the curve; False if a loss was not finite, at which the curve then ends.
+
+        This is the only place where training waits for the device.
+        """
+        if not self.pending:
+            return True
+        losses = torch.stack([loss for _, _, loss, _ in self.pending]).tolist()
+        norms = torch.stack([norm for _, _, _, norm in self.pending]).tolist()
+        for (step, lr, _, _), loss, norm in zip(self.pending, losses, norms, strict=True):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                self.step = step - 1
+                return False
+            self._write_row(step, loss=loss, lr=lr, grad_norm=norm)
+            self.last_loss = loss
+        self.pending.clear()
+        self._report()
+        return True
+
+    def _write_row(self, step: int, **values: float) -> None:
+        tokens = step * self.run.batch_tokens
+        row = {"step": step, "tokens": tokens, "flops": tokens * self.flops_per_token, **values}
+        self.curve.write(json.dumps(row, separators=(",", ":")).encode() + b"\n")
+
+    def _report(self) -> None:
+        now = time.perf_counter()
+        seconds, self.interval_start = now - self.interval_start, now
+        tokens_per_s = (self.step - self.interval_step) * self.run.batch_tokens / seconds
+        self.interval_step = self.step
+        self.elapsed_s = self.resumed_elapsed_s + now - self.started
+        mfu = tokens_per_s * self.flops_per_token / matmul_peak(self.runtime.device, self.run.precision)
+        row = {"step": self.step, "tokens_per_s": round(tokens_per_s, 1), "mfu": round(mfu, 4)}
+        with open(self.directory.throughput, "a") as file:
+            file.write(json.dumps(row) + "\n")
+        self.on_progress(
+            Progress(
+                run_id=self.run.run_id,
+                step=self.step,
+                steps=self.run.steps,
+                loss=self.last_loss,
+                tokens_per_s=tokens_per_s,
+            )
+        )
+
+    def _evaluate(self) -> None:
+        loss, standard_error = evaluate(self.model, self.held_out, self.run.precision)
+        self.validation = {"val_loss": loss, "val_loss_se": standard_error}
+        self._write_row(self.step, **self.validation)
+        # Evaluation is not training: it must not read as slow steps.
+        self.interval_start = time.perf_counter()
+
+    def _save(self, keep: int = 2) -> None:
+        """A checkpoint, and the curve up to it, both on disk when this returns."""
+        self.curve.flush()
+        os.fsync(self.curve.fileno())
+        state = {
+            "step": self.step,
+            "curve_bytes": self.curve.tell(),
+            "elapsed_s": self.elapsed_s,
+            "validation": self.validation,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        save_checkpoint(self.directory.checkpoints, self.step, state, keep=keep)
+        self.directory.write_status(states.RUNNING, **self._summary())
+        self.saved_at = time.perf_counter()
+
+    def _stop(self, state: str) -> str:
+        """Leave everything on disk for `state`, and say so in status.json."""
+        if state != states.DIVERGED:
+            if not self._flush():
+                return self._stop(states.DIVERGED)
+            self._save(keep=1 if state == states.DONE else 2)
+        self.curve.flush()
+        self.directory.write_status(state, **self._summary())
+        return state
+
+    def _summary(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "steps": self.run.steps,
+            "tokens": self.step * self.run.batch_tokens,
+            "elapsed_s": round(self.elapsed_s, 3),
+            **self.validation,
+        }
+
+    def _resume(self) -> BinaryIO:
+        """Take up the last checkpoint, and cut the curve back to it: a step after it will be trained again."""
+        checkpoint = load_checkpoint(self.directory.checkpoints, self.runtime.device)
+        if checkpoint is not None:
+            self.step, self.elapsed_s = checkpoint["step"], checkpoint["elapsed_s"]
+            self.validation = checkpoint["validation"]
+            self.model.load_state_dict(checkpoint["model"])
+            self.optimizer.load_state_dict(checkpoint["optimizer"])
+        curve = open(self.directory.curve, "ab")  # noqa: SIM115  # closed by the loop that writes to it
+        curve.truncate(checkpoint["curve_bytes"] if checkpoint else 0)
+        curve.seek(0, os.SEEK_END)
+        return curve
+
+
+def build_optimizer(model: Transformer, run: RunConfig) -> torch.optim.AdamW:
+    """AdamW for `run`; only matrices decay, as a norm's gain has no business being near zero."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": run.optimizer.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    betas = (run.optimizer.beta1, run.optimizer.beta2)
+    return torch.optim.AdamW(groups, lr=run.optimizer.peak_lr, betas=betas, eps=run.optimizer.eps, fused=True)
+
+
+def optimizer_step(
+    model: Transformer, optimizer: torch.optim.Optimizer, batch_BS: Tensor, run: RunConfig, micro_batch: int
+) -> tuple[Tensor, Tensor]:
+    """One update from `batch_BS`, ids of shape (B, T + 1), taken `micro_batch` windows at a time.
+
+    Returns:
+        The batch's mean loss and the norm of its gradient before clipping, as scalars still on the device.
+    """
+    loss = torch.zeros((), device=batch_BS.device)
+    for part in batch_BS.split(micro_batch):
+        with autocast(run.precision, batch_BS.device.type):
+            part_loss = model.loss(part[:, :-1], part[:, 1:]) * (len(part) / len(batch_BS))
+        part_loss.backward()
+        loss += part_loss.detach()
+    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), run.optimizer.grad_clip)
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss, grad_norm
+
+
+@torch.no_grad()
+def evaluate(model: Transformer, windows: np.ndarray, precision: str) -> tuple[float, float]:
+    """Mean loss over held-out windows of shape (windows, T + 1), and its standard error over windows, in nats per token.
+
+    The error is that of the mean over text; runs that share the windows differ by much less than it.
+    """
+    device = model.embedding.weight.device
+    rows = max(1, EVALUATION_TOKENS // (windows.shape[1] - 1))
+    means = []
+    for start in range(0, len(windows), rows):
+        batch = to_device(windows[start : start + rows], device.type)
+        with autocast(precision, device.type):
+            means.append(model.loss(batch[:, :-1], batch[:, 1:], reduction="none").mean(dim=1))
+    per_window = torch.cat(means).double()
+    error = per_window.std() / math.sqrt(len(per_window)) if len(per_window) > 1 else torch.tensor(math.nan)
+    return per_window.mean().item(), error.item()
+
+
+def autocast(precision: str, device: str) -> Any:
+    """bf16 forward and backward over fp32 master weights (Chinchilla, Fig. A6), or nothing."""
+    return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def to_device(ids: np.ndarray, device: str) -> Tensor:
+    """Ids on `device`, without waiting for the copy."""
+    tensor = torch.from_numpy(ids)
+    return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor
