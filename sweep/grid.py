@@ -1,7 +1,7 @@
 """From a sweep to its runs: which (N, D), and with what hyperparameters."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from models import ModelConfig, SizeLadder, count_parameters, flops_per_token
 from sweep.config import GridConfig, IsoflopGrid, SweepConfig
@@ -112,8 +112,10 @@ def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str)
         InputError: if the tokens are fewer than half a step.
     """
     optimizer, schedule = config.optimizer, config.schedule
-    N, T = count_parameters(model).total, model.context_length
-    batch_tokens = optimizer.batch_tokens or optimizer.batch_rule(N, tokens)
+    counts, T = count_parameters(model), model.context_length
+    N = counts.total
+    # The rules count N without embeddings: that follows the width, which sets the rate, at every size.
+    batch_tokens = optimizer.batch_tokens or optimizer.batch_rule(counts.non_embedding, tokens)
     # Powers of two: the batch is then the same for neighbouring runs of a profile, and kernels like it.
     batch_size = 2 ** max(0, round(math.log2(batch_tokens / T)))
     steps = round(tokens / (batch_size * T))
@@ -122,7 +124,7 @@ def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str)
             f"a horizon of {tokens:,.0f} tokens for the model of {N:,} parameters is shorter than one step of "
             f"{batch_size * T:,} tokens; raise the budget or lower optimizer.batch_tokens"
         )
-    peak_lr = optimizer.lr_scale * (optimizer.peak_lr or optimizer.lr_rule(N, tokens))
+    peak_lr = optimizer.lr_scale * (optimizer.peak_lr or optimizer.lr_rule(counts.non_embedding, tokens))
     warmup = schedule.warmup_tokens_per_parameter * N / (batch_size * T)
     return RunConfig(
         model=model,
@@ -179,8 +181,3 @@ def _nearest(ladder: SizeLadder, N: float, field: str) -> ModelConfig:
 def _require_positive(field: str, value: float) -> None:
     if not (math.isfinite(value) and value > 0):
         raise InputError(f"{field}={value} is out of range; it must be a positive number")
-
-
-def with_seed(run: RunConfig, seed: int) -> RunConfig:
-    """The same run from another seed."""
-    return replace(run, seed=seed)

@@ -222,6 +222,7 @@ class _Training:
             "step": self.step,
             "steps": self.run.steps,
             "tokens": self.step * self.run.batch_tokens,
+            "device": self.runtime.device,
             "elapsed_s": round(self.elapsed_s, 3),
             **self.validation,
         }

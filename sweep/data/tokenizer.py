@@ -109,6 +109,11 @@ class BPETokenizer:
         self.library.save(str(directory / self.FILE))
 
 
+def vocabulary(kind: str, vocab_size: int) -> int:
+    """Ids of a tokenizer of `kind` that was asked for `vocab_size`, which bytes do not heed."""
+    return BYTES + 1 if kind == "bytes" else vocab_size
+
+
 def load_tokenizer(kind: str, directory: Path) -> Tokenizer:
     """The tokenizer that wrote the corpus in `directory`."""
     return ByteTokenizer() if kind == "bytes" else BPETokenizer(directory / BPETokenizer.FILE)

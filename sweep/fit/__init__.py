@@ -8,6 +8,7 @@ Nothing here trains or draws, and torch is never imported.
 """
 
 from sweep.fit.envelope import EnvelopeFit, fit_envelope, smooth_curve
+from sweep.fit.fits import Fits, fit_all
 from sweep.fit.isoflop import IsoflopFit, Profile, fit_isoflop
 from sweep.fit.parametric import ParametricFit, fit_parametric
 from sweep.fit.result import Estimate, LawError
@@ -18,11 +19,13 @@ __all__ = [
     "EnvelopeFit",
     "Estimate",
     "Exclusion",
+    "Fits",
     "IsoflopFit",
     "LawError",
     "ParametricFit",
     "Profile",
     "RunTable",
+    "fit_all",
     "fit_envelope",
     "fit_isoflop",
     "fit_parametric",

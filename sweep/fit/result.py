@@ -58,11 +58,3 @@ class PowerLaw:
         """Least squares in log-log; x and y of shape (points,), positive."""
         exponent, intercept = np.polyfit(np.log(x), np.log(y), 1)
         return cls(coefficient=float(np.exp(intercept)), exponent=float(exponent))
-
-
-def nan_where_refused(fit: Any, *args: Any) -> Any:
-    """`fit(*args)`, or NaN where the law cannot be fitted to a resample."""
-    try:
-        return fit(*args)
-    except LawError:
-        return np.nan

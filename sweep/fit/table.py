@@ -69,7 +69,8 @@ def read_runs(path: Path, columns: Mapping[str, str]) -> RunTable:
     Args:
         path: .csv, .parquet or .jsonl.
         columns: the table's name for each of run_id, N, D, C, loss and budget. N and loss are needed, and D or C: the other
-            follows from C = 6 N D. Without run_id a run is named by its row; without budget there are no profiles.
+            follows from C = 6 N D. Without run_id a run is named by its row; without budget there are no profiles. Rows
+            whose column `state` is not "done" are excluded, whatever else they hold.
 
     Raises:
         InputError: if the file cannot be read, a column is missing, or a value is missing, not a number or not positive.
@@ -77,6 +78,7 @@ def read_runs(path: Path, columns: Mapping[str, str]) -> RunTable:
     frame = read_frame(path)
     if not len(frame):
         raise InputError(f"table={path} has no rows; a fit needs runs")
+    frame, excluded = _finished(frame, columns["run_id"])
     N = _positive(frame, columns["N"], "N", path)
     loss = _positive(frame, columns["loss"], "loss", path)
     if columns["D"] not in frame and columns["C"] not in frame:
@@ -93,6 +95,7 @@ def read_runs(path: Path, columns: Mapping[str, str]) -> RunTable:
         C=6 * N * D if C is None else C,
         loss=loss,
         budget=_positive(frame, budget, "budget", path, optional=True) if budget in frame else np.full(len(frame), np.nan),
+        excluded=excluded,
     )
 
 
@@ -165,6 +168,20 @@ def _missing(frame: "pd.DataFrame", column: str, field: str, path: Path, alterna
         f"{path} has no column {column!r} for {field}{alternative}; it has {', '.join(map(repr, frame.columns))}: "
         f"name the right one with columns.{field}=…"
     )
+
+
+def _finished(frame: "pd.DataFrame", run_id: str) -> tuple["pd.DataFrame", tuple[Exclusion, ...]]:
+    """The rows whose column `state`, if there is one, says "done", and the others as exclusions."""
+    if "state" not in frame:
+        return frame, ()
+    names = frame[run_id].astype(str) if run_id in frame else _row_names(len(frame))
+    unfinished = (frame["state"] != "done").to_numpy()
+    excluded = tuple(
+        Exclusion(run_id=name, reason=f"not done: {state}")
+        for name, state, left_out in zip(names, frame["state"], unfinished, strict=True)
+        if left_out
+    )
+    return frame[~unfinished].reset_index(drop=True), excluded
 
 
 def _row_names(rows: int) -> np.ndarray:

@@ -1,0 +1,269 @@
+"""The command line: `isosweep <command> key=value …`, the same as `python -m sweep <command> key=value …`."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep.config import SweepConfig, compose
+from sweep.errors import InputError
+from sweep.files import write_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sweep.data import Corpus
+    from sweep.fit import Fits
+    from sweep.grid import PlannedRun
+
+DONE, SOME_RUNS_FAILED, BAD_INPUT = 0, 1, 2
+
+USAGE = """usage: isosweep <command> [key=value ...]
+
+commands
+  plan    every run of the sweep: N, D, C, steps, rate, state, expected time; creates nothing
+  launch  train the runs that are missing, here; run it again to resume
+  fit     tables of runs and curves, Approaches 1, 2 and 3, fits.json and a summary
+  plot    the same, and the figures
+
+Every key=value is a Hydra override of conf/sweep.yaml:
+  isosweep plan experiment=smoke                      a sweep from conf/experiment/
+  isosweep launch experiment=smoke cluster.workers=2  with another number of workers
+  isosweep fit table=runs.csv out=fits                runs from elsewhere: columns N, D, loss and, if there are
+                                                      any, C, budget, run_id; columns.N="Model Size" renames
+  isosweep plot table=runs.csv curves=curves.parquet out=fits
+
+exit codes: 0 done, 1 some runs failed, 2 bad input
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; bad input becomes one line on stderr and exit code 2."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help") or {"-h", "--help"} & set(arguments[1:]):
+        print(USAGE, end="")
+        return DONE if arguments else BAD_INPUT
+    name, overrides = arguments[0], arguments[1:]
+    try:
+        if name not in COMMANDS:
+            raise InputError(f"there is no command {name!r}; the commands are {', '.join(COMMANDS)}")
+        return COMMANDS[name](compose(overrides))
+    except InputError as error:
+        print(f"isosweep: {error}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def plan(config: SweepConfig) -> int:
+    """Print every run of the sweep and the totals; write nothing."""
+    from rich.table import Table
+
+    from sweep.device import resolve_device
+    from sweep.estimate import Speed, makespan
+    from sweep.launch.local import pool_size
+    from sweep.store import FINAL_STATES, Store
+
+    planned, _ = plan_runs(config)
+    store, device = Store(Path(config.store)), resolve_device(config.device)
+    speed = Speed.measured([(p.run, store.run(p.run.run_id)) for p in planned], device)
+    table = Table(title=f"{config.name}: {len(planned)} runs in {config.store}", box=None, header_style="bold")
+    for heading in ("run", "budget", "N", "d", "layers", "D", "D/N", "C = 6ND", "steps", "batch", "peak rate", "expected", "state"):
+        table.add_column(heading, justify="left" if heading in ("run", "state") else "right")
+    left: list[float | None] = []
+    for p in planned:
+        run, status = p.run, store.run(p.run.run_id).status()
+        finished = status["state"] in FINAL_STATES
+        seconds = 0.0 if finished else speed.seconds(run, status["step"] * run.batch_tokens)
+        left.append(seconds)
+        table.add_row(
+            run.run_id,
+            f"{p.budget:.3g}" if p.budget else "-",
+            f"{run.N:,}",
+            str(run.model.d_model),
+            str(run.model.n_layers),
+            f"{run.D:,}",
+            f"{run.D / run.N:.3g}",
+            f"{6 * run.N * run.D:.3g}",
+            f"{run.steps:,}",
+            f"{run.batch_tokens:,}",
+            f"{run.optimizer.peak_lr:.3g}",
+            _duration(seconds),
+            status["state"],
+        )
+    _console(width=160).print(table)
+    known = [seconds for seconds in left if seconds is not None]
+    workers = pool_size(config.cluster, device)
+    total = makespan(known, workers) if len(known) == len(left) else None
+    waiting = sum(seconds != 0 for seconds in left)
+    print(
+        f"\n{len(planned)} runs, {waiting} to train; {sum(p.run.D for p in planned):,} tokens, "
+        f"{sum(6 * p.run.N * p.run.D for p in planned):.3g} FLOPs (6ND) in all; "
+        f"expected {_duration(total)} with {workers} workers on {device}"
+    )
+    return DONE
+
+
+def launch(config: SweepConfig) -> int:
+    """Make the corpus if need be, train every run that is missing, and say how it went."""
+    from collections import Counter
+
+    from sweep import store as states
+    from sweep.device import require_device, resolve_device
+    from sweep.launch.local import Pool, missing, pool_size
+    from sweep.progress import SweepProgress
+    from sweep.store import Store
+
+    device = resolve_device(config.device)
+    require_device(device)
+    store = Store(Path(config.store).resolve())
+    plan_runs(config)  # refuse what is wrong with the grid before anything is written
+    store.require_writable()
+    planned, corpus = plan_runs(config, build=True)
+    assert corpus is not None
+    todo = missing((p.run for p in planned), store)
+    workers = pool_size(config.cluster, device)
+    print(f"{config.name}: {len(planned)} runs, {len(planned) - len(todo)} finished before, {len(todo)} to train on {device}")
+    start, outcomes = time.monotonic(), []
+    if todo:
+        pool = Pool(
+            store=store.root,
+            corpus=corpus.directory,
+            device=device,
+            workers=workers,
+            threads=config.cluster.threads,
+            cluster=config.cluster,
+        )
+        with SweepProgress(todo, _console()) as progress:
+            outcomes = pool.run(todo, progress)
+    counts = Counter(outcome.state for outcome in outcomes)
+    print(f"trained {counts[states.DONE]} runs in {_duration(time.monotonic() - start)}, in {store.root}")
+    for outcome in outcomes:
+        if outcome.state in (states.FAILED, states.DIVERGED):
+            print(f"  {outcome.run_id} {outcome.state} {outcome.error}".rstrip())
+    unfinished = len(outcomes) - counts[states.DONE]
+    if unfinished:
+        summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+        print(f"{summary}; the same command again resumes what is not finished")
+    return SOME_RUNS_FAILED if unfinished else DONE
+
+
+def fit(config: SweepConfig) -> int:
+    """Fit the laws, print them and write fits.json."""
+    fits = make_fits(config)
+    print(fits.summary())
+    print(f"\nwrote {Path(config.out) / 'fits.json'}")
+    return DONE
+
+
+def plot(config: SweepConfig) -> int:
+    """Fit the laws and draw the figures."""
+    fits = make_fits(config)
+    from sweep.figures import draw_all
+
+    for path in draw_all(fits, Path(config.out)):
+        print(f"wrote {path}")
+    return DONE
+
+
+COMMANDS: dict[str, Callable[[SweepConfig], int]] = {"plan": plan, "launch": launch, "fit": fit, "plot": plot}
+
+
+def plan_runs(config: SweepConfig, *, build: bool = False) -> tuple[list["PlannedRun"], "Corpus | None"]:
+    """The runs of the sweep and its corpus, which is made if it is missing and `build`; else nothing is written."""
+    from sweep.data import CorpusSpec, build_corpus, find_corpus
+    from sweep.data.tokenizer import vocabulary
+    from sweep.grid import expand
+    from sweep.store import Store
+
+    data = config.data
+    spec = CorpusSpec(
+        source=data.source,
+        paths=data.paths,
+        tokenizer=data.tokenizer,
+        vocab_size=data.vocab_size,
+        validation_tokens=data.validation_tokens,
+        shuffle_seed=data.shuffle_seed,
+    )
+    corpora = Store(Path(config.store)).corpora
+    fingerprint, corpus = find_corpus(spec, corpora)
+    if corpus is None and build:
+        print(f"tokenising {data.source} ({data.tokenizer}) into {corpora / fingerprint}")
+        corpus = build_corpus(spec, corpora)
+    planned = expand(
+        config,
+        corpus=fingerprint,
+        vocab_size=vocabulary(data.tokenizer, data.vocab_size),
+        training_tokens=corpus.manifest["parts"]["train"]["tokens"] if corpus else None,
+    )
+    return planned, corpus
+
+
+def make_fits(config: SweepConfig) -> "Fits":
+    """Fits of the sweep's store, or of `table`; fits.json and, from a store, the tables are written to `out`."""
+    from sweep.fit import fit_all, read_curves, read_runs
+
+    out = Path(config.out)
+    if config.table is None:
+        table, curves = _collect(config, out)
+    else:
+        table, curves = Path(config.table), Path(config.curves) if config.curves else None
+    columns = _columns(config)
+    runs = read_runs(table, columns)
+    options = config.fit
+    fits = fit_all(
+        runs,
+        read_curves(curves, columns, runs) if curves else [],
+        convention={"loss": options.loss, "N": options.parameters, "C": options.flops},
+        delta=options.huber_delta,
+        envelope_points=options.envelope_points,
+        resamples=options.resamples,
+        level=options.level,
+        seed=options.seed,
+    )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "fits.json", fits.to_dict())
+    except OSError as error:
+        raise InputError(f"out={out} cannot be written ({error.strerror}); choose another out=…") from error
+    return fits
+
+
+def _columns(config: SweepConfig) -> dict[str, str]:
+    """Which columns hold N, C and the loss under the sweep's conventions; a name the user gave goes first."""
+    columns = dict(vars(config.columns))
+    if config.fit.parameters == "non_embedding" and columns["N"] == "N":
+        columns["N"] = "N_non_embedding"
+    if config.fit.flops != "6N" and columns["C"] == "C":
+        columns["C"] = f"C_{config.fit.flops}"
+    if config.fit.loss == "train" and columns["loss"] == "loss":
+        columns["loss"] = "train_loss"
+    return columns
+
+
+def _collect(config: SweepConfig, out: Path) -> tuple[Path, Path]:
+    from sweep.collect import collect, write_tables
+    from sweep.store import DONE as RUN_DONE
+    from sweep.store import Store
+
+    planned, _ = plan_runs(config)
+    runs, curves = collect(planned, Store(Path(config.store)), config.fit)
+    if not (runs["state"] == RUN_DONE).any():
+        raise InputError(f"store={config.store} holds no finished run of this sweep; launch it first, with the same overrides")
+    return write_tables(runs, curves, out)
+
+
+def _console(width: int | None = None) -> "Console":
+    """Standard output; off a terminal it is as wide as the widest table, so that nothing is cut."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=width or 120)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+

@@ -1,0 +1,243 @@
+"""A pool of worker processes on this machine: one interpreter trains many runs, and one failing run stops no other.
+
+This module is imported by every worker before it knows its threads, so it imports no torch at the top.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweep import store as states
+from sweep.config import ClusterConfig
+from sweep.run import RunConfig
+from sweep.store import Store
+
+if TYPE_CHECKING:
+    from sweep.train import Progress, Runtime
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended: a state of `sweep.store`, and for "failed" the last line of why."""
+
+    run_id: str
+    state: str
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """Where and how the pool works.
+
+    Attributes:
+        store: root of the store.
+        corpus: directory of the corpus that all runs share.
+        device: "cpu" or "cuda"; worker k uses GPU k modulo their number.
+        workers, threads: processes, and torch threads of each.
+        cluster: intervals and micro-batch.
+    """
+
+    store: Path
+    corpus: Path
+    device: str
+    workers: int
+    threads: int
+    cluster: ClusterConfig
+
+    def run(self, runs: Sequence[RunConfig], on_event: Callable[["Progress | Outcome"], None]) -> list[Outcome]:
+        """Train `runs` in order, each by the first free worker, and report progress and outcomes as they come.
+
+        A worker that dies fails its run alone, and another takes its place. SIGINT and SIGTERM let every run write a
+        checkpoint; those and the runs not begun come back as "interrupted" and "waiting".
+        """
+        queue, outcomes = list(reversed(runs)), []
+        with _stop_flag() as stopping:
+            workers = [self._start(k) for k in range(min(self.workers, len(runs)))]
+            try:
+                while True:
+                    for worker in workers:
+                        if worker.run is None and queue and not stopping():
+                            worker.give(queue.pop())
+                    busy = {worker.connection: worker for worker in workers if worker.run is not None}
+                    if not busy:
+                        break
+                    for connection in wait(list(busy), timeout=1):
+                        worker = busy[connection]  # type: ignore[index]  # wait returns what it was given
+                        event = worker.receive()
+                        on_event(event)
+                        if isinstance(event, Outcome):
+                            outcomes.append(event)
+                        if not worker.process.is_alive():
+                            workers[workers.index(worker)] = self._start(worker.index)
+                    if stopping():
+                        for worker in workers:
+                            worker.ask_to_stop()
+            finally:
+                for worker in workers:
+                    worker.close()
+        return outcomes + [Outcome(run_id=run.run_id, state=states.WAITING) for run in reversed(queue)]
+
+    def _start(self, index: int) -> "_Worker":
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(theirs, self, index), name=f"isosweep-worker-{index}")
+        process.start()
+        theirs.close()
+        return _Worker(index, process, ours, self.store)
+
+
+class _Worker:
+    """The parent's end of one worker process."""
+
+    def __init__(self, index: int, process: BaseProcess, connection: Connection, store: Path) -> None:
+        self.index, self.process, self.connection, self.store = index, process, connection, store
+        self.run: RunConfig | None = None
+        self.asked_to_stop = False
+
+    def give(self, run: RunConfig) -> None:
+        self.run = run
+        self.connection.send(run)
+
+    def receive(self) -> "Progress | Outcome":
+        """The next message; if the process has died, the failure of its run."""
+        assert self.run is not None
+        try:
+            event = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            error = f"the worker process died (exit code {self.process.exitcode}); launch again to resume the run"
+            event = record_failure(Store(self.store), self.run, error)
+        if isinstance(event, Outcome):
+            self.run = None
+        return event
+
+    def ask_to_stop(self) -> None:
+        if not self.asked_to_stop and self.process.is_alive():
+            self.process.terminate()
+            self.asked_to_stop = True
+
+    def close(self) -> None:
+        """End the process: at once if it is idle, after a checkpoint if not."""
+        if self.run is not None:
+            self.ask_to_stop()
+        self.connection.close()
+        self.process.join()
+
+
+def _work(connection: Connection, pool: Pool, index: int) -> None:
+    """A worker's life: train what comes down the pipe until it closes."""
+    if pool.device == "cuda":
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        devices = visible.split(",") if visible else [str(i) for i in range(_gpus())]
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[index % len(devices)]
+    import torch
+
+    torch.set_num_threads(pool.threads)
+    from sweep.data import Corpus
+    from sweep.train import Runtime
+
+    corpus = Corpus.open(pool.corpus)
+    runtime = Runtime(
+        device=pool.device,
+        checkpoint_interval_s=pool.cluster.checkpoint_interval_s,
+        log_interval_s=pool.cluster.log_interval_s,
+        micro_batch=pool.cluster.micro_batch,
+    )
+    parent = os.getppid()
+    with _stop_flag() as stopping:
+        while not stopping():
+            try:
+                if not connection.poll(1):
+                    if os.getppid() != parent:
+                        return
+                    continue
+                run = connection.recv()
+            except (EOFError, ConnectionResetError):
+                return
+            outcome = train_safely(
+                run,
+                corpus,
+                Store(pool.store),
+                runtime,
+                on_progress=connection.send,
+                # A pool that was killed outright cannot ask: its workers see that they are orphans.
+                should_stop=lambda step: stopping() or os.getppid() != parent,
+            )
+            connection.send(outcome)
+
+
+def train_safely(run: RunConfig, corpus: Any, store: Store, runtime: "Runtime", **callbacks: Any) -> Outcome:
+    """Train `run`; whatever goes wrong becomes its outcome and its status, not this process's end."""
+    from sweep.train import train
+
+    try:
+        state = train(run, corpus, store.run(run.run_id), runtime, **callbacks)
+        return Outcome(run_id=run.run_id, state=state)
+    except BrokenPipeError:  # the pool is gone; the checkpoint is there for the next launch
+        return Outcome(run_id=run.run_id, state=states.INTERRUPTED)
+    except Exception as error:  # one run's failure must not stop the sweep
+        log.debug("run %s failed:\n%s", run.run_id, traceback.format_exc())
+        return record_failure(store, run, f"{type(error).__name__}: {error}")
+
+
+def record_failure(store: Store, run: RunConfig, error: str) -> Outcome:
+    """Note in the run's status that it failed, if the store can still be written."""
+    directory = store.run(run.run_id)
+    message = error.splitlines()[0][:500]
+    try:
+        status = {key: value for key, value in directory.status().items() if key not in ("state", "updated", "error")}
+        directory.write_status(states.FAILED, **status, error=message)
+    except (OSError, ValueError) as second:
+        message += f" (and its status could not be written: {second})"
+    return Outcome(run_id=run.run_id, state=states.FAILED, error=message)
+
+
+@contextmanager
+def _stop_flag() -> Iterator[Callable[[], bool]]:
+    """A function that says whether SIGINT or SIGTERM has come; a second SIGINT in the parent interrupts as usual."""
+    received: list[int] = []
+
+    def handler(number: int, frame: object) -> None:
+        received.append(number)
+        if received.count(signal.SIGINT) > 1 and multiprocessing.parent_process() is None:
+            raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)
+
+
+def pool_size(cluster: ClusterConfig, device: str) -> int:
+    """Workers for this machine: as configured, else one per GPU, or as many as `threads` each leave room for."""
+    if cluster.workers != "auto":
+        return int(cluster.workers)
+    if device == "cuda":
+        return max(1, _gpus())
+    return max(1, len(os.sched_getaffinity(0)) // cluster.threads)
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def missing(runs: Iterable[RunConfig], store: Store) -> list[RunConfig]:
+    """Those of `runs` that have not come to their end, in the order given."""
+    return [run for run in runs if store.run(run.run_id).status()["state"] not in states.FINAL_STATES]
+
+
