@@ -23,7 +23,7 @@ class SizeLadder:
     wanders with N puts that wander into the valley; this one keeps width / depth and the head width constant.
 
     Attributes:
-        vocab_size, context_length, tied_embeddings: as in `ModelConfig`.
+        vocab_size, context_length, tied_embeddings, rope_theta: as in `ModelConfig`.
         aspect_ratio: d_model / n_layers, approached as closely as whole layers allow.
         head_width: width of a head, taken where it divides the width, else the nearest that does.
         queries_per_kv_head: query heads that share one key/value head where they divide; 1 is plain attention.
@@ -35,6 +35,7 @@ class SizeLadder:
     head_width: int = 8
     queries_per_kv_head: int = 1
     tied_embeddings: bool = False
+    rope_theta: float = 10_000.0
 
     def widths(self) -> Iterator[int]:
         """Every width of the ladder, smallest first: steps of half a head, then of a head, then of about an eighth."""
@@ -65,6 +66,7 @@ class SizeLadder:
             d_ff=max(multiple, round(8 / 3 * d_model / multiple) * multiple),
             context_length=self.context_length,
             tied_embeddings=self.tied_embeddings,
+            rope_theta=self.rope_theta,
         )
 
     def shapes(self) -> Iterator[ModelConfig]:

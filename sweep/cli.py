@@ -2,13 +2,17 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweep import store as states
 from sweep.config import SweepConfig, compose
 from sweep.errors import InputError
 from sweep.files import write_json
+from sweep.run import RunConfig
+from sweep.store import Store
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,7 +65,6 @@ def plan(config: SweepConfig) -> int:
     from sweep.device import resolve_device
     from sweep.estimate import Speed, makespan
     from sweep.launch.local import pool_size
-    from sweep.store import FINAL_STATES, Store
 
     planned, _ = plan_runs(config)
     store, device = Store(Path(config.store)), resolve_device(config.device)
@@ -72,7 +75,7 @@ def plan(config: SweepConfig) -> int:
     left: list[float | None] = []
     for p in planned:
         run, status = p.run, store.run(p.run.run_id).status()
-        finished = status["state"] in FINAL_STATES
+        finished = status["state"] in states.FINAL_STATES
         seconds = 0.0 if finished else speed.seconds(run, status["step"] * run.batch_tokens)
         left.append(seconds)
         table.add_row(
@@ -105,46 +108,47 @@ def plan(config: SweepConfig) -> int:
 
 def launch(config: SweepConfig) -> int:
     """Make the corpus if need be, train every run that is missing, and say how it went."""
-    from collections import Counter
+    plan_runs(config)  # refuse what is wrong with the grid before anything is written
+    Store(Path(config.store)).require_writable()
+    planned, corpus = plan_runs(config, build=True)
+    assert corpus is not None
+    return train_missing(config, [p.run for p in planned], corpus)
 
-    from sweep import store as states
+
+def train_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus") -> int:
+    """Train those of `runs` that are not finished in a local pool, print how it went, and return the exit code."""
     from sweep.device import require_device, resolve_device
     from sweep.launch.local import Pool, missing, pool_size
     from sweep.progress import SweepProgress
-    from sweep.store import Store
 
     device = resolve_device(config.device)
     require_device(device)
     store = Store(Path(config.store).resolve())
-    plan_runs(config)  # refuse what is wrong with the grid before anything is written
-    store.require_writable()
-    planned, corpus = plan_runs(config, build=True)
-    assert corpus is not None
-    todo = missing((p.run for p in planned), store)
-    workers = pool_size(config.cluster, device)
-    print(f"{config.name}: {len(planned)} runs, {len(planned) - len(todo)} finished before, {len(todo)} to train on {device}")
-    start, outcomes = time.monotonic(), []
-    if todo:
-        pool = Pool(
-            store=store.root,
-            corpus=corpus.directory,
-            device=device,
-            workers=workers,
-            threads=config.cluster.threads,
-            cluster=config.cluster,
-        )
-        with SweepProgress(todo, _console()) as progress:
-            outcomes = pool.run(todo, progress)
+    todo = missing(runs, store)
+    print(f"{config.name}: {len(runs)} runs, {len(runs) - len(todo)} finished before, {len(todo)} to train on {device}")
+    if not todo:
+        return DONE
+    pool = Pool(
+        store=store.root,
+        corpus=corpus.directory.resolve(),
+        device=device,
+        workers=pool_size(config.cluster, device),
+        threads=config.cluster.threads,
+        cluster=config.cluster,
+    )
+    start = time.monotonic()
+    with SweepProgress(todo, _console()) as progress:
+        outcomes = pool.run(todo, progress)
     counts = Counter(outcome.state for outcome in outcomes)
     print(f"trained {counts[states.DONE]} runs in {_duration(time.monotonic() - start)}, in {store.root}")
     for outcome in outcomes:
         if outcome.state in (states.FAILED, states.DIVERGED):
             print(f"  {outcome.run_id} {outcome.state} {outcome.error}".rstrip())
-    unfinished = len(outcomes) - counts[states.DONE]
-    if unfinished:
+    if counts[states.DONE] < len(todo):
         summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
         print(f"{summary}; the same command again resumes what is not finished")
-    return SOME_RUNS_FAILED if unfinished else DONE
+        return SOME_RUNS_FAILED
+    return DONE
 
 
 def fit(config: SweepConfig) -> int:
@@ -173,7 +177,6 @@ def plan_runs(config: SweepConfig, *, build: bool = False) -> tuple[list["Planne
     from sweep.data import CorpusSpec, build_corpus, find_corpus
     from sweep.data.tokenizer import vocabulary
     from sweep.grid import expand
-    from sweep.store import Store
 
     data = config.data
     spec = CorpusSpec(
@@ -242,12 +245,10 @@ def _columns(config: SweepConfig) -> dict[str, str]:
 
 def _collect(config: SweepConfig, out: Path) -> tuple[Path, Path]:
     from sweep.collect import collect, write_tables
-    from sweep.store import DONE as RUN_DONE
-    from sweep.store import Store
 
     planned, _ = plan_runs(config)
     runs, curves = collect(planned, Store(Path(config.store)), config.fit)
-    if not (runs["state"] == RUN_DONE).any():
+    if not (runs["state"] == states.DONE).any():
         raise InputError(f"store={config.store} holds no finished run of this sweep; launch it first, with the same overrides")
     return write_tables(runs, curves, out)
 

@@ -19,6 +19,7 @@ class ModelFamily:
     head_width: int = 8
     queries_per_kv_head: int = 1
     tied_embeddings: bool = False
+    rope_theta: float = 10_000.0
 
 
 @dataclass(kw_only=True)
@@ -192,6 +193,7 @@ BOUNDS = {
     "model.aspect_ratio": (0, False),
     "model.head_width": (2, True),
     "model.queries_per_kv_head": (1, True),
+    "model.rope_theta": (1, False),
     "data.context_length": (1, True),
     "data.validation_tokens": (1, True),
     "data.max_epochs": (0, False),
@@ -273,6 +275,9 @@ def _check_values(config: SweepConfig) -> None:
     for name in ("optimizer.beta1", "optimizer.beta2", "fit.level"):
         if not 0 < (value := _lookup(config, name)) < 1:
             raise InputError(f"{name}={value} is out of range; it must lie between 0 and 1")
+    for name in ("grid.isoflop.budgets", "grid.horizons.parameters", "grid.horizons.tokens_per_parameter", "grid.runs"):
+        if _lookup(config, name) == []:
+            raise InputError(f"{name} is empty; name at least one, or leave that part of the grid out with {name.rsplit('.', 1)[0]}=null")
     workers = config.cluster.workers
     if workers != "auto" and not (workers.isdigit() and int(workers) > 0):
         raise InputError(f"cluster.workers={workers} is neither auto nor a positive number")

@@ -52,6 +52,7 @@ def expand(config: SweepConfig, *, corpus: str, vocab_size: int, training_tokens
         head_width=family.head_width,
         queries_per_kv_head=family.queries_per_kv_head,
         tied_embeddings=family.tied_embeddings,
+        rope_theta=family.rope_theta,
     )
     targets = targets_of(config.grid, ladder, config.fit.flops)
     if not targets:

@@ -6,14 +6,18 @@
                           curve.jsonl       every step: a pure function of config.yaml
                           throughput.jsonl  how fast it went, each logging interval
                           checkpoint/       see sweep.checkpoint
+                          lock              held by the process that trains it
     <store>/corpora/<fingerprint>/          see sweep.data.corpus
     <store>/sweeps/<name>/                  tables, fits and figures
 """
 
+import fcntl
 import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -66,6 +70,18 @@ class RunDirectory:
                 f"{config} describes run {found}, not {run.run_id}: it was changed after the run began; "
                 f"restore it, or delete {self.path}"
             )
+
+    @contextmanager
+    def claim(self) -> Iterator[bool]:
+        """Own the run for as long as the context lasts; False if another process does. The system frees the claim of a
+        process that dies."""
+        with open(self.path / "lock", "a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
 
     def config(self) -> RunConfig:
         """Raises InputError if config.yaml is missing or damaged."""

@@ -67,16 +67,20 @@ def train(
         should_stop: asked before every step with the steps done; True writes a checkpoint and ends the call.
 
     Returns:
-        The state that status.json now has: "done", "diverged" (a loss was not finite) or "interrupted".
+        The state that status.json now has: "done", "diverged" (a loss was not finite) or "interrupted"; or "running" if
+        another process is training the run, which is then left alone.
 
     Raises:
         InputError: if the directory belongs to another configuration, or all its checkpoints are damaged.
     """
     directory.create(run)
-    if (state := directory.status()["state"]) in states.FINAL_STATES:
-        return state
-    directory.add_provenance(device=describe_device(runtime.device), corpus=corpus.manifest["parts"])
-    return _Training(run, corpus, directory, runtime, on_progress).loop(should_stop)
+    with directory.claim() as ours:
+        if not ours:
+            return states.RUNNING
+        if (state := directory.status()["state"]) in states.FINAL_STATES:
+            return state
+        directory.add_provenance(device=describe_device(runtime.device), corpus=corpus.manifest["parts"])
+        return _Training(run, corpus, directory, runtime, on_progress).loop(should_stop)
 
 
 class _Training:

@@ -1,0 +1,103 @@
+"""How far is the learning-rate rule from the optimum? Train three sizes at multiples of its rate and look.
+
+    python scripts/tune_learning_rate.py [out=results/learning-rate] [key=value ...]
+
+Every key=value is a Hydra override of experiment=learning_rate. Runs land in the store, so a second call only draws.
+"""
+
+import sys
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sweep.cli import plan_runs, train_missing
+from sweep.config import compose
+from sweep.figures import save, set_style
+from sweep.run import RunConfig
+from sweep.store import Store
+
+SCALES = (0.25, 0.4, 0.63, 1.0, 1.6, 2.5, 4.0)
+SEEDS = (0, 1, 2)
+
+
+def main(overrides: list[str]) -> None:
+    configs = {
+        (scale, seed): compose(["experiment=learning_rate", f"optimizer.lr_scale={scale}", f"seed={seed}", *overrides])
+        for seed in SEEDS
+        for scale in SCALES
+    }
+    config = next(iter(configs.values()))
+    _, corpus = plan_runs(config, build=True)
+    assert corpus is not None
+    planned = {key: [p.run for p in plan_runs(config)[0]] for key, config in configs.items()}
+    train_missing(config, sorted(chain(*planned.values()), key=lambda run: -run.N * run.D), corpus)
+    store = Store(Path(config.store))
+    runs = pd.DataFrame([describe(run, *key, store) for key, some in planned.items() for run in some])
+    out = Path(next((o.removeprefix("out=") for o in overrides if o.startswith("out=")), "results/learning-rate"))
+    out.mkdir(parents=True, exist_ok=True)
+    runs.to_csv(out / "runs.csv", index=False)
+    summary = summarise(runs)
+    summary.to_csv(out / "summary.csv", index=False)
+    print(summary.to_string(index=False))
+    for path in draw(runs, summary, out):
+        print(f"wrote {path}")
+
+
+def describe(run: RunConfig, scale: float, seed: int, store: Store) -> dict:
+    """The row of one finished run."""
+    return {
+        "N": run.N,
+        "D": run.D,
+        "batch_tokens": run.batch_tokens,
+        "lr_scale": scale,
+        "peak_lr": run.optimizer.peak_lr,
+        "seed": seed,
+        "loss": store.run(run.run_id).status()["val_loss"],
+    }
+
+
+def summarise(runs: pd.DataFrame) -> pd.DataFrame:
+    """Per size: the optimum of a parabola in log rate through the five scales around the best, and the rule's distance."""
+    rows = []
+    for N, group in runs.groupby("N"):
+        mean = group.groupby("lr_scale")["loss"].mean()
+        best = min(max(int(mean.to_numpy().argmin()), 2), len(mean) - 3)
+        near = mean.iloc[best - 2 : best + 3]
+        c2, c1, c0 = np.polyfit(np.log(near.index), near.to_numpy(), 2)
+        optimum = -c1 / (2 * c2)
+        rows.append(
+            {
+                "N": N,
+                "D": group["D"].iloc[0],
+                "rule": group.loc[group["lr_scale"] == 1.0, "peak_lr"].iloc[0],
+                "optimum": group.loc[group["lr_scale"] == 1.0, "peak_lr"].iloc[0] * np.exp(optimum),
+                "rule / optimum": np.exp(-optimum),
+                "excess loss of the rule": c1**2 / (4 * c2),
+                "spread between seeds": group[group["lr_scale"] == 1.0]["loss"].std(),
+            }
+        )
+    return pd.DataFrame(rows).round(5)
+
+
+def draw(runs: pd.DataFrame, summary: pd.DataFrame, out: Path) -> list[Path]:
+    """Loss against peak rate for each size, the rule marked."""
+    import matplotlib.pyplot as plt
+
+    set_style()
+    figure, axes = plt.subplots(1, len(summary), figsize=(4 * len(summary), 3.4), layout="constrained")
+    for axis, (_, row) in zip(np.atleast_1d(axes), summary.iterrows(), strict=True):
+        group = runs[runs["N"] == row["N"]]
+        mean = group.groupby("peak_lr")["loss"].mean()
+        axis.plot(group["peak_lr"], group["loss"], ".", color="0.7", label="seeds")
+        axis.plot(mean.index, mean, "o-", label="mean")
+        axis.axvline(row["rule"], linestyle="--", color="C1", label="the rule")
+        axis.set(xscale="log", xlabel="peak learning rate", xlim=(0.002, 0.3), title=f"N = {int(row['N']):,}, D = {int(row['D']):,}")
+    axes[0].set_ylabel("held-out loss (nats per byte)")
+    axes[0].legend(frameon=False)
+    return save(figure, out / "learning_rate")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,52 @@
+"""The size ladder from 2 thousand to a billion parameters."""
+
+import math
+
+import numpy as np
+import pytest
+
+from models import SizeLadder, count_parameters
+
+LADDER = SizeLadder(vocab_size=257, context_length=128)
+
+
+def test_it_spans_two_thousand_to_a_billion_in_small_steps() -> None:
+    sizes = np.array([count_parameters(shape).total for shape in LADDER.shapes()])
+    assert sizes[0] < 2_500
+    assert sizes[-1] > 1e9
+    steps = sizes[1:] / sizes[:-1]
+    assert (steps > 1).all()
+    assert steps.max() < 2.2  # where a second or third layer comes in
+    assert np.median(steps) < 1.4
+
+
+def test_shapes_keep_their_proportions() -> None:
+    for shape in LADDER.shapes():
+        if shape.d_model >= 32:
+            assert shape.head_width == 8
+            assert shape.d_model / shape.n_layers == pytest.approx(16, rel=0.2)
+            assert shape.d_ff / shape.d_model == pytest.approx(8 / 3, rel=0.07)
+        assert shape.head_width % 2 == 0
+
+
+@pytest.mark.parametrize("convention", ["total", "non_embedding"])
+@pytest.mark.parametrize("N", [5e3, 3e4, 1e6, 3e7, 1e9])
+def test_nearest_is_nearest(N: float, convention: str) -> None:
+    def distance(shape) -> float:  # noqa: ANN001
+        return abs(math.log(count_parameters(shape).by_convention(convention) / N))
+
+    nearest = LADDER.nearest(N, convention)
+    assert distance(nearest) == min(map(distance, LADDER.shapes()))
+    assert distance(nearest) < math.log(1.4)
+
+
+@pytest.mark.parametrize("N", [100, 1e15, 0, -5, float("nan")])
+def test_sizes_that_do_not_exist_are_refused(N: float) -> None:
+    with pytest.raises(ValueError, match="exist"):
+        LADDER.nearest(N)
+
+
+def test_grouped_queries_share_heads_where_they_divide() -> None:
+    ladder = SizeLadder(vocab_size=257, context_length=128, head_width=64, aspect_ratio=64, queries_per_kv_head=4)
+    assert ladder.shape(512).n_kv_heads == 2
+    assert ladder.shape(192).n_kv_heads == 3  # three heads: nothing to share evenly by four

@@ -1,0 +1,157 @@
+"""The module against Hugging Face's LLaMA, written by other people from the same paper."""
+
+import math
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from models import ModelConfig, count_parameters
+from models.transformer import Transformer
+
+SHAPES = {
+    "tiny": ModelConfig(vocab_size=61, d_model=8, n_layers=1, n_heads=1, n_kv_heads=1, d_ff=20, context_length=16),
+    "deep": ModelConfig(vocab_size=257, d_model=32, n_layers=4, n_heads=4, n_kv_heads=4, d_ff=80, context_length=64),
+    "grouped": ModelConfig(vocab_size=100, d_model=48, n_layers=2, n_heads=6, n_kv_heads=2, d_ff=128, context_length=32),
+    "tied": ModelConfig(
+        vocab_size=64, d_model=24, n_layers=3, n_heads=2, n_kv_heads=1, d_ff=64, context_length=40, tied_embeddings=True
+    ),
+    "theta": ModelConfig(
+        vocab_size=64, d_model=32, n_layers=2, n_heads=2, n_kv_heads=2, d_ff=96, context_length=50, rope_theta=100.0, norm_eps=1e-6
+    ),
+}
+
+
+def hugging_face_twin(model: Transformer) -> tuple[LlamaForCausalLM, dict[str, tuple[str, slice]]]:
+    """The same function as a LlamaForCausalLM, and for each of its parameters which rows of ours it is."""
+    c = model.config
+    twin = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=c.vocab_size,
+            hidden_size=c.d_model,
+            intermediate_size=c.d_ff,
+            num_hidden_layers=c.n_layers,
+            num_attention_heads=c.n_heads,
+            num_key_value_heads=c.n_kv_heads,
+            max_position_embeddings=c.context_length,
+            rms_norm_eps=c.norm_eps,
+            rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta},
+            tie_word_embeddings=c.tied_embeddings,
+            attention_bias=False,
+        )
+    )
+    q, kv = c.n_heads * c.head_width, c.n_kv_heads * c.head_width
+    everything = slice(None)
+    rows = {"model.embed_tokens.weight": ("embedding.weight", everything), "model.norm.weight": ("norm.weight", everything)}
+    if not c.tied_embeddings:
+        rows["lm_head.weight"] = ("head.weight", everything)
+    for i in range(c.n_layers):
+        theirs, ours = f"model.layers.{i}", f"blocks.{i}"
+        rows |= {
+            f"{theirs}.self_attn.q_proj.weight": (f"{ours}.attention.qkv.weight", slice(0, q)),
+            f"{theirs}.self_attn.k_proj.weight": (f"{ours}.attention.qkv.weight", slice(q, q + kv)),
+            f"{theirs}.self_attn.v_proj.weight": (f"{ours}.attention.qkv.weight", slice(q + kv, q + 2 * kv)),
+            f"{theirs}.self_attn.o_proj.weight": (f"{ours}.attention.out.weight", everything),
+            f"{theirs}.mlp.gate_proj.weight": (f"{ours}.feed_forward.gate_up.weight", slice(0, c.d_ff)),
+            f"{theirs}.mlp.up_proj.weight": (f"{ours}.feed_forward.gate_up.weight", slice(c.d_ff, None)),
+            f"{theirs}.mlp.down_proj.weight": (f"{ours}.feed_forward.down.weight", everything),
+            f"{theirs}.input_layernorm.weight": (f"{ours}.attention_norm.weight", everything),
+            f"{theirs}.post_attention_layernorm.weight": (f"{ours}.feed_forward_norm.weight", everything),
+        }
+    ours_by_name = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, parameter in twin.named_parameters():
+            source, part = rows[name]
+            parameter.copy_(ours_by_name[source][part])
+    return twin, rows
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_logits_and_gradients_equal_hugging_face(name: str) -> None:
+    config = SHAPES[name]
+    model = Transformer(config)
+    model.initialise(seed=1)
+    for parameter in model.parameters():  # gains of one and a mean of zero would hide mistakes
+        parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())))
+    twin, rows = hugging_face_twin(model)
+    tokens = torch.randint(config.vocab_size, (3, config.context_length + 1), generator=torch.Generator().manual_seed(2))
+    inputs, targets = tokens[:, :-1], tokens[:, 1:]
+
+    logits, expected = model(inputs), twin(inputs).logits
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+
+    model.loss(inputs, targets).backward()
+    torch.nn.functional.cross_entropy(expected.flatten(0, 1), targets.flatten()).backward()
+    ours = dict(model.named_parameters())
+    for parameter_name, parameter in twin.named_parameters():
+        source, part = rows[parameter_name]
+        torch.testing.assert_close(ours[source].grad[part], parameter.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_a_token_does_not_see_the_future() -> None:
+    config = SHAPES["deep"]
+    model = Transformer(config)
+    model.initialise(seed=0)
+    tokens = torch.randint(config.vocab_size, (1, 20))
+    changed = tokens.clone()
+    changed[0, 12] = (changed[0, 12] + 1) % config.vocab_size
+    before, after = model(tokens)[0], model(changed)[0]
+    torch.testing.assert_close(before[:12], after[:12])
+    assert (before[12:] - after[12:]).abs().min(dim=1).values.max() > 1e-4
+
+
+def test_first_loss_is_near_that_of_guessing() -> None:
+    config = SHAPES["deep"]
+    model = Transformer(config)
+    model.initialise(seed=0)
+    tokens = torch.randint(config.vocab_size, (8, 65))
+    # Logits of unit variance add half a nat to ln V.
+    assert model.loss(tokens[:, :-1], tokens[:, 1:]).item() == pytest.approx(math.log(config.vocab_size) + 0.5, abs=0.1)
+
+
+def test_initialisation_depends_on_the_seed_alone() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        model = Transformer(SHAPES["deep"])
+        model.initialise(seed)
+        return torch.nn.utils.parameters_to_vector(model.parameters())
+
+    torch.manual_seed(99)
+    first = weights(3)
+    torch.manual_seed(100)
+    assert torch.equal(first, weights(3))
+    assert not torch.equal(first, weights(4))
+
+
+def test_residual_projections_start_smaller_in_deeper_models() -> None:
+    def out_std(layers: int) -> float:
+        config = ModelConfig(
+            vocab_size=16, d_model=64, n_layers=layers, n_heads=1, n_kv_heads=1, d_ff=64, context_length=8
+        )
+        model = Transformer(config)
+        model.initialise(0)
+        return model.blocks[0].attention.out.weight.std().item()  # type: ignore[union-attr]
+
+    assert out_std(1) / out_std(4) == pytest.approx(2, rel=0.05)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_counts_are_the_modules(name: str) -> None:
+    with torch.device("meta"):
+        model = Transformer(SHAPES[name])
+    counts = count_parameters(SHAPES[name])
+    by_group = {"embedding": 0, "attention": 0, "feed_forward": 0, "norm": 0, "head": 0}
+    for parameter_name, parameter in model.named_parameters():
+        group = "norm" if "norm" in parameter_name else next(g for g in by_group if f"{g}." in parameter_name)
+        by_group[group] += parameter.numel()
+    assert by_group == vars(counts)
+    assert counts.total == sum(parameter.numel() for parameter in model.parameters())
+    assert counts.non_embedding == counts.total - counts.embedding - counts.head
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"n_heads": 3}, "n_heads is 3"), ({"n_heads": 32}, "even width"), ({"d_ff": 0}, "d_ff is 0"), ({"n_kv_heads": 3}, "n_kv_heads is 3")],
+)
+def test_impossible_shapes_are_refused(change: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModelConfig(**{**vars(SHAPES["deep"]), **change})

@@ -1,0 +1,195 @@
+"""One run: what it writes, and that stopping it changes nothing."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.transformer import Transformer
+from sweep import store as states
+from sweep.checkpoint import load_checkpoint
+from sweep.data import Corpus
+from sweep.errors import InputError
+from sweep.run import RunConfig
+from sweep.schedule import learning_rate
+from sweep.store import RunDirectory, Store
+from sweep.train import Runtime, build_optimizer, evaluate, optimizer_step, to_device, train
+
+
+def rows(directory: RunDirectory) -> list[dict]:
+    return [json.loads(line) for line in directory.curve.read_text().splitlines()]
+
+
+def weights(directory: RunDirectory) -> dict[str, torch.Tensor]:
+    checkpoint = load_checkpoint(directory.checkpoints)
+    assert checkpoint is not None
+    return checkpoint["model"]
+
+
+@pytest.fixture
+def finished(tiny_run: RunConfig, corpus: Corpus, tmp_path: Path) -> RunDirectory:
+    directory = Store(tmp_path / "finished").run(tiny_run.run_id)
+    assert train(tiny_run, corpus, directory) == states.DONE
+    return directory
+
+
+def test_the_curve_has_every_step_and_the_validation_points(finished: RunDirectory, tiny_run: RunConfig) -> None:
+    steps = [row for row in rows(finished) if "loss" in row]
+    assert [row["step"] for row in steps] == list(range(1, 13))
+    assert [row["tokens"] for row in steps] == [128 * step for step in range(1, 13)]
+    expected = [learning_rate(i, 12, 0.02, tiny_run.schedule) for i in range(12)]
+    assert [row["lr"] for row in steps] == expected
+    assert all(row["grad_norm"] > 0 and row["flops"] > 0 for row in steps)
+    assert [row["step"] for row in rows(finished) if "val_loss" in row] == [4, 8, 12]
+    assert steps[-1]["loss"] < steps[0]["loss"]
+
+
+def test_the_store_says_what_ran(finished: RunDirectory, tiny_run: RunConfig) -> None:
+    status = finished.status()
+    assert status["state"] == states.DONE
+    assert status["tokens"] == tiny_run.D
+    assert status["val_loss"] == rows(finished)[-1]["val_loss"]
+    assert 0 < status["val_loss_se"] < 0.5
+    assert finished.config() == tiny_run
+    (start,) = json.loads((finished.path / "provenance.json").read_text())["starts"]
+    assert start["versions"]["torch"] == torch.__version__
+    assert {"host", "time", "commit", "device", "corpus"} <= set(start)
+    throughput = [json.loads(line) for line in finished.throughput.read_text().splitlines()]
+    assert all(row["tokens_per_s"] > 0 and 0 < row["mfu"] < 2 for row in throughput)
+
+
+def test_stopping_at_every_step_changes_no_bit(
+    finished: RunDirectory, tiny_run: RunConfig, corpus: Corpus, tmp_path: Path
+) -> None:
+    for k in range(13):
+        directory = Store(tmp_path / f"stopped-{k}").run(tiny_run.run_id)
+        state = train(tiny_run, corpus, directory, should_stop=lambda step, k=k: step >= k)
+        assert state == (states.INTERRUPTED if k < 12 else states.DONE)
+        assert train(tiny_run, corpus, directory) == states.DONE
+        assert directory.curve.read_bytes() == finished.curve.read_bytes()
+        for name, value in weights(finished).items():
+            assert torch.equal(weights(directory)[name], value), (k, name)
+
+
+def test_steps_after_the_last_checkpoint_are_trained_again_not_doubled(
+    finished: RunDirectory, tiny_run: RunConfig, corpus: Corpus, tmp_path: Path
+) -> None:
+    directory = Store(tmp_path / "crashed").run(tiny_run.run_id)
+    train(tiny_run, corpus, directory, should_stop=lambda step: step >= 5)
+    with open(directory.curve, "a") as curve:  # a crash after two more steps, the second half written
+        curve.write('{"step":6,"tokens":768,"loss":9.0}\n{"step":7,"tok')
+    train(tiny_run, corpus, directory)
+    assert directory.curve.read_bytes() == finished.curve.read_bytes()
+
+
+def test_a_finished_run_is_left_alone(finished: RunDirectory, tiny_run: RunConfig, corpus: Corpus) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.path.rglob("*") if path.is_file()}
+    assert train(tiny_run, corpus, finished, on_progress=lambda progress: pytest.fail("it trained")) == states.DONE
+    assert {path: path.stat().st_mtime_ns for path in before if path.name != "lock"} == {
+        path: time for path, time in before.items() if path.name != "lock"
+    }
+
+
+def test_a_run_has_one_trainer(tiny_run: RunConfig, corpus: Corpus, tmp_path: Path) -> None:
+    directory = Store(tmp_path).run(tiny_run.run_id)
+    directory.create(tiny_run)
+    with directory.claim() as ours:
+        assert ours
+        assert train(tiny_run, corpus, directory) == states.RUNNING
+        assert not directory.curve.exists()
+    assert train(tiny_run, corpus, directory) == states.DONE
+
+
+def test_a_changed_configuration_is_refused(finished: RunDirectory, tiny_run: RunConfig, corpus: Corpus) -> None:
+    text = (finished.path / "config.yaml").read_text()
+    (finished.path / "config.yaml").write_text(text.replace("seed: 0", "seed: 1"))
+    with pytest.raises(InputError, match="it was changed after the run began"):
+        train(tiny_run, corpus, finished)
+    (finished.path / "config.yaml").write_text("model: {_target_: os.system}")
+    with pytest.raises(InputError, match="not a run configuration"):
+        train(tiny_run, corpus, finished)
+
+
+def test_divergence_ends_the_run_and_its_curve_at_the_last_finite_step(
+    tiny_run: RunConfig, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sweep.train
+
+    calls = iter(range(100))
+
+    def planted(*args: object) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, norm = optimizer_step(*args)  # type: ignore[arg-type]
+        return (loss * math.nan if next(calls) == 6 else loss), norm
+
+    monkeypatch.setattr(sweep.train, "optimizer_step", planted)
+    directory = Store(tmp_path).run(tiny_run.run_id)
+    assert train(tiny_run, corpus, directory) == states.DIVERGED
+    assert [row["step"] for row in rows(directory) if "loss" in row] == [1, 2, 3, 4, 5, 6]
+    assert directory.status()["step"] == 6
+    assert train(tiny_run, corpus, directory) == states.DIVERGED  # it would diverge again
+
+
+def test_micro_batches_are_the_same_step(tiny_run: RunConfig, corpus: Corpus) -> None:
+    batch = torch.from_numpy(np.random.default_rng(0).integers(0, 257, (4, 33)))
+    results = []
+    for micro_batch in (4, 3, 1):
+        model = Transformer(tiny_run.model).double()
+        model.initialise(0)
+        loss, norm = optimizer_step(model, build_optimizer(model, tiny_run), batch, tiny_run, micro_batch)
+        results.append(torch.cat([torch.stack([loss, norm]), torch.nn.utils.parameters_to_vector(model.parameters())]))
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0], rtol=1e-5, atol=1e-7)
+
+
+def test_the_step_is_adamw_as_published(tiny_run: RunConfig) -> None:
+    """One clipped AdamW step (arXiv 1711.05101, algorithm 2) written out."""
+    model = Transformer(tiny_run.model)
+    model.initialise(0)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    batch = torch.from_numpy(np.random.default_rng(0).integers(0, 257, (4, 33)))
+    model.loss(batch[:, :-1], batch[:, 1:]).backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    _, norm = optimizer_step(model, build_optimizer(model, tiny_run), batch, tiny_run, 4)
+    expected_norm = torch.sqrt(sum((g.double() ** 2).sum() for g in gradients.values()))  # type: ignore[arg-type]
+    assert norm.item() == pytest.approx(expected_norm.item(), rel=1e-5)
+    clip = min(1.0, 1.0 / expected_norm.item())
+    for name, parameter in model.named_parameters():
+        g = gradients[name] * clip
+        decay = 1 - 0.02 * (0.1 if parameter.ndim == 2 else 0.0)
+        expected = before[name] * decay - 0.02 * g / (g.abs() + 1e-8)  # at the first step m/sqrt(v) is the sign
+        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-4, atol=2e-6)
+
+
+def test_evaluation_is_the_mean_over_all_held_out_tokens(tiny_run: RunConfig) -> None:
+    model = Transformer(tiny_run.model)
+    model.initialise(0)
+    windows = np.random.default_rng(1).integers(0, 257, (600, 33))  # more than one forward pass
+    loss, error = evaluate(model, windows, "fp32")
+    ids = to_device(windows, "cpu")
+    with torch.no_grad():
+        each = model.loss(ids[:, :-1], ids[:, 1:], reduction="none").double()
+    assert loss == pytest.approx(each.mean().item(), rel=1e-6)
+    assert error == pytest.approx(each.mean(dim=1).std().item() / math.sqrt(600), rel=1e-5)
+
+
+def test_bf16_follows_fp32(tiny_run: RunConfig, corpus: Corpus, finished: RunDirectory, tmp_path: Path) -> None:
+    run = replace(tiny_run, precision="bf16")
+    directory = Store(tmp_path / "bf16").run(run.run_id)
+    assert train(run, corpus, directory) == states.DONE
+    assert all(value.dtype == torch.float32 for value in weights(directory).values())
+    difference = directory.status()["val_loss"] - finished.status()["val_loss"]
+    assert difference != 0
+    assert abs(difference) < 0.05
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_follows_the_cpu(tiny_run: RunConfig, corpus: Corpus, finished: RunDirectory, tmp_path: Path) -> None:
+    directory = Store(tmp_path / "cuda").run(tiny_run.run_id)
+    assert train(tiny_run, corpus, directory, Runtime(device="cuda")) == states.DONE
+    assert directory.status()["val_loss"] == pytest.approx(finished.status()["val_loss"], abs=1e-3)
