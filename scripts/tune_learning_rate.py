@@ -65,7 +65,7 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
         mean = group.groupby("lr_scale")["loss"].mean()
         best = min(max(int(mean.to_numpy().argmin()), 2), len(mean) - 3)
         near = mean.iloc[best - 2 : best + 3]
-        c2, c1, c0 = np.polyfit(np.log(near.index), near.to_numpy(), 2)
+        c2, c1, _ = np.polyfit(np.log(near.index), near.to_numpy(), 2)
         optimum = -c1 / (2 * c2)
         rows.append(
             {
@@ -93,7 +93,8 @@ def draw(runs: pd.DataFrame, summary: pd.DataFrame, out: Path) -> list[Path]:
         axis.plot(group["peak_lr"], group["loss"], ".", color="0.7", label="seeds")
         axis.plot(mean.index, mean, "o-", label="mean")
         axis.axvline(row["rule"], linestyle="--", color="C1", label="the rule")
-        axis.set(xscale="log", xlabel="peak learning rate", xlim=(0.002, 0.3), title=f"N = {int(row['N']):,}, D = {int(row['D']):,}")
+        axis.set(xscale="log", xlabel="peak learning rate", xlim=(0.002, 0.3))
+        axis.set_title(f"N = {int(row['N']):,}, D = {int(row['D']):,}")
     axes[0].set_ylabel("held-out loss (nats per byte)")
     axes[0].legend(frameon=False)
     return save(figure, out / "learning_rate")

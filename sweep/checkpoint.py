@@ -75,4 +75,5 @@ def read_manifest(directory: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError) as error:
-        raise InputError(f"{directory / MANIFEST} is damaged ({error}); delete {directory.parent} to train the run again") from error
+        remedy = f"delete {directory.parent} to train the run again"
+        raise InputError(f"{directory / MANIFEST} is damaged ({error}); {remedy}") from error

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sweep.grid import PlannedRun
 
 DONE, SOME_RUNS_FAILED, BAD_INPUT = 0, 1, 2
+PLAN_COLUMNS = ["run", "budget", "N", "width", "layers", "D", "D/N", "6ND", "steps", "batch", "peak_lr", "expected", "state"]
 
 USAGE = """usage: isosweep <command> [key=value ...]
 
@@ -70,7 +71,7 @@ def plan(config: SweepConfig) -> int:
     store, device = Store(Path(config.store)), resolve_device(config.device)
     speed = Speed.measured([(p.run, store.run(p.run.run_id)) for p in planned], device)
     table = Table(title=f"{config.name}: {len(planned)} runs in {config.store}", box=None, header_style="bold")
-    for heading in ("run", "budget", "N", "d", "layers", "D", "D/N", "C = 6ND", "steps", "batch", "peak rate", "expected", "state"):
+    for heading in PLAN_COLUMNS:
         table.add_column(heading, justify="left" if heading in ("run", "state") else "right")
     left: list[float | None] = []
     for p in planned:
@@ -206,10 +207,7 @@ def make_fits(config: SweepConfig) -> "Fits":
     from sweep.fit import fit_all, read_curves, read_runs
 
     out = Path(config.out)
-    if config.table is None:
-        table, curves = _collect(config, out)
-    else:
-        table, curves = Path(config.table), Path(config.curves) if config.curves else None
+    table, curves = _collect(config, out) if config.table is None else (Path(config.table), _path(config.curves))
     columns = _columns(config)
     runs = read_runs(table, columns)
     options = config.fit
@@ -253,6 +251,10 @@ def _collect(config: SweepConfig, out: Path) -> tuple[Path, Path]:
     return write_tables(runs, curves, out)
 
 
+def _path(name: str | None) -> Path | None:
+    return None if name is None else Path(name)
+
+
 def _console(width: int | None = None) -> "Console":
     """Standard output; off a terminal it is as wide as the widest table, so that nothing is cut."""
     from rich.console import Console
@@ -267,4 +269,3 @@ def _duration(seconds: float | None) -> str:
     if seconds < 60:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
-

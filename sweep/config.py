@@ -277,7 +277,7 @@ def _check_values(config: SweepConfig) -> None:
             raise InputError(f"{name}={value} is out of range; it must lie between 0 and 1")
     for name in ("grid.isoflop.budgets", "grid.horizons.parameters", "grid.horizons.tokens_per_parameter", "grid.runs"):
         if _lookup(config, name) == []:
-            raise InputError(f"{name} is empty; name at least one, or leave that part of the grid out with {name.rsplit('.', 1)[0]}=null")
+            raise InputError(f"{name} is empty; name at least one, or leave it out of the grid")
     workers = config.cluster.workers
     if workers != "auto" and not (workers.isdigit() and int(workers) > 0):
         raise InputError(f"cluster.workers={workers} is neither auto nor a positive number")
@@ -289,7 +289,7 @@ def _lookup(config: Any, dotted: str) -> Any:
     return config
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     """The message of a Hydra or OmegaConf error without its stack of causes, on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]

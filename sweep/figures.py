@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweep.errors import InputError
-from sweep.fit import EnvelopeFit, Estimate, Fits, IsoflopFit, LawError, ParametricFit, Profile
+from sweep.fit import EnvelopeFit, Estimate, Fits, IsoflopFit, ParametricFit, Profile
 from sweep.fit.isoflop import TooFewProfiles
 from sweep.fit.result import PowerLaw
 
@@ -136,9 +136,7 @@ def _draw_profile(axis: "Axes", profile: Profile, colour: Any) -> None:
         axis.plot(N, profile.parabola(N), style, color=colour, linewidth=1.2)
 
 
-def _power_law(
-    axis: "Axes", law: PowerLaw, exponent: Estimate, flops: np.ndarray, label: str, name: str, level: float
-) -> None:
+def _power_law(axis: "Axes", law: PowerLaw, exponent: Estimate, flops: np.ndarray, label: str, name: str, level: float) -> None:
     """The law's line, carried a decade beyond its points, dashed there."""
     inside = np.geomspace(flops.min(), flops.max(), 50)
     beyond = np.geomspace(flops.max(), flops.max() * 10, 50)
@@ -171,7 +169,7 @@ class _colours:  # noqa: N801  # used as a function
         self.map = mpl.cm.ScalarMappable(self.norm, mpl.colormaps[SIZES].resampled(256))
 
     def __call__(self, value: float) -> Any:
-        return self.map.to_rgba(value)
+        return self.map.to_rgba(np.array(value))
 
 
 def _colourbar(figure: "Figure", axis: "Axes", colour: _colours, label: str) -> None:

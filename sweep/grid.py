@@ -56,7 +56,7 @@ def expand(config: SweepConfig, *, corpus: str, vocab_size: int, training_tokens
     )
     targets = targets_of(config.grid, ladder, config.fit.flops)
     if not targets:
-        raise InputError("grid: there is no run in it; choose grid=isoflop, grid=horizons, grid=[isoflop,horizons] or grid=list")
+        raise InputError("grid: there is no run in it; choose grid=isoflop, grid=horizons, both as grid=[…], or grid=list")
     planned: dict[str, PlannedRun] = {}
     for target in targets:
         run = resolve(target.model, target.tokens, config, corpus)
@@ -153,7 +153,7 @@ def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str)
 
 
 def resolve_precision(config: SweepConfig) -> str:
-    """"auto" means bf16 where the sweep runs on CUDA, fp32 elsewhere."""
+    """ "auto" means bf16 where the sweep runs on CUDA, fp32 elsewhere."""
     if config.precision != "auto":
         return config.precision
     from sweep.device import resolve_device

@@ -1,14 +1,14 @@
 """The run store: one directory per run, named by the hash of its configuration.
 
-    <store>/runs/<run_id>/config.yaml       what was asked for
-                          provenance.json   what it ran on, each time it was started
-                          status.json       how far it got
-                          curve.jsonl       every step: a pure function of config.yaml
-                          throughput.jsonl  how fast it went, each logging interval
-                          checkpoint/       see sweep.checkpoint
-                          lock              held by the process that trains it
-    <store>/corpora/<fingerprint>/          see sweep.data.corpus
-    <store>/sweeps/<name>/                  tables, fits and figures
+<store>/runs/<run_id>/config.yaml       what was asked for
+                      provenance.json   what it ran on, each time it was started
+                      status.json       how far it got
+                      curve.jsonl       every step: a pure function of config.yaml
+                      throughput.jsonl  how fast it went, each logging interval
+                      checkpoint/       see sweep.checkpoint
+                      lock              held by the process that trains it
+<store>/corpora/<fingerprint>/          see sweep.data.corpus
+<store>/sweeps/<name>/                  tables, fits and figures
 """
 
 import fcntl

@@ -122,14 +122,13 @@ class _Training:
                     return self._stop(states.INTERRUPTED)
                 self._train_step()
                 evaluate = self.step in self.evaluate_at
-                if evaluate or time.perf_counter() - self.interval_start >= self.runtime.log_interval_s:
-                    if not self._flush():
-                        return self._stop(states.DIVERGED)
+                save = time.perf_counter() - self.saved_at >= self.runtime.checkpoint_interval_s
+                log = time.perf_counter() - self.interval_start >= self.runtime.log_interval_s
+                if (log or evaluate or save) and not self._flush():
+                    return self._stop(states.DIVERGED)
                 if evaluate:
                     self._evaluate()
-                if time.perf_counter() - self.saved_at >= self.runtime.checkpoint_interval_s:
-                    if not self._flush():
-                        return self._stop(states.DIVERGED)
+                if save:
                     self._save()
             return self._stop(states.DONE)
 

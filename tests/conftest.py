@@ -47,9 +47,7 @@ def corpus(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 def tiny_run(corpus: Corpus) -> RunConfig:
     """Twelve steps of a model of three thousand parameters."""
     return RunConfig(
-        model=ModelConfig(
-            vocab_size=257, d_model=4, n_layers=1, n_heads=1, n_kv_heads=1, d_ff=12, context_length=32
-        ),
+        model=ModelConfig(vocab_size=257, d_model=4, n_layers=1, n_heads=1, n_kv_heads=1, d_ff=12, context_length=32),
         corpus=corpus.fingerprint,
         batch_size=4,
         steps=12,

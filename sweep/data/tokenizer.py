@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -57,7 +57,7 @@ class BPETokenizer:
 
         self._set(Library.from_file(str(path)))
 
-    def _set(self, library) -> None:  # noqa: ANN001  # an untyped class of an optional import
+    def _set(self, library: Any) -> None:
         self.library = library
         self.vocab_size = library.get_vocab_size()
 

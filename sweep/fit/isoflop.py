@@ -1,6 +1,7 @@
 """Approach 2: IsoFLOP profiles (Hoffmann et al. 2022, section 3.2)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -131,13 +132,13 @@ def fit_profile(budget: float, N: np.ndarray, D: np.ndarray, loss: np.ndarray) -
     """The parabola through one budget's runs; a minimum is accepted only if it is one, and lies between the sizes."""
     order = np.argsort(N, kind="stable")
     N, D, loss = N[order], D[order], loss[order]
-    runs = {"budget": budget, "N": N, "D": D, "loss": loss}
+    runs: dict[str, Any] = {"budget": budget, "N": N, "D": D, "loss": loss}
     if len(np.unique(N)) < 3:
         return Profile(**runs, status="too_few_sizes", reason="a parabola needs 3 sizes")
     centre = float(np.log(N).mean())
     x = np.log(N) - centre
     coefficients = tuple(np.polynomial.polynomial.polyfit(x, loss, 2))
-    fitted = {**runs, "centre": centre, "coefficients": coefficients}
+    fitted: dict[str, Any] = {**runs, "centre": centre, "coefficients": coefficients}
     if coefficients[2] <= 0:
         return Profile(**fitted, status="concave", reason="the parabola opens downwards: sizes too close, or noise")
     minimum = -coefficients[1] / (2 * coefficients[2])

@@ -1,6 +1,6 @@
 """Tables of runs and curves, from memory or from a CSV, Parquet or JSONL file, checked before anything is fitted."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,7 +133,11 @@ def read_frame(path: Path) -> "pd.DataFrame":
     """A pandas table from .csv, .parquet or .jsonl, by the name's ending. Raises InputError if it cannot be read."""
     import pandas as pd
 
-    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda p: pd.read_json(p, lines=True)}
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
+        ".csv": pd.read_csv,
+        ".parquet": pd.read_parquet,
+        ".jsonl": lambda path: pd.read_json(path, lines=True),
+    }
     if path.suffix not in readers:
         raise InputError(f"{path}: cannot read {path.suffix or 'a file without an ending'}; give .csv, .parquet or .jsonl")
     try:

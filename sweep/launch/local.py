@@ -9,7 +9,7 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -155,6 +155,11 @@ def _work(connection: Connection, pool: Pool, index: int) -> None:
         micro_batch=pool.cluster.micro_batch,
     )
     parent = os.getppid()
+
+    def report(event: "Progress | Outcome") -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # the pool was killed: the run will see that and stop
+            connection.send(event)
+
     with _stop_flag() as stopping:
         while not stopping():
             try:
@@ -170,11 +175,11 @@ def _work(connection: Connection, pool: Pool, index: int) -> None:
                 corpus,
                 Store(pool.store),
                 runtime,
-                on_progress=connection.send,
+                on_progress=report,
                 # A pool that was killed outright cannot ask: its workers see that they are orphans.
                 should_stop=lambda step: stopping() or os.getppid() != parent,
             )
-            connection.send(outcome)
+            report(outcome)
 
 
 def train_safely(run: RunConfig, corpus: Any, store: Store, runtime: "Runtime", **callbacks: Any) -> Outcome:
@@ -184,8 +189,6 @@ def train_safely(run: RunConfig, corpus: Any, store: Store, runtime: "Runtime", 
     try:
         state = train(run, corpus, store.run(run.run_id), runtime, **callbacks)
         return Outcome(run_id=run.run_id, state=state)
-    except BrokenPipeError:  # the pool is gone; the checkpoint is there for the next launch
-        return Outcome(run_id=run.run_id, state=states.INTERRUPTED)
     except Exception as error:  # one run's failure must not stop the sweep
         log.debug("run %s failed:\n%s", run.run_id, traceback.format_exc())
         return record_failure(store, run, f"{type(error).__name__}: {error}")
@@ -239,5 +242,3 @@ def _gpus() -> int:
 def missing(runs: Iterable[RunConfig], store: Store) -> list[RunConfig]:
     """Those of `runs` that have not come to their end, in the order given."""
     return [run for run in runs if store.run(run.run_id).status()["state"] not in states.FINAL_STATES]
-
-

@@ -1,5 +1,7 @@
 """Approach 3: a published data set's true optimum, planted surfaces, refusals."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,7 +27,7 @@ def planted(E: float, A: float, B: float, alpha: float, beta: float, noise: floa
 
 
 @pytest.fixture(scope="module")
-def published(chinchilla_csv) -> RunTable:  # noqa: ANN001
+def published(chinchilla_csv: Path) -> RunTable:
     frame = pd.read_csv(chinchilla_csv)
     kept = frame.drop(frame["loss"].nlargest(5).index)
     N, C = kept["Model Size"].to_numpy(), kept["Training FLOP"].to_numpy()
@@ -44,7 +46,7 @@ def test_the_published_points_global_optimum(published: RunTable) -> None:
     assert fit.gradient_norm < 1e-9
 
 
-def test_all_245_points(published: RunTable, chinchilla_csv) -> None:  # noqa: ANN001
+def test_all_245_points(published: RunTable, chinchilla_csv: Path) -> None:
     frame = pd.read_csv(chinchilla_csv)
     N, C = frame["Model Size"].to_numpy(), frame["Training FLOP"].to_numpy()
     fit = fit_parametric(table(N, C / (6 * N), frame["loss"].to_numpy()), resamples=0)
@@ -63,7 +65,12 @@ def test_its_intervals_are_the_published_width(published: RunTable) -> None:
 
 @pytest.mark.parametrize(
     "law",
-    [(1.69, 406.4, 410.7, 0.34, 0.28), (1.82, 482.0, 2085.4, 0.348, 0.366), (0.5, 20.0, 60.0, 0.25, 0.3), (2.5, 3000.0, 300.0, 0.5, 0.22)],
+    [
+        (1.69, 406.4, 410.7, 0.34, 0.28),
+        (1.82, 482.0, 2085.4, 0.348, 0.366),
+        (0.5, 20.0, 60.0, 0.25, 0.3),
+        (2.5, 3000.0, 300.0, 0.5, 0.22),
+    ],
 )
 def test_a_planted_surface_comes_back(law: tuple[float, ...]) -> None:
     fit = fit_parametric(planted(*law), resamples=0)

@@ -13,7 +13,9 @@ from models.transformer import Transformer
 SHAPES = [
     ModelConfig(vocab_size=257, d_model=16, n_layers=2, n_heads=2, n_kv_heads=2, d_ff=40, context_length=32),
     ModelConfig(vocab_size=100, d_model=48, n_layers=3, n_heads=6, n_kv_heads=2, d_ff=128, context_length=64),
-    ModelConfig(vocab_size=64, d_model=32, n_layers=1, n_heads=1, n_kv_heads=1, d_ff=96, context_length=16, tied_embeddings=True),
+    ModelConfig(
+        vocab_size=64, d_model=32, n_layers=1, n_heads=1, n_kv_heads=1, d_ff=96, context_length=9, tied_embeddings=True
+    ),
 ]
 
 

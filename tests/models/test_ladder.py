@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from models import SizeLadder, count_parameters
+from models import ModelConfig, SizeLadder, count_parameters
 
 LADDER = SizeLadder(vocab_size=257, context_length=128)
 
@@ -32,7 +32,7 @@ def test_shapes_keep_their_proportions() -> None:
 @pytest.mark.parametrize("convention", ["total", "non_embedding"])
 @pytest.mark.parametrize("N", [5e3, 3e4, 1e6, 3e7, 1e9])
 def test_nearest_is_nearest(N: float, convention: str) -> None:
-    def distance(shape) -> float:  # noqa: ANN001
+    def distance(shape: ModelConfig) -> float:
         return abs(math.log(count_parameters(shape).by_convention(convention) / N))
 
     nearest = LADDER.nearest(N, convention)

@@ -17,7 +17,7 @@ SHAPES = {
         vocab_size=64, d_model=24, n_layers=3, n_heads=2, n_kv_heads=1, d_ff=64, context_length=40, tied_embeddings=True
     ),
     "theta": ModelConfig(
-        vocab_size=64, d_model=32, n_layers=2, n_heads=2, n_kv_heads=2, d_ff=96, context_length=50, rope_theta=100.0, norm_eps=1e-6
+        vocab_size=64, d_model=32, n_layers=2, n_heads=2, n_kv_heads=2, d_ff=96, context_length=50, rope_theta=100.0
     ),
 }
 
@@ -124,9 +124,7 @@ def test_initialisation_depends_on_the_seed_alone() -> None:
 
 def test_residual_projections_start_smaller_in_deeper_models() -> None:
     def out_std(layers: int) -> float:
-        config = ModelConfig(
-            vocab_size=16, d_model=64, n_layers=layers, n_heads=1, n_kv_heads=1, d_ff=64, context_length=8
-        )
+        config = ModelConfig(vocab_size=16, d_model=64, n_layers=layers, n_heads=1, n_kv_heads=1, d_ff=64, context_length=8)
         model = Transformer(config)
         model.initialise(0)
         return model.blocks[0].attention.out.weight.std().item()  # type: ignore[union-attr]
@@ -150,7 +148,12 @@ def test_counts_are_the_modules(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"n_heads": 3}, "n_heads is 3"), ({"n_heads": 32}, "even width"), ({"d_ff": 0}, "d_ff is 0"), ({"n_kv_heads": 3}, "n_kv_heads is 3")],
+    [
+        ({"n_heads": 3}, "n_heads is 3"),
+        ({"n_heads": 32}, "even width"),
+        ({"d_ff": 0}, "d_ff is 0"),
+        ({"n_kv_heads": 3}, "n_kv_heads is 3"),
+    ],
 )
 def test_impossible_shapes_are_refused(change: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -68,14 +68,15 @@ def test_identity_is_content() -> None:
     same = ("store=elsewhere", "device=cpu", "cluster.workers=7", "name=other", "cluster.micro_batch=1", "fit.huber_delta=0.1")
     for override in same:
         assert {p.run.run_id for p in expanded("experiment=smoke", override)} == base, override
-    other = ("seed=1", "optimizer.lr_scale=2", "optimizer.weight_decay=0", "schedule.cycle=1.5", "precision=bf16", "evaluation.points=1")
+    other = ("seed=1", "optimizer.lr_scale=2", "optimizer.weight_decay=0", "schedule.cycle=1.5", "precision=bf16")
     for override in other:
         assert not {p.run.run_id for p in expanded("experiment=smoke", override)} & base, override
 
 
 def test_a_run_asked_for_twice_is_one_run_with_a_budget() -> None:
     alone = expanded("grid.isoflop.budgets=[6e10]", "grid.isoflop.sizes=1")[0].run
-    both = expanded("grid=[list,isoflop]", "grid.isoflop.budgets=[6e10]", "grid.isoflop.sizes=1", f"grid.runs=[{{N: {alone.N}, D: {6e10 / 6 / alone.N}}}]")
+    named = f"grid.runs=[{{N: {alone.N}, D: {6e10 / 6 / alone.N}}}]"
+    both = expanded("grid=[list,isoflop]", "grid.isoflop.budgets=[6e10]", "grid.isoflop.sizes=1", named)
     assert [p.budget for p in both] == [6e10]
 
 
