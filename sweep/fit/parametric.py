@@ -252,9 +252,7 @@ def _require_identified(theta: np.ndarray, problem: _Problem) -> None:
     shares = (terms / total[:, None])[0].max(axis=1)
     for name, share in zip(("A / N^alpha", "B / D^beta", "E"), shares, strict=True):
         if share < 1e-3:
-            raise LawError(
-                "unidentified", f"the term {name} vanishes at the optimum: the runs do not show it; widen the grid"
-            )
+            raise LawError("unidentified", f"the term {name} vanishes at the optimum: the runs do not show it; widen the grid")
     for name, exponent in zip(("alpha", "beta"), theta[3:], strict=True):
         if exponent <= 0:
             raise LawError("unidentified", f"{name} = {exponent:.3g} at the optimum is not positive; widen the grid")

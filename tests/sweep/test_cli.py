@@ -1,0 +1,147 @@
+"""The commands on tables, their exit codes, and what they say of bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+
+from sweep.cli import BAD_INPUT, COMMANDS, DONE, main
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A planted surface at five budgets of seven sizes, with a column of runs that are not done."""
+    budget = np.repeat(np.geomspace(1e18, 1e20, 5), 7)
+    N = 0.09 * budget**0.5 * np.tile(np.geomspace(1 / 3, 3, 7), 5)
+    D = budget / (6 * N)
+    loss = 1.7 + 400 / N**0.34 + 1200 / D**0.32
+    runs = pd.DataFrame(
+        {"run_id": [f"r{i}" for i in range(35)], "N": N, "D": D, "budget": budget, "loss": loss, "state": "done"}
+    )
+    runs.loc[3, ["state", "loss"]] = "failed", np.nan
+    runs.to_csv(tmp_path / "runs.csv", index=False)
+    return tmp_path / "runs.csv"
+
+
+def test_fit_on_a_table_writes_the_promised_json(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "fits"
+    assert main(["fit", f"table={table}", f"out={out}", "fit.resamples=30"]) == DONE
+    fits = json.loads((out / "fits.json").read_text())
+    assert fits["convention"] == {"loss": "val", "N": "total", "C": "6N"}
+    assert fits["runs"] == {"used": 34, "excluded": [{"run_id": "r3", "reason": "not done: failed"}]}
+    assert fits["envelope"] == {"status": "no_curves", "reason": fits["envelope"]["reason"]}
+    assert len(fits["isoflop"]["profiles"]) == 5
+    for profile in fits["isoflop"]["profiles"]:
+        assert {"budget", "N_opt", "D_opt", "loss_opt", "status"} <= set(profile)
+    for name in ("E", "A", "B", "alpha", "beta", "a", "b"):
+        estimate = fits["parametric"][name]
+        assert estimate["low"] <= estimate["value"] * (1 + 1e-6)
+        assert estimate["high"] >= estimate["value"] * (1 - 1e-6)
+    assert fits["parametric"]["a"]["value"] == pytest.approx(0.32 / 0.66, abs=1e-4)
+    assert fits["isoflop"]["a"]["value"] + fits["isoflop"]["b"]["value"] == pytest.approx(1, abs=0.01)
+    assert fits["parametric"]["status"] == "converged"
+    summary = capsys.readouterr().out
+    assert "34 runs, 1 left out" in summary
+    assert "Approach 1" in summary
+    assert "not fitted (no_curves)" in summary
+
+
+def test_fit_on_a_table_needs_neither_torch_nor_a_store(table: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['torch'] = None\n")
+    command = [sys.executable, "-m", "sweep", "plot", f"table={table}", "out=fits", "fit.resamples=0"]
+    paths = f"{tmp_path}{os.pathsep}{Path(__file__).resolve().parents[2]}"
+    subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths}, check=True, capture_output=True)
+    drawn = sorted(path.name for path in (tmp_path / "fits").iterdir())
+    assert drawn == ["fits.json", "isoflop.png", "isoflop.svg", "parametric.png", "parametric.svg"]
+    assert not (tmp_path / "store").exists()
+
+
+def test_columns_are_renamed(chinchilla_csv: Path, tmp_path: Path) -> None:
+    """The published points as they come: the 240 points' optimum through the command line."""
+    frame = pd.read_csv(chinchilla_csv)
+    frame.drop(frame["loss"].nlargest(5).index).to_csv(tmp_path / "points.csv", index=False)
+    renames = ["columns.N=Model Size", "columns.C=Training FLOP"]
+    assert main(["fit", f"table={tmp_path / 'points.csv'}", f"out={tmp_path}", "fit.resamples=0", *renames]) == DONE
+    fit = json.loads((tmp_path / "fits.json").read_text())["parametric"]
+    assert fit["objective"] == pytest.approx(1.01827401780061e-3, rel=1e-6)
+    assert fit["a"]["value"] == pytest.approx(0.51390, abs=1e-4)
+
+
+def test_figures_are_pictures_of_everything(table: Path, tmp_path: Path) -> None:
+    runs = pd.read_csv(table).query("state == 'done'")
+    rows = [
+        {"run_id": run.run_id, "tokens": tokens, "loss": 1.7 + 400 / run.N**0.34 + 1200 / tokens**0.32}
+        for run in runs.itertuples()
+        for tokens in np.geomspace(run.D / 100, run.D, 50)
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "curves.parquet")
+    arguments = [f"table={table}", f"curves={tmp_path / 'curves.parquet'}", f"out={tmp_path}", "fit.resamples=20"]
+    assert main(["plot", *arguments]) == DONE
+    for name in ("envelope", "isoflop", "parametric"):
+        pixels = matplotlib.image.imread(tmp_path / f"{name}.png")
+        assert pixels.shape[1] >= 1600
+        assert 0.03 < (pixels[..., :3].min(axis=2) < 0.9).mean() < 0.5  # neither blank nor a blot
+        assert "<svg" in (tmp_path / f"{name}.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fly"], "there is no command 'fly'; the commands are plan, launch, fit, plot"),
+        (["plan", "experiment=nope"], "experiment/nope"),
+        (["plan", "grid=list", "grid.runs=[{N: 1, D: 1e6}]"], "no model of 1 parameters"),
+        (["fit", "table=nowhere.csv"], "nowhere.csv does not exist"),
+        (["fit", "store={tmp}/empty", "experiment=smoke"], "holds no finished run"),
+        (["launch", "experiment=smoke", "store=/proc/isosweep"], "store=/proc/isosweep cannot be written"),
+        (["launch", "experiment=smoke", "data=text", "data.paths=[{tmp}/none.txt]"], "matches no file"),
+        (["launch", "device=cuda", "store={tmp}/s"], "no CUDA device"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_two(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    if "device=cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    assert main([argument.replace("{tmp}", str(tmp_path)) for argument in arguments]) == BAD_INPUT
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_an_unwritable_out_is_refused(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", f"table={table}", "out=/proc/fits", "fit.resamples=0"]) == BAD_INPUT
+    assert "out=/proc/fits cannot be written" in capsys.readouterr().err
+
+
+def test_a_table_that_fits_no_law_says_why(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pd.read_csv(table).head(2).to_csv(tmp_path / "two.csv", index=False)
+    assert main(["fit", f"table={tmp_path / 'two.csv'}", f"out={tmp_path}"]) == DONE
+    fits = json.loads((tmp_path / "fits.json").read_text())
+    assert fits["parametric"]["status"] == "too_few_runs"
+    assert fits["isoflop"]["status"] == "too_few_profiles"
+    assert main(["plot", f"table={tmp_path / 'two.csv'}", f"out={tmp_path}", "columns.budget=none"]) == BAD_INPUT
+    assert "nothing to draw" in capsys.readouterr().err
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == DONE
+    usage = capsys.readouterr().out
+    assert all(f"\n  {command} " in usage for command in COMMANDS)
+    assert main([]) == BAD_INPUT
+
+
+def test_plan_creates_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = tmp_path / "store"
+    assert main(["plan", "experiment=smoke", f"store={store}"]) == DONE
+    printed = capsys.readouterr().out
+    assert "18 runs, 18 to train" in printed
+    assert printed.count("waiting") == 18
+    assert not store.exists()

@@ -1,0 +1,103 @@
+"""A tiny sweep of the smoke kind, from the grid to the figures, through the commands a user types."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sweep.cli import DONE, main, plan_runs
+from sweep.config import compose
+
+ROOT = Path(__file__).resolve().parent.parent
+GRID = ["experiment=smoke", "grid.isoflop.budgets=[6e9,1.2e10,2.4e10]", "grid.isoflop.sizes=5", "grid.isoflop.span=20"]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides of a sweep that has been launched."""
+    overrides = [*GRID, f"store={tmp_path_factory.mktemp('smoke')}"]
+    assert main(["launch", *overrides]) == DONE
+    return overrides
+
+
+@pytest.fixture(scope="module")
+def out(sweep: list[str]) -> Path:
+    assert main(["plot", *sweep]) == DONE
+    return Path(compose(sweep).out)
+
+
+def test_models_learn_far_beyond_letter_frequencies(sweep: list[str], out: Path) -> None:
+    _, corpus = plan_runs(compose(sweep))
+    assert corpus is not None
+    counts = np.bincount(corpus.tokens("train"))
+    share = counts[counts > 0] / counts.sum()
+    unigram_entropy = -(share * np.log(share)).sum()
+    runs = pd.read_csv(out / "runs.csv")
+    assert len(runs) == 15
+    assert (runs["state"] == "done").all()
+    assert (runs.groupby("budget")["loss"].min() < unigram_entropy - 0.6).all()
+    assert (runs["loss_se"] < 0.02).all()
+    assert (runs["train_loss"] - runs["loss"]).abs().max() < 0.4
+
+
+def test_every_profile_is_a_valley_and_more_compute_is_better(out: Path) -> None:
+    fits = json.loads((out / "fits.json").read_text())
+    profiles = fits["isoflop"]["profiles"]
+    assert [profile["status"] for profile in profiles] == ["converged"] * 3
+    assert profiles[0]["loss_opt"] > profiles[1]["loss_opt"] > profiles[2]["loss_opt"]
+    assert all(2 < profile["D_opt"] / profile["N_opt"] < 200 for profile in profiles)
+    assert fits["parametric"]["status"] == "converged"
+    assert fits["envelope"]["status"] == "converged"
+
+
+def test_figures_and_tables_are_there_and_refit_the_same(out: Path, tmp_path: Path) -> None:
+    for name in ("envelope", "isoflop", "parametric"):
+        assert (out / f"{name}.png").stat().st_size > 20_000
+        assert (out / f"{name}.svg").stat().st_size > 20_000
+    assert main(["fit", f"table={out / 'runs.csv'}", f"curves={out / 'curves.parquet'}", f"out={tmp_path}"]) == DONE
+    assert (tmp_path / "fits.json").read_text() == (out / "fits.json").read_text()
+
+
+def test_a_second_launch_trains_nothing(sweep: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    store = Path(compose(sweep).store)
+    before = {path: path.stat().st_mtime_ns for path in store.glob("runs/*/*")}
+    assert main(["launch", *sweep]) == DONE
+    assert "15 finished before, 0 to train" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in store.glob("runs/*/*")} == before
+
+
+def test_another_convention_is_another_fit(sweep: list[str], out: Path, tmp_path: Path) -> None:
+    before = json.loads((out / "fits.json").read_text())
+    assert (
+        main(["fit", f"table={out / 'runs.csv'}", "fit.parameters=non_embedding", "fit.loss=train", f"out={tmp_path}"]) == DONE
+    )
+    after = json.loads((tmp_path / "fits.json").read_text())
+    assert after["convention"] == {"loss": "train", "N": "non_embedding", "C": "6N"}
+    assert after["parametric"] != before["parametric"]
+
+
+def test_plan_shows_what_is_done(sweep: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *sweep]) == DONE
+    printed = capsys.readouterr().out
+    assert printed.count("done") == 15
+    assert "15 runs, 0 to train" in printed
+
+
+def test_hydra_multirun_lands_in_the_same_store(sweep: list[str], tmp_path: Path) -> None:
+    store = compose(sweep).store
+    before = set(Path(store, "runs").iterdir())
+    arguments = ["-m", "parameters=3e3,5e3", "tokens=1e4", f"store={store}", "device=cpu"]
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    new = set(Path(store, "runs").iterdir()) - before
+    assert [json.loads((run / "status.json").read_text())["state"] for run in new] == ["done"] * 2
+    assert list(tmp_path.iterdir()) == []
+    bad = subprocess.run(
+        [*command[:2], "parameters=3", "tokens=1e4", f"store={store}"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert bad.returncode == 2
+    assert bad.stderr.startswith("train.py: grid.runs: N: no model of 3 parameters")
