@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sweep.cli import plan_runs, train_missing
+from sweep.cli import make_corpus, plan_runs, train_missing
 from sweep.config import compose
 from sweep.figures import save, set_style
 from sweep.run import RunConfig
@@ -29,8 +29,7 @@ def main(overrides: list[str]) -> None:
         for scale in SCALES
     }
     config = next(iter(configs.values()))
-    _, corpus = plan_runs(config, build=True)
-    assert corpus is not None
+    corpus = make_corpus(config, plan_runs(config)[1])
     planned = {key: [p.run for p in plan_runs(config)[0]] for key, config in configs.items()}
     train_missing(config, sorted(chain(*planned.values()), key=lambda run: -run.N * run.D), corpus)
     store = Store(Path(config.store))

@@ -17,7 +17,7 @@ from sweep.store import Store
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sweep.data import Corpus
+    from sweep.data import Corpus, CorpusRecipe
     from sweep.fit import Fits
     from sweep.grid import PlannedRun
 
@@ -109,10 +109,9 @@ def plan(config: SweepConfig) -> int:
 
 def launch(config: SweepConfig) -> int:
     """Make the corpus if need be, train every run that is missing, and say how it went."""
-    plan_runs(config)  # refuse what is wrong with the grid before anything is written
-    Store(Path(config.store)).require_writable()
-    planned, corpus = plan_runs(config, build=True)
-    assert corpus is not None
+    _, recipe = plan_runs(config)  # refuses what is wrong with the grid before anything is written
+    corpus = make_corpus(config, recipe)
+    planned = expand_on(config, recipe)  # again, now that the number of training tokens is known for certain
     return train_missing(config, [p.run for p in planned], corpus)
 
 
@@ -173,33 +172,48 @@ def plot(config: SweepConfig) -> int:
 COMMANDS: dict[str, Callable[[SweepConfig], int]] = {"plan": plan, "launch": launch, "fit": fit, "plot": plot}
 
 
-def plan_runs(config: SweepConfig, *, build: bool = False) -> tuple[list["PlannedRun"], "Corpus | None"]:
-    """The runs of the sweep and its corpus, which is made if it is missing and `build`; else nothing is written."""
-    from sweep.data import CorpusSpec, build_corpus, find_corpus
+def plan_runs(config: SweepConfig) -> tuple[list["PlannedRun"], "CorpusRecipe"]:
+    """The runs of the sweep, and the corpus they need, which may not be made yet; nothing is written."""
+    from sweep.data import CorpusRecipe, CorpusSpec
+
+    data = config.data
+    recipe = CorpusRecipe.read(
+        CorpusSpec(
+            source=data.source,
+            paths=data.paths,
+            tokenizer=data.tokenizer,
+            vocab_size=data.vocab_size,
+            validation_tokens=data.validation_tokens,
+            shuffle_seed=data.shuffle_seed,
+        )
+    )
+    return expand_on(config, recipe), recipe
+
+
+def expand_on(config: SweepConfig, recipe: "CorpusRecipe") -> list["PlannedRun"]:
+    """The runs of the sweep on the corpus of `recipe`."""
     from sweep.data.tokenizer import vocabulary
     from sweep.grid import expand
 
-    data = config.data
-    spec = CorpusSpec(
-        source=data.source,
-        paths=data.paths,
-        tokenizer=data.tokenizer,
-        vocab_size=data.vocab_size,
-        validation_tokens=data.validation_tokens,
-        shuffle_seed=data.shuffle_seed,
-    )
-    corpora = Store(Path(config.store)).corpora
-    fingerprint, corpus = find_corpus(spec, corpora)
-    if corpus is None and build:
-        print(f"tokenising {data.source} ({data.tokenizer}) into {corpora / fingerprint}")
-        corpus = build_corpus(spec, corpora)
-    planned = expand(
+    return expand(
         config,
-        corpus=fingerprint,
-        vocab_size=vocabulary(data.tokenizer, data.vocab_size),
-        training_tokens=corpus.manifest["parts"]["train"]["tokens"] if corpus else None,
+        corpus=recipe.fingerprint,
+        vocab_size=vocabulary(config.data.tokenizer, config.data.vocab_size),
+        training_tokens=recipe.training_tokens(corpora(config)),
     )
-    return planned, corpus
+
+
+def corpora(config: SweepConfig) -> Path:
+    """Where the store keeps corpora."""
+    return Store(Path(config.store)).corpora
+
+
+def make_corpus(config: SweepConfig, recipe: "CorpusRecipe") -> "Corpus":
+    """The corpus on disk, made if it is not there. Raises InputError if the store cannot be written."""
+    Store(Path(config.store)).require_writable()
+    if recipe.find(corpora(config)) is None:
+        print(f"tokenising {config.data.source} ({config.data.tokenizer}) into {corpora(config) / recipe.fingerprint}")
+    return recipe.build(corpora(config))
 
 
 def make_fits(config: SweepConfig) -> "Fits":

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models import ModelConfig
-from sweep.data import Corpus, CorpusSpec, build_corpus
+from sweep.data import Corpus, CorpusRecipe, CorpusSpec
 from sweep.run import OptimizerSettings, RunConfig, ScheduleSettings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,7 +40,7 @@ def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def corpus(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """`text_file` as bytes."""
     spec = CorpusSpec(source="text", paths=[str(text_file)], validation_tokens=4096)
-    return build_corpus(spec, tmp_path_factory.mktemp("corpora"))
+    return CorpusRecipe.read(spec).build(tmp_path_factory.mktemp("corpora"))
 
 
 @pytest.fixture

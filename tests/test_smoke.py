@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sweep.cli import DONE, main, plan_runs
+from sweep.cli import DONE, corpora, main, plan_runs
 from sweep.config import compose
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +31,8 @@ def out(sweep: list[str]) -> Path:
 
 
 def test_models_learn_far_beyond_letter_frequencies(sweep: list[str], out: Path) -> None:
-    _, corpus = plan_runs(compose(sweep))
+    config = compose(sweep)
+    corpus = plan_runs(config)[1].find(corpora(config))
     assert corpus is not None
     counts = np.bincount(corpus.tokens("train"))
     share = counts[counts > 0] / counts.sum()

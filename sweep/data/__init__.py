@@ -1,6 +1,6 @@
 """Text in, batches out: sources -> tokenizer -> a token memmap with a manifest -> windows in a seeded order."""
 
 from sweep.data.batches import TrainingWindows, validation_windows
-from sweep.data.corpus import Corpus, CorpusSpec, build_corpus, find_corpus
+from sweep.data.corpus import Corpus, CorpusRecipe, CorpusSpec
 
-__all__ = ["Corpus", "CorpusSpec", "TrainingWindows", "build_corpus", "find_corpus", "validation_windows"]
+__all__ = ["Corpus", "CorpusRecipe", "CorpusSpec", "TrainingWindows", "validation_windows"]

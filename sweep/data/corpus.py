@@ -8,8 +8,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -85,65 +85,74 @@ class Corpus:
         return load_tokenizer(self.manifest["tokenizer"], self.directory)
 
 
-def load_documents(spec: CorpusSpec) -> list[bytes]:
-    """The documents of `spec`, exact duplicates dropped, in the order of its shuffle seed.
+@dataclass(frozen=True)
+class CorpusRecipe:
+    """A corpus that may not be made yet: its documents, read and in order, and what to do with them."""
 
-    Raises:
-        InputError: if the source is unusable or holds nothing.
-    """
-    unique = {hashlib.sha256(document).digest(): document for document in read_documents(spec.source, spec.paths)}
-    if not unique:
-        raise InputError(f"data.source={spec.source!r} holds no text; name other data.paths")
-    # Sorting by content first makes the order independent of file names.
-    in_order = [unique[key] for key in sorted(unique)]
-    return [in_order[i] for i in np.random.default_rng(spec.shuffle_seed).permutation(len(in_order))]
+    spec: CorpusSpec
+    documents: list[bytes]
 
+    @classmethod
+    def read(cls, spec: CorpusSpec) -> "CorpusRecipe":
+        """Read the documents of `spec`, drop exact duplicates, and shuffle them by its seed.
 
-def fingerprint(spec: CorpusSpec, documents: Sequence[bytes]) -> str:
-    """Identity of the tokens that `spec` makes of `documents`, known before they are made."""
-    if spec.tokenizer not in TOKENIZERS:
-        raise InputError(f"data.tokenizer={spec.tokenizer!r} is none of {', '.join(TOKENIZERS)}")
-    digest = hashlib.sha256()
-    for document in documents:
-        digest.update(len(document).to_bytes(8, "little"))
-        digest.update(document)
-    recipe = {"format": FORMAT, "documents": digest.hexdigest(), "tokenizer": spec.tokenizer}
-    recipe["validation_tokens"] = spec.validation_tokens
-    if spec.tokenizer == "bpe":  # another release of the library may learn other merges
-        recipe |= {"vocab_size": spec.vocab_size, "tokenizers": version("tokenizers")}
-    return content_hash(recipe)
+        Raises:
+            InputError: if the source or the tokenizer is unknown, or there is no text.
+        """
+        if spec.tokenizer not in TOKENIZERS:
+            raise InputError(f"data.tokenizer={spec.tokenizer!r} is none of {', '.join(TOKENIZERS)}")
+        unique = {hashlib.sha256(document).digest(): document for document in read_documents(spec.source, spec.paths)}
+        if not unique:
+            raise InputError(f"data.source={spec.source!r} holds no text; name other data.paths")
+        # Sorting by content first makes the order independent of file names.
+        in_order = [unique[key] for key in sorted(unique)]
+        return cls(spec, [in_order[i] for i in np.random.default_rng(spec.shuffle_seed).permutation(len(in_order))])
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identity of the tokens, known before they are made."""
+        digest = hashlib.sha256()
+        for document in self.documents:
+            digest.update(len(document).to_bytes(8, "little"))
+            digest.update(document)
+        recipe = {"format": FORMAT, "documents": digest.hexdigest(), "tokenizer": self.spec.tokenizer}
+        recipe["validation_tokens"] = self.spec.validation_tokens
+        if self.spec.tokenizer == "bpe":  # another release of the library may learn other merges
+            recipe |= {"vocab_size": self.spec.vocab_size, "tokenizers": version("tokenizers")}
+        return content_hash(recipe)
 
-def find_corpus(spec: CorpusSpec, root: Path) -> tuple[str, Corpus | None]:
-    """The fingerprint of `spec`'s corpus, and the corpus itself if it lies under `root`. Writes nothing."""
-    name = fingerprint(spec, load_documents(spec))
-    return name, Corpus.open(root / name) if (root / name).exists() else None
+    def find(self, root: Path) -> Corpus | None:
+        """The corpus, if it has been made under `root`."""
+        return Corpus.open(root / self.fingerprint) if (root / self.fingerprint).exists() else None
 
+    def training_tokens(self, root: Path) -> int:
+        """Tokens to train on; before the corpus is made an upper bound, as no token is shorter than a byte."""
+        if corpus := self.find(root):
+            return corpus.manifest["parts"]["train"]["tokens"]
+        return sum(len(document) + 1 for document in self.documents) - self.spec.validation_tokens
 
-def build_corpus(spec: CorpusSpec, root: Path) -> Corpus:
-    """The corpus of `spec` under `root`: the one that is there, or a new one.
+    def build(self, root: Path) -> Corpus:
+        """The corpus under `root`: the one that is there, or a new one.
 
-    Raises:
-        InputError: if the text is too short for the held-out part and some training, or `root` cannot be written.
-    """
-    documents = load_documents(spec)
-    name = fingerprint(spec, documents)
-    final = root / name
-    if final.exists():
-        return Corpus.open(final)
-    temporary = temporary_beside(final)
-    try:
-        temporary.mkdir(parents=True)
-        manifest = _write_tokens(spec, documents, temporary)
-        write_json(temporary / "manifest.json", {"fingerprint": name, **manifest})
+        Raises:
+            InputError: if the text is too short for the held-out part and some training.
+        """
+        if corpus := self.find(root):
+            return corpus
+        final = root / self.fingerprint
+        temporary = temporary_beside(final)
         try:
-            os.rename(temporary, final)
-        except OSError:
-            if not final.exists():  # else another process made the same corpus first, and it is as good as ours
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return Corpus.open(final)
+            temporary.mkdir(parents=True)
+            manifest = _write_tokens(self.spec, self.documents, temporary)
+            write_json(temporary / "manifest.json", {"fingerprint": self.fingerprint, **manifest})
+            try:
+                os.rename(temporary, final)
+            except OSError:
+                if not final.exists():  # else another process made the same corpus first, and it is as good as ours
+                    raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return Corpus.open(final)
 
 
 def _write_tokens(spec: CorpusSpec, documents: list[bytes], directory: Path) -> dict:

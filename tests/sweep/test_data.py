@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweep.data import Corpus, CorpusSpec, TrainingWindows, build_corpus, find_corpus, validation_windows
-from sweep.data.corpus import load_documents
+from sweep.data import Corpus, CorpusRecipe, CorpusSpec, TrainingWindows, validation_windows
 from sweep.data.tokenizer import BPETokenizer, ByteTokenizer
 from sweep.errors import InputError
 
@@ -34,7 +33,9 @@ def test_validation_never_overlaps_training(tmp_path: Path) -> None:
     files = [tmp_path / f"{i}.txt" for i in range(40)]
     for i, file in enumerate(files):
         file.write_text(f"document {i} " * 50)
-    corpus = build_corpus(CorpusSpec(source="text", paths=[str(tmp_path)], validation_tokens=2000), tmp_path / "corpora")
+    corpus = CorpusRecipe.read(CorpusSpec(source="text", paths=[str(tmp_path)], validation_tokens=2000)).build(
+        tmp_path / "corpora"
+    )
     numbers = {
         part: {line.split()[0] for line in corpus.tokenizer().decode(corpus.tokens(part).tolist()).split("document ")[1:]}
         for part in ("train", "validation")
@@ -52,19 +53,21 @@ def test_duplicates_and_nul_go_and_order_ignores_names(tmp_path: Path) -> None:
         for name, text in zip(names, ("one text\0", "two text", "three text"), strict=True):
             (folder / f"{name}.txt").write_text(text)
     (second / "again.txt").write_text("two text")
-    documents = [load_documents(CorpusSpec(source="text", paths=[str(folder)])) for folder in (first, second)]
+    documents = [CorpusRecipe.read(CorpusSpec(source="text", paths=[str(folder)])).documents for folder in (first, second)]
     assert documents[0] == documents[1]
     assert sorted(documents[0]) == [b"one text", b"three text", b"two text"]
 
 
 def test_corpus_is_made_once(text_file: Path, tmp_path: Path) -> None:
     spec = CorpusSpec(source="text", paths=[str(text_file)], validation_tokens=4096)
-    name, missing = find_corpus(spec, tmp_path)
-    assert missing is None
+    recipe = CorpusRecipe.read(spec)
+    name, bound = recipe.fingerprint, recipe.training_tokens(tmp_path)
+    assert recipe.find(tmp_path) is None
     assert not list(tmp_path.iterdir())
-    first = build_corpus(spec, tmp_path)
+    first = recipe.build(tmp_path)
+    assert 0 < recipe.training_tokens(tmp_path) <= bound
     made = (first.directory / "train.bin").stat().st_mtime_ns
-    again = build_corpus(spec, tmp_path)
+    again = CorpusRecipe.read(spec).build(tmp_path)
     assert again.fingerprint == name == first.fingerprint
     assert (again.directory / "train.bin").stat().st_mtime_ns == made
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -73,7 +76,7 @@ def test_corpus_is_made_once(text_file: Path, tmp_path: Path) -> None:
 def test_fingerprint_follows_what_matters(text_file: Path, tmp_path: Path) -> None:
     def name(**changes: object) -> str:
         spec = CorpusSpec(**{"source": "text", "paths": [str(text_file)], "validation_tokens": 4096, **changes})  # type: ignore[arg-type]
-        return find_corpus(spec, tmp_path)[0]
+        return CorpusRecipe.read(spec).fingerprint
 
     copy = tmp_path / "copy.txt"
     copy.write_bytes(text_file.read_bytes())
@@ -92,7 +95,7 @@ def test_truncated_tokens_are_refused(corpus: Corpus, tmp_path: Path) -> None:
 
 def test_bpe_is_lossless_and_splits_digits(text_file: Path, tmp_path: Path) -> None:
     spec = CorpusSpec(source="text", paths=[str(text_file)], tokenizer="bpe", vocab_size=400, validation_tokens=1024)
-    corpus = build_corpus(spec, tmp_path)
+    corpus = CorpusRecipe.read(spec).build(tmp_path)
     tokenizer = corpus.tokenizer()
     assert corpus.vocab_size == tokenizer.vocab_size == 400
     assert tokenizer.end_of_document == 399
@@ -143,7 +146,7 @@ def test_too_little_text_is_refused(tmp_path: Path) -> None:
     short = tmp_path / "short.txt"
     short.write_text("too short")
     with pytest.raises(InputError, match=r"only 10 tokens.*validation_tokens=4,096"):
-        build_corpus(CorpusSpec(source="text", paths=[str(short)], validation_tokens=4096), tmp_path / "corpora")
+        CorpusRecipe.read(CorpusSpec(source="text", paths=[str(short)], validation_tokens=4096)).build(tmp_path / "corpora")
     assert not list((tmp_path / "corpora").iterdir())
     with pytest.raises(InputError, match="do not fill one window"):
         TrainingWindows(np.zeros(10, np.uint16), context_length=64, batch_size=1, seed=0)
@@ -159,17 +162,17 @@ def test_too_little_text_is_refused(tmp_path: Path) -> None:
 )
 def test_unusable_sources_are_refused(spec: CorpusSpec, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        load_documents(spec)
+        CorpusRecipe.read(spec)
 
 
 def test_text_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes("é".encode("latin-1"))
     with pytest.raises(InputError, match=r"latin\.txt is not UTF-8"):
-        load_documents(CorpusSpec(source="text", paths=[str(tmp_path)]))
+        CorpusRecipe.read(CorpusSpec(source="text", paths=[str(tmp_path)]))
 
 
 def test_the_standard_library_is_text(tmp_path: Path) -> None:
-    documents = load_documents(CorpusSpec())
+    documents = CorpusRecipe.read(CorpusSpec()).documents
     assert sum(map(len, documents)) > 5e6
     assert all(b"\0" not in document for document in documents)
     assert len(set(documents)) == len(documents)

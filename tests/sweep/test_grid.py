@@ -9,7 +9,7 @@ from sweep.errors import InputError
 from sweep.grid import PlannedRun, expand
 
 
-def expanded(*overrides: str, training_tokens: int | None = 31_000_000) -> list[PlannedRun]:
+def expanded(*overrides: str, training_tokens: int = 31_000_000) -> list[PlannedRun]:
     config = compose(["device=cpu", *overrides])
     return expand(config, corpus="0" * 16, vocab_size=257, training_tokens=training_tokens)
 
