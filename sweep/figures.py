@@ -108,7 +108,7 @@ def draw_parametric(fits: Fits, fit: ParametricFit) -> "Figure":
     contour.scatter(runs.C, runs.N, s=14, c="0.35", label="runs", zorder=3)
     contour.plot(C, fit.optimal(C)[0], color=HIGHLIGHT, linewidth=2, label=f"efficient frontier, $a$ = {_interval(fit.a)}")
     contour.set(xscale="log", yscale="log", xlabel=C_LABEL, ylabel=N_LABEL, title="fitted loss", ylim=(N[0], N[-1]))
-    contour.legend(loc="upper left", fontsize=8, frameon=True, framealpha=0.85, edgecolor="none")
+    contour.legend(loc="lower right", fontsize=8, frameon=True, framealpha=0.85, edgecolor="none")
 
     colour = _colours(runs.C)
     budgets = np.unique(runs.budget[np.isfinite(runs.budget)])

@@ -8,6 +8,8 @@ import numpy as np
 from sweep.fit.result import Estimate, LawError, PowerLaw
 from sweep.fit.table import Curve
 
+MIN_SIZES = 3  # two sizes make a step, not a law
+
 
 @dataclass(frozen=True, kw_only=True)
 class EnvelopeFit:
@@ -56,7 +58,8 @@ def fit_envelope(
 ) -> EnvelopeFit:
     """Fit the envelope of `curves`, smoothed already.
 
-    The FLOPs run from the end of the shortest run to that of the longest: before its end no run has a decayed rate.
+    The FLOPs run from the end of the shortest run, before which no run has a decayed rate, to where the third-last size ends:
+    beyond, too few sizes compete for the best to mean anything.
     Intervals come from resampling whole curves, as the points of one curve are not independent.
 
     Raises:
@@ -64,8 +67,11 @@ def fit_envelope(
     """
     if not curves:
         raise LawError("no_curves", "there are no training curves; Approach 1 needs them beside the table of runs")
-    ends = np.array([curve.tokens[-1] * curve.flops_per_token for curve in curves])
-    flops = np.geomspace(ends.min(), ends.max(), points)
+    if len({curve.N for curve in curves}) < MIN_SIZES:
+        raise LawError(
+            "too_few_sizes", f"the curves are of fewer than {MIN_SIZES} sizes; Approach 1 needs more: widen the grid"
+        )
+    flops = np.geomspace(*_range_of_flops(curves), points)
     N, per_token = (np.array([getattr(curve, name) for curve in curves]) for name in ("N", "flops_per_token"))
     losses = np.stack([_interpolate(curve, flops) for curve in curves])
 
@@ -74,9 +80,9 @@ def fit_envelope(
 
     everything = np.arange(len(curves))
     best = winners(everything)
-    if len(np.unique(N[best])) < 3:
+    if (sizes := len(np.unique(N[best]))) < MIN_SIZES:
         raise LawError(
-            "too_few_sizes", f"only {len(np.unique(N[best]))} sizes are ever best; Approach 1 needs at least 3: widen the grid"
+            "too_few_sizes", f"only {sizes} sizes are ever best; Approach 1 needs at least {MIN_SIZES}: widen the grid"
         )
     rng = np.random.default_rng(seed)
     exponents = np.full((resamples, 2), np.nan)
@@ -84,7 +90,7 @@ def fit_envelope(
         chosen = np.unique(rng.choice(everything, len(curves)))
         won = winners(chosen)
         reached = np.isfinite(losses[won, np.arange(points)])  # a resample may lack the longest run
-        if len(np.unique(N[won[reached]])) >= 3:
+        if len(np.unique(N[won[reached]])) >= MIN_SIZES:
             x, n, d = flops[reached], N[won[reached]], flops[reached] / per_token[won[reached]]
             exponents[i] = PowerLaw.fit(x, n).exponent, PowerLaw.fit(x, d).exponent
     N_law, D_law = PowerLaw.fit(flops, N[best]), PowerLaw.fit(flops, flops / per_token[best])
@@ -98,6 +104,14 @@ def fit_envelope(
         N=N[best],
         D=flops / per_token[best],
     )
+
+
+def _range_of_flops(curves: Sequence[Curve]) -> tuple[float, float]:
+    ends: dict[float, list[float]] = {}
+    for curve in curves:
+        ends.setdefault(curve.N, []).append(float(curve.tokens[-1] * curve.flops_per_token))
+    last_of_each_size = sorted(max(of_size) for of_size in ends.values())
+    return min(min(of_size) for of_size in ends.values()), last_of_each_size[-MIN_SIZES]
 
 
 def _interpolate(curve: Curve, flops: np.ndarray) -> np.ndarray:

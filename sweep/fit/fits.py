@@ -67,7 +67,8 @@ class Fits:
             if isinstance(law, ParametricFit):
                 constants = ("E", "A", "B", "alpha", "beta")
                 lines += [f"  {name:5} = {getattr(law, name)}" for name in constants]
-                lines += [f"  objective {law.objective:.6g} at delta = {law.delta:g}, {law.status}"]
+                note = ": these runs do not tell E from zero" if law.status == "bound" else ""
+                lines += [f"  objective {law.objective:.6g} at delta = {law.delta:g}, {law.status}{note}"]
         return "\n".join(lines)
 
 

@@ -20,6 +20,7 @@ MIN_RUNS = 6  # one more than there are constants
 SCREEN_STEPS, SURVIVORS = 12, 48
 WIDE_DELTA = 0.1
 FLAT_GRADIENT = 1e-7  # of the summed objective, per unit of log-constant
+NEGLIGIBLE_TERM, NEGLIGIBLE_E = 1e-3, 0.02  # shares of the predicted loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,8 @@ class ParametricFit:
         objective: the summed Huber loss at the optimum.
         gradient_norm: of the objective there, in (a, b, e, alpha, beta) with centred logs.
         delta: of the Huber loss.
-        status: "converged", or "flat" if the gradient did not vanish.
+        status: "converged"; "bound" if E is next to nothing at the optimum, so that these runs do not tell it from zero; or
+            "flat" if the gradient did not vanish.
     """
 
     E: Estimate
@@ -109,7 +111,8 @@ def fit_parametric(
     value, gradient, _ = _objective(solutions, problem, delta)
     best = int(np.argmin(value))
     theta = solutions[best]
-    _require_identified(theta, problem)
+    shares = _largest_shares(theta, problem)
+    _require_identified(theta, shares)
 
     replicas = _bootstrap(_best_distinct(solutions, problem, delta, keep=4), problem, delta, resamples, seed)
     point, spread = _constants(theta[None], centre)[0], _constants(replicas, centre)
@@ -123,7 +126,7 @@ def fit_parametric(
         objective=float(value[best]),
         gradient_norm=gradient_norm,
         delta=delta,
-        status="converged" if gradient_norm < FLAT_GRADIENT else "flat",
+        status="flat" if gradient_norm > FLAT_GRADIENT else "bound" if shares[2] < NEGLIGIBLE_E else "converged",
     )
 
 
@@ -246,12 +249,16 @@ def _bootstrap(theta: np.ndarray, problem: _Problem, delta: float, resamples: in
     return solutions.reshape(resamples, starts, 5)[np.arange(resamples), values.argmin(axis=1)]
 
 
-def _require_identified(theta: np.ndarray, problem: _Problem) -> None:
-    """Raises LawError where a term of the optimum is nowhere a thousandth of the loss, or an exponent is not positive."""
+def _largest_shares(theta: np.ndarray, problem: _Problem) -> np.ndarray:
+    """The largest share that each term, of N, of D and E, has in the predicted loss of any run; shape (3,)."""
     terms, _, total = _terms(theta[None], problem)
-    shares = (terms / total[:, None])[0].max(axis=1)
-    for name, share in zip(("A / N^alpha", "B / D^beta", "E"), shares, strict=True):
-        if share < 1e-3:
+    return (terms / total[:, None])[0].max(axis=1)
+
+
+def _require_identified(theta: np.ndarray, shares: np.ndarray) -> None:
+    """Raises LawError if the term of N or of D is nowhere a thousandth of the loss, or an exponent is not positive."""
+    for name, share in zip(("A / N^alpha", "B / D^beta"), shares[:2], strict=True):
+        if share < NEGLIGIBLE_TERM:
             raise LawError("unidentified", f"the term {name} vanishes at the optimum: the runs do not show it; widen the grid")
     for name, exponent in zip(("alpha", "beta"), theta[3:], strict=True):
         if exponent <= 0:

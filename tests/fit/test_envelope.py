@@ -33,13 +33,29 @@ def test_the_envelope_of_planted_curves_follows_their_law() -> None:
 def test_a_run_is_best_up_to_its_very_end() -> None:
     fit = fit_envelope(planted_curves(), resamples=0)
     assert np.isfinite(fit.loss).all()
-    assert fit.flops[-1] == pytest.approx(max(c.tokens[-1] * c.flops_per_token for c in planted_curves()))
+    ends = sorted(c.tokens[-1] * c.flops_per_token for c in planted_curves())
+    assert fit.flops[0] == pytest.approx(ends[0])
+    assert fit.flops[-1] == pytest.approx(ends[-3])
+
+
+def test_a_lone_size_that_runs_on_does_not_bend_the_law() -> None:
+    curves = planted_curves()
+    small = curves[5]
+    tokens = np.geomspace(small.tokens[0], 1e4 * small.tokens[-1], 2000)
+    longer = Curve(
+        run_id="longer",
+        N=small.N,
+        flops_per_token=small.flops_per_token,
+        tokens=tokens,
+        loss=1.7 + 400 / small.N**0.3 + 400 / tokens**0.3,
+    )
+    assert fit_envelope([*curves, longer], resamples=0).a.value == pytest.approx(fit_envelope(curves, resamples=0).a.value)
 
 
 def test_envelopes_without_three_sizes_are_refused() -> None:
     with pytest.raises(LawError, match="no training curves"):
         fit_envelope([])
-    with pytest.raises(LawError, match="sizes are ever best"):
+    with pytest.raises(LawError, match="fewer than 3 sizes"):
         fit_envelope(planted_curves()[:2])
 
 

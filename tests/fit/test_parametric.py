@@ -126,6 +126,13 @@ def test_too_few_runs_are_refused() -> None:
         fit_parametric(runs.where(runs.N == runs.N[0]))
 
 
+def test_a_surface_without_an_irreducible_loss_says_so() -> None:
+    fit = fit_parametric(planted(0.0, 20.0, 60.0, 0.2, 0.25), resamples=0)
+    assert fit.status == "bound"
+    assert fit.E.value < 0.01
+    assert fit.a.value == pytest.approx(0.25 / 0.45, abs=0.01)
+
+
 def test_a_surface_without_one_of_its_terms_is_unidentified() -> None:
     runs = planted(1.69, 406.4, 410.7, 0.34, 0.28)
     flat = table(runs.N, runs.D, 1.69 + 406.4 / runs.N**0.34)
