@@ -1,4 +1,4 @@
-"""How far is the learning-rate rule from the optimum? Train three sizes at multiples of its rate and look.
+"""How far are the learning-rate and batch rules from the optimum? Train three sizes at multiples of each and look.
 
     python scripts/tune_learning_rate.py [out=results/learning-rate] [key=value ...]
 
@@ -19,28 +19,46 @@ from sweep.run import RunConfig
 from sweep.store import Store
 
 SCALES = (0.25, 0.4, 0.63, 1.0, 1.6, 2.5, 4.0)
+BATCHES = (256, 1024)  # tokens; the rule gives 512 at all three sizes
 SEEDS = (0, 1, 2)
 
 
 def main(overrides: list[str]) -> None:
+    rates = [(scale, "null") for scale in SCALES]
+    # Another batch wants another rate: the square root of their ratio keeps Adam's noise the same (Malladi et al. 2022,
+    # arXiv 2205.10287).
+    batches = [((batch / 512) ** 0.5, str(batch)) for batch in BATCHES]
     configs = {
-        (scale, seed): compose(["experiment=learning_rate", f"optimizer.lr_scale={scale}", f"seed={seed}", *overrides])
+        (scale, seed, batch): compose(
+            [
+                "experiment=learning_rate",
+                f"optimizer.lr_scale={scale}",
+                f"optimizer.batch_tokens={batch}",
+                f"seed={seed}",
+                *overrides,
+            ]
+        )
         for seed in SEEDS
-        for scale in SCALES
+        for scale, batch in rates + batches
     }
     config = next(iter(configs.values()))
     corpus = make_corpus(config, plan_runs(config)[1])
     planned = {key: [p.run for p in plan_runs(config)[0]] for key, config in configs.items()}
     train_missing(config, sorted(chain(*planned.values()), key=lambda run: -run.N * run.D), corpus)
     store = Store(Path(config.store))
-    runs = pd.DataFrame([describe(run, *key, store) for key, some in planned.items() for run in some])
+    runs = pd.DataFrame([describe(run, scale, seed, store) for (scale, seed, _), some in planned.items() for run in some])
     out = Path(next((o.removeprefix("out=") for o in overrides if o.startswith("out=")), "results/learning-rate"))
     out.mkdir(parents=True, exist_ok=True)
     runs.to_csv(out / "runs.csv", index=False)
-    summary = summarise(runs)
+    at_rule = runs[runs["batch_tokens"] == 512]
+    summary = summarise(at_rule)
     summary.to_csv(out / "summary.csv", index=False)
     print(summary.to_string(index=False))
-    for path in draw(runs, summary, out):
+    batch = runs[runs["lr_scale"] == (runs["batch_tokens"] / 512) ** 0.5].pivot_table("loss", "N", "batch_tokens").round(4)
+    batch.to_csv(out / "batch.csv")
+    print("\nmean loss by batch, the rate scaled by the square root of the batch")
+    print(batch.to_string())
+    for path in draw(at_rule, summary, out):
         print(f"wrote {path}")
 
 
