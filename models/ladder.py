@@ -27,6 +27,9 @@ class SizeLadder:
         aspect_ratio: d_model / n_layers, approached as closely as whole layers allow.
         head_width: width of a head, taken where it divides the width, else the nearest that does.
         queries_per_kv_head: query heads that share one key/value head where they divide; 1 is plain attention.
+
+    Raises:
+        ValueError: if `head_width` is not a multiple of four: widths go in half heads, and RoPE needs them even.
     """
 
     vocab_size: int
@@ -36,6 +39,10 @@ class SizeLadder:
     queries_per_kv_head: int = 1
     tied_embeddings: bool = False
     rope_theta: float = 10_000.0
+
+    def __post_init__(self) -> None:
+        if self.head_width < 4 or self.head_width % 4:
+            raise ValueError(f"model.head_width={self.head_width} is not a multiple of 4; take 8, 16, 32, 64 or 128")
 
     def widths(self) -> Iterator[int]:
         """Every width of the ladder, smallest first: steps of half a head, then of a head, then of about an eighth."""

@@ -126,8 +126,6 @@ def train_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpu
     store = Store(Path(config.store).resolve())
     todo = missing(runs, store)
     print(f"{config.name}: {len(runs)} runs, {len(runs) - len(todo)} finished before, {len(todo)} to train on {device}")
-    if not todo:
-        return DONE
     pool = Pool(
         store=store.root,
         corpus=corpus.directory.resolve(),
@@ -137,18 +135,26 @@ def train_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpu
         cluster=config.cluster,
     )
     start = time.monotonic()
-    with SweepProgress(todo, _console()) as progress:
-        outcomes = pool.run(todo, progress)
-    counts = Counter(outcome.state for outcome in outcomes)
-    print(f"trained {counts[states.DONE]} runs in {_duration(time.monotonic() - start)}, in {store.root}")
-    for outcome in outcomes:
-        if outcome.state in (states.FAILED, states.DIVERGED):
-            print(f"  {outcome.run_id} {outcome.state} {outcome.error}".rstrip())
-    if counts[states.DONE] < len(todo):
-        summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-        print(f"{summary}; the same command again resumes what is not finished")
-        return SOME_RUNS_FAILED
-    return DONE
+    if todo:
+        with SweepProgress(todo, _console()) as progress:
+            pool.run(todo, progress)
+        print(f"trained in {_duration(time.monotonic() - start)}, in {store.root}")
+    return _report_states(runs, store)
+
+
+def _report_states(runs: Sequence[RunConfig], store: Store) -> int:
+    """Say which of `runs` are not done and why; the exit code."""
+    statuses = {run.run_id: store.run(run.run_id).status() for run in runs}
+    counts = Counter(status["state"] for status in statuses.values())
+    print(", ".join(f"{count} {state}" for state, count in counts.most_common()))
+    for run_id, status in statuses.items():
+        if status["state"] == states.FAILED:
+            print(f"  {run_id} failed: {status['error']} (see {store.run(run_id).path})")
+        if status["state"] == states.DIVERGED:
+            print(f"  {run_id} diverged at step {status['step']}: its loss was not finite; a lower optimizer.lr_scale may help")
+    if any(status["state"] not in states.FINAL_STATES for status in statuses.values()):
+        print("the same command again resumes what is not finished")
+    return DONE if counts[states.DONE] == len(runs) else SOME_RUNS_FAILED
 
 
 def fit(config: SweepConfig) -> int:

@@ -13,7 +13,7 @@ from sweep.errors import InputError
 
 @dataclass(kw_only=True)
 class ModelFamily:
-    """The size ladder; see `models.SizeLadder`."""
+    """The size ladder: the fields of `models.SizeLadder` but those that the data give."""
 
     aspect_ratio: float = 16
     head_width: int = 8
@@ -190,8 +190,12 @@ CHOICES = {
 
 # field: (smallest allowed, whether that value itself is allowed)
 BOUNDS = {
+    "seed": (0, True),
+    "data.shuffle_seed": (0, True),
+    "fit.seed": (0, True),
+    "optimizer.lr_rule.coefficient": (0, False),
+    "optimizer.batch_rule.coefficient": (0, False),
     "model.aspect_ratio": (0, False),
-    "model.head_width": (2, True),
     "model.queries_per_kv_head": (1, True),
     "model.rope_theta": (1, False),
     "data.context_length": (1, True),

@@ -45,15 +45,10 @@ def expand(config: SweepConfig, *, corpus: str, vocab_size: int, training_tokens
         InputError: if the grid is empty, a size does not exist, a horizon is shorter than one step or longer than the data.
     """
     data, family = config.data, config.model
-    ladder = SizeLadder(
-        vocab_size=vocab_size,
-        context_length=data.context_length,
-        aspect_ratio=family.aspect_ratio,
-        head_width=family.head_width,
-        queries_per_kv_head=family.queries_per_kv_head,
-        tied_embeddings=family.tied_embeddings,
-        rope_theta=family.rope_theta,
-    )
+    try:
+        ladder = SizeLadder(vocab_size=vocab_size, context_length=data.context_length, **vars(family))
+    except ValueError as error:
+        raise InputError(str(error)) from error
     targets = targets_of(config.grid, ladder, config.fit.flops)
     if not targets:
         raise InputError("grid: there is no run in it; choose grid=isoflop, grid=horizons, both as grid=[…], or grid=list")

@@ -7,6 +7,7 @@
                       throughput.jsonl  how fast it went, each logging interval
                       checkpoint/       see sweep.checkpoint
                       lock              held by the process that trains it
+                      traceback.txt     why it failed, if it did
 <store>/corpora/<fingerprint>/          see sweep.data.corpus
 <store>/sweeps/<name>/                  tables, fits and figures
 """
@@ -47,6 +48,10 @@ class RunDirectory:
     @property
     def throughput(self) -> Path:
         return self.path / "throughput.jsonl"
+
+    @property
+    def traceback(self) -> Path:
+        return self.path / "traceback.txt"
 
     @property
     def checkpoints(self) -> Path:
@@ -164,7 +169,10 @@ def _version(package: str) -> str | None:
 
 def _commit() -> str | None:
     """The checkout's commit, marked if files differ from it; None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    checkout = Path(__file__).resolve().parent.parent
+    if not (checkout / ".git").exists():  # else an installed package would name the repository around its environment
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

@@ -126,10 +126,16 @@ class CorpusRecipe:
         return Corpus.open(root / self.fingerprint) if (root / self.fingerprint).exists() else None
 
     def training_tokens(self, root: Path) -> int:
-        """Tokens to train on; before the corpus is made an upper bound, as no token is shorter than a byte."""
+        """Tokens to train on; before the corpus is made an upper bound, as no token is shorter than a byte.
+
+        Raises:
+            InputError: if the held-out part would leave nothing.
+        """
         if corpus := self.find(root):
             return corpus.manifest["parts"]["train"]["tokens"]
-        return sum(len(document) + 1 for document in self.documents) - self.spec.validation_tokens
+        if (tokens := sum(len(document) + 1 for document in self.documents)) <= self.spec.validation_tokens:
+            raise _too_short(tokens, self.spec)
+        return tokens - self.spec.validation_tokens
 
     def build(self, root: Path) -> Corpus:
         """The corpus under `root`: the one that is there, or a new one.
@@ -183,10 +189,7 @@ def _write_tokens(spec: CorpusSpec, documents: list[bytes], directory: Path) -> 
                 digests[part].update(document.tobytes())
                 lengths[part] += len(document)
     if lengths["validation"] < wanted or lengths["train"] == 0:
-        raise InputError(
-            f"data: the corpus has only {sum(lengths.values()):,} tokens, too few for data.validation_tokens="
-            f"{spec.validation_tokens:,} and training; lower it, or bring more text"
-        )
+        raise _too_short(sum(lengths.values()), spec)
     parts = {part: {"tokens": lengths[part], "sha256": digests[part].hexdigest()} for part in lengths}
     return {
         "spec": asdict(spec),
@@ -197,3 +200,10 @@ def _write_tokens(spec: CorpusSpec, documents: list[bytes], directory: Path) -> 
         "dtype": dtype.name,
         "parts": parts,
     }
+
+
+def _too_short(tokens: int, spec: CorpusSpec) -> InputError:
+    return InputError(
+        f"data: the corpus has only {tokens:,} tokens, too few for data.validation_tokens={spec.validation_tokens:,} and "
+        "training; lower it, or bring more text"
+    )

@@ -3,7 +3,6 @@
 This module is imported by every worker before it knows its threads, so it imports no torch at the top.
 """
 
-import logging
 import multiprocessing
 import os
 import signal
@@ -22,9 +21,8 @@ from sweep.run import RunConfig
 from sweep.store import Store
 
 if TYPE_CHECKING:
+    from sweep.data import Corpus
     from sweep.train import Progress, Runtime
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +105,8 @@ class _Worker:
 
     def give(self, run: RunConfig) -> None:
         self.run = run
-        self.connection.send(run)
+        with suppress(OSError):  # it died while idle: receive will find that out
+            self.connection.send(run)
 
     def receive(self) -> "Progress | Outcome":
         """The next message; if the process has died, the failure of its run."""
@@ -137,6 +136,29 @@ class _Worker:
 
 def _work(connection: Connection, pool: Pool, index: int) -> None:
     """A worker's life: train what comes down the pipe until it closes."""
+    with _stop_flag() as stopping:  # before the slow imports: a signal must not end the process half-way through them
+        parent = os.getppid()
+
+        def orphaned_or_stopping(step: int = 0) -> bool:
+            # A pool that was killed outright cannot ask: its workers see that they are orphans.
+            return stopping() or os.getppid() != parent
+
+        def report(event: "Progress | Outcome") -> None:
+            with suppress(BrokenPipeError, ConnectionResetError):  # the pool was killed: the run will see that and stop
+                connection.send(event)
+
+        corpus, runtime = _prepare(pool, index)
+        store, watch = Store(pool.store), {"on_progress": report, "should_stop": orphaned_or_stopping}
+        while not orphaned_or_stopping():
+            try:
+                if connection.poll(1):
+                    report(train_safely(connection.recv(), corpus, store, runtime, **watch))
+            except (EOFError, ConnectionResetError):
+                return
+
+
+def _prepare(pool: Pool, index: int) -> tuple["Corpus", "Runtime"]:
+    """Choose this worker's GPU and threads, which must come before anything computes, and open the corpus."""
     if pool.device == "cuda":
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         devices = visible.split(",") if visible else [str(i) for i in range(_gpus())]
@@ -147,42 +169,16 @@ def _work(connection: Connection, pool: Pool, index: int) -> None:
     from sweep.data import Corpus
     from sweep.train import Runtime
 
-    corpus = Corpus.open(pool.corpus)
     runtime = Runtime(
         device=pool.device,
         checkpoint_interval_s=pool.cluster.checkpoint_interval_s,
         log_interval_s=pool.cluster.log_interval_s,
         micro_batch=pool.cluster.micro_batch,
     )
-    parent = os.getppid()
-
-    def report(event: "Progress | Outcome") -> None:
-        with suppress(BrokenPipeError, ConnectionResetError):  # the pool was killed: the run will see that and stop
-            connection.send(event)
-
-    with _stop_flag() as stopping:
-        while not stopping():
-            try:
-                if not connection.poll(1):
-                    if os.getppid() != parent:
-                        return
-                    continue
-                run = connection.recv()
-            except (EOFError, ConnectionResetError):
-                return
-            outcome = train_safely(
-                run,
-                corpus,
-                Store(pool.store),
-                runtime,
-                on_progress=report,
-                # A pool that was killed outright cannot ask: its workers see that they are orphans.
-                should_stop=lambda step: stopping() or os.getppid() != parent,
-            )
-            report(outcome)
+    return Corpus.open(pool.corpus), runtime
 
 
-def train_safely(run: RunConfig, corpus: Any, store: Store, runtime: "Runtime", **callbacks: Any) -> Outcome:
+def train_safely(run: RunConfig, corpus: "Corpus", store: Store, runtime: "Runtime", **callbacks: Any) -> Outcome:
     """Train `run`; whatever goes wrong becomes its outcome and its status, not this process's end."""
     from sweep.train import train
 
@@ -190,7 +186,8 @@ def train_safely(run: RunConfig, corpus: Any, store: Store, runtime: "Runtime", 
         state = train(run, corpus, store.run(run.run_id), runtime, **callbacks)
         return Outcome(run_id=run.run_id, state=state)
     except Exception as error:  # one run's failure must not stop the sweep
-        log.debug("run %s failed:\n%s", run.run_id, traceback.format_exc())
+        with suppress(OSError):
+            store.run(run.run_id).traceback.write_text(traceback.format_exc())
         return record_failure(store, run, f"{type(error).__name__}: {error}")
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sweep.cli import BAD_INPUT, COMMANDS, DONE, main
+from sweep.cli import BAD_INPUT, COMMANDS, DONE, SOME_RUNS_FAILED, main, plan_runs
+from sweep.config import compose
 
 
 @pytest.fixture
@@ -96,6 +97,7 @@ def test_figures_are_pictures_of_everything(table: Path, tmp_path: Path) -> None
         (["fly"], "there is no command 'fly'; the commands are plan, launch, fit, plot"),
         (["plan", "experiment=nope"], "experiment/nope"),
         (["plan", "grid=list", "grid.runs=[{N: 1, D: 1e6}]"], "no model of 1 parameters"),
+        (["plan", "data.validation_tokens=99999999"], "too few for data.validation_tokens=99,999,999"),
         (["fit", "table=nowhere.csv"], "nowhere.csv does not exist"),
         (["fit", "store={tmp}/empty", "experiment=smoke"], "holds no finished run"),
         (["launch", "experiment=smoke", "store=/proc/isosweep"], "store=/proc/isosweep cannot be written"),
@@ -145,3 +147,27 @@ def test_plan_creates_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "18 runs, 18 to train" in printed
     assert printed.count("waiting") == 18
     assert not store.exists()
+
+
+def test_a_failed_run_is_exit_code_one_and_named(tmp_path: Path, text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = [
+        "data=text",
+        f"data.paths=[{text_file}]",
+        "data.validation_tokens=4096",
+        "device=cpu",
+        f"store={tmp_path}",
+        "grid=list",
+        "grid.runs=[{N: 2e3, D: 2e4}, {N: 5e3, D: 2e4}]",
+    ]
+    damaged, sound = (p.run.run_id for p in plan_runs(compose(overrides))[0])
+    (tmp_path / "runs" / damaged).mkdir(parents=True)
+    (tmp_path / "runs" / damaged / "config.yaml").write_text("not: a run")
+    assert main(["launch", *overrides]) == SOME_RUNS_FAILED
+    printed = capsys.readouterr().out
+    assert f"{damaged} failed: InputError" in printed
+    assert "1 done, 1 failed" in printed
+    assert json.loads((tmp_path / "runs" / sound / "status.json").read_text())["state"] == "done"
+
+    (tmp_path / "runs" / damaged / "config.yaml").unlink()  # the remedy
+    assert main(["launch", *overrides]) == DONE
+    assert "2 done" in capsys.readouterr().out

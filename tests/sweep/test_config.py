@@ -54,6 +54,8 @@ def test_nothing_in_conf_names_code() -> None:
         ("grid=list", "grid.runs is empty"),
         ("grid.isoflop.budgets=[]", "grid.isoflop.budgets is empty"),
         ("+model._target_=os.system", "_target_"),
+        ("seed=-1", "seed=-1 is out of range"),
+        ("optimizer.lr_rule.coefficient=-1", "optimizer.lr_rule.coefficient=-1.0 is out of range"),
     ],
 )
 def test_bad_overrides_are_named_in_one_line(override: str, message: str) -> None:

@@ -89,6 +89,7 @@ def test_largest_first() -> None:
     ("overrides", "message"),
     [
         (["grid=none"], "there is no run"),
+        (["model.head_width=7"], "model.head_width=7 is not a multiple of 4"),
         (["grid=list", "grid.runs=[{N: 100, D: 1e6}]"], "grid.runs: N: no model of 100 parameters"),
         (["grid=list", "grid.runs=[{N: 2e4, D: -1}]"], "grid.runs: D=-1.0 is out of range"),
         (["grid=list", "grid.runs=[{N: 2e4, D: 1e9}]"], r"horizon of 999,997,440 .* is longer than the data, 30,999,"),

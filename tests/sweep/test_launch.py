@@ -49,6 +49,7 @@ def test_a_failing_run_fails_alone(tiny_run: RunConfig, corpus: Corpus, tmp_path
     assert outcomes[broken.run_id].state == states.FAILED
     assert "IndexError" in outcomes[broken.run_id].error
     assert states_of(runs, tmp_path) == [states.FAILED, states.DONE, states.DONE]
+    assert "embedding" in Store(tmp_path).run(broken.run_id).traceback.read_text()
     assert Store(tmp_path).run(broken.run_id).status()["error"] == outcomes[broken.run_id].error
 
 
