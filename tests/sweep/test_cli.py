@@ -165,7 +165,7 @@ def test_a_failed_run_is_exit_code_one_and_named(tmp_path: Path, text_file: Path
     assert main(["launch", *overrides]) == SOME_RUNS_FAILED
     printed = capsys.readouterr().out
     assert f"{damaged} failed: InputError" in printed
-    assert "1 done, 1 failed" in printed
+    assert "1 failed, 1 done" in printed
     assert json.loads((tmp_path / "runs" / sound / "status.json").read_text())["state"] == "done"
 
     (tmp_path / "runs" / damaged / "config.yaml").unlink()  # the remedy
