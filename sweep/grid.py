@@ -45,6 +45,11 @@ def expand(config: SweepConfig, *, corpus: str, vocab_size: int, training_tokens
         InputError: if the grid is empty, a size does not exist, a horizon is shorter than one step or longer than the data.
     """
     data, family = config.data, config.model
+    if data.validation_tokens < 2 * data.context_length:
+        raise InputError(
+            f"data.validation_tokens={data.validation_tokens:,} are not two windows of data.context_length="
+            f"{data.context_length:,}; raise the one or lower the other"
+        )
     try:
         ladder = SizeLadder(vocab_size=vocab_size, context_length=data.context_length, **vars(family))
     except ValueError as error:

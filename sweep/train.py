@@ -19,6 +19,7 @@ from sweep import store as states
 from sweep.checkpoint import load_checkpoint, save_checkpoint
 from sweep.data import Corpus, TrainingWindows, validation_windows
 from sweep.device import describe_device, matmul_peak
+from sweep.errors import InputError
 from sweep.run import RunConfig
 from sweep.schedule import learning_rate
 from sweep.store import RunDirectory
@@ -107,16 +108,16 @@ class _Training:
         # Evenly spaced, the last at the horizon.
         self.evaluate_at = {round(run.steps * (i + 1) / run.evaluation_points) for i in range(run.evaluation_points)}
         self.step = 0
-        self.elapsed_s = 0.0  # over all starts
+        self.elapsed_before_s = 0.0  # in earlier starts
         self.pending: list[tuple[int, float, Tensor, Tensor]] = []  # steps whose loss has not left the device yet
         self.validation: dict[str, float] = {}
 
     def loop(self, should_stop: Callable[[int], bool]) -> str:
         self.curve = self._resume()
         with self.curve:
-            self.directory.write_status(states.RUNNING, **self._summary())
             self.interval_start = self.saved_at = self.started = time.perf_counter()
-            self.resumed_elapsed_s, self.interval_step = self.elapsed_s, self.step
+            self.interval_step = self.step
+            self.directory.write_status(states.RUNNING, **self._summary())
             while self.step < self.run.steps:
                 if should_stop(self.step):
                     return self._stop(states.INTERRUPTED)
@@ -126,8 +127,8 @@ class _Training:
                 log = time.perf_counter() - self.interval_start >= self.runtime.log_interval_s
                 if (log or evaluate or save) and not self._flush():
                     return self._stop(states.DIVERGED)
-                if evaluate:
-                    self._evaluate()
+                if evaluate and not self._evaluate():
+                    return self._stop(states.DIVERGED)
                 if save:
                     self._save()
             return self._stop(states.DONE)
@@ -172,7 +173,6 @@ class _Training:
         seconds, self.interval_start = now - self.interval_start, now
         tokens_per_s = (self.step - self.interval_step) * self.run.batch_tokens / seconds
         self.interval_step = self.step
-        self.elapsed_s = self.resumed_elapsed_s + now - self.started
         mfu = tokens_per_s * self.flops_per_token / matmul_peak(self.runtime.device, self.run.precision)
         row = {"step": self.step, "tokens_per_s": round(tokens_per_s, 1), "mfu": round(mfu, 4)}
         with open(self.directory.throughput, "a") as file:
@@ -187,12 +187,16 @@ class _Training:
             )
         )
 
-    def _evaluate(self) -> None:
+    def _evaluate(self) -> bool:
+        """Write the held-out loss to the curve; False if it is not finite."""
         loss, standard_error = evaluate(self.model, self.held_out, self.run.precision)
+        if not math.isfinite(loss):
+            return False
         self.validation = {"val_loss": loss, "val_loss_se": standard_error}
         self._write_row(self.step, **self.validation)
         # Evaluation is not training: it must not read as slow steps.
         self.interval_start = time.perf_counter()
+        return True
 
     def _save(self, keep: int = 2) -> None:
         """A checkpoint, and the curve up to it, both on disk when this returns."""
@@ -201,7 +205,7 @@ class _Training:
         state = {
             "step": self.step,
             "curve_bytes": self.curve.tell(),
-            "elapsed_s": self.elapsed_s,
+            "elapsed_s": self._elapsed_s(),
             "validation": self.validation,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -226,20 +230,34 @@ class _Training:
             "steps": self.run.steps,
             "tokens": self.step * self.run.batch_tokens,
             "device": self.runtime.device,
-            "elapsed_s": round(self.elapsed_s, 3),
+            "elapsed_s": round(self._elapsed_s(), 3),
             **self.validation,
         }
 
+    def _elapsed_s(self) -> float:
+        """Seconds that this run has trained, over all its starts."""
+        return self.elapsed_before_s + time.perf_counter() - self.started
+
     def _resume(self) -> BinaryIO:
-        """Take up the last checkpoint, and cut the curve back to it: a step after it will be trained again."""
+        """Take up the last checkpoint, and cut the curve back to it: a step after it will be trained again.
+
+        Raises:
+            InputError: if all checkpoints are damaged, or the curve lacks steps that the checkpoint has.
+        """
         checkpoint = load_checkpoint(self.directory.checkpoints, self.runtime.device)
         if checkpoint is not None:
-            self.step, self.elapsed_s = checkpoint["step"], checkpoint["elapsed_s"]
+            self.step, self.elapsed_before_s = checkpoint["step"], checkpoint["elapsed_s"]
             self.validation = checkpoint["validation"]
             self.model.load_state_dict(checkpoint["model"])
             self.optimizer.load_state_dict(checkpoint["optimizer"])
         curve = open(self.directory.curve, "ab")  # noqa: SIM115  # closed by the loop that writes to it
-        curve.truncate(checkpoint["curve_bytes"] if checkpoint else 0)
+        length = checkpoint["curve_bytes"] if checkpoint else 0
+        if curve.tell() < length:
+            curve.close()
+            raise InputError(
+                f"{self.directory.curve} is shorter than its checkpoint says; delete {self.directory.path} to train again"
+            )
+        curve.truncate(length)
         curve.seek(0, os.SEEK_END)
         return curve
 
@@ -277,7 +295,7 @@ def optimizer_step(
 
 @torch.no_grad()
 def evaluate(model: Transformer, windows: np.ndarray, precision: str) -> tuple[float, float]:
-    """Mean loss over held-out windows of shape (windows, T + 1), and its standard error over windows, in nats per token.
+    """Mean loss over two or more held-out windows, shape (windows, T + 1), and its standard error, in nats per token.
 
     The error is that of the mean over text; runs that share the windows differ by much less than it.
     """
@@ -289,8 +307,7 @@ def evaluate(model: Transformer, windows: np.ndarray, precision: str) -> tuple[f
         with autocast(precision, device.type):
             means.append(model.loss(batch[:, :-1], batch[:, 1:], reduction="none").mean(dim=1))
     per_window = torch.cat(means).double()
-    error = per_window.std() / math.sqrt(len(per_window)) if len(per_window) > 1 else torch.tensor(math.nan)
-    return per_window.mean().item(), error.item()
+    return per_window.mean().item(), per_window.std().item() / math.sqrt(len(per_window))
 
 
 def autocast(precision: str, device: str) -> Any:

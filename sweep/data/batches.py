@@ -49,7 +49,15 @@ def count_windows(tokens: int, context_length: int) -> int:
 
 
 def validation_windows(tokens: np.ndarray, context_length: int) -> np.ndarray:
-    """All whole windows of the held-out tokens in their own order, shape (windows, T + 1), int64."""
-    windows = count_windows(len(tokens), context_length)
+    """All whole windows of the held-out tokens in their own order, shape (windows, T + 1), int64.
+
+    Raises:
+        InputError: if there are fewer than two, whose loss would have no standard error.
+    """
+    if (windows := count_windows(len(tokens), context_length)) < 2:
+        raise InputError(
+            f"data: {len(tokens):,} held-out tokens are one window of data.context_length={context_length:,}; raise "
+            "data.validation_tokens to two or more"
+        )
     starts = np.arange(windows)[:, None] * context_length
     return tokens[starts + np.arange(context_length + 1)].astype(np.int64)

@@ -140,6 +140,8 @@ def test_validation_windows_cover_the_held_out_part_in_order() -> None:
     windows = validation_windows(tokens, 16)
     np.testing.assert_array_equal(windows[:, 0], [0, 16, 32, 48])
     np.testing.assert_array_equal(windows[-1], np.arange(48, 65))
+    with pytest.raises(InputError, match="one window"):
+        validation_windows(tokens, 40)
 
 
 def test_too_little_text_is_refused(tmp_path: Path) -> None:

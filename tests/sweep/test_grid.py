@@ -96,11 +96,12 @@ def test_largest_first() -> None:
         (["grid=list", "grid.runs=[{N: 2e4, D: 100}]"], "shorter than one step of 512"),
         (["grid.isoflop.budgets=[0]"], "grid.isoflop.budgets=0.0 is out of range"),
         (["grid.isoflop.budgets=[1e3]"], "grid.isoflop at budget 1000"),
-        (["data.context_length=131072", "grid.isoflop.budgets=[1e13]"], "do not fill one window"),
+        (["data.context_length=65536", "grid.isoflop.budgets=[1e13]"], "do not fill one window"),
+        (["data.validation_tokens=200"], "data.validation_tokens=200 are not two windows"),
     ],
 )
 def test_impossible_grids_are_refused(overrides: list[str], message: str) -> None:
-    tokens = 100_000 if "context" in overrides[0] else 31_000_000
+    tokens = 50_000 if "context" in overrides[0] else 31_000_000
     with pytest.raises(InputError, match=message):
         expanded(*overrides, training_tokens=tokens)
 

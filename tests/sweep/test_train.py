@@ -133,6 +133,26 @@ def test_divergence_ends_the_run_and_its_curve_at_the_last_finite_step(
     assert train(tiny_run, corpus, directory) == states.DIVERGED  # it would diverge again
 
 
+def test_a_validation_loss_that_is_not_finite_is_divergence(
+    tiny_run: RunConfig, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sweep.train
+
+    monkeypatch.setattr(sweep.train, "evaluate", lambda *args: (math.inf, math.nan))
+    directory = Store(tmp_path).run(tiny_run.run_id)
+    assert train(tiny_run, corpus, directory) == states.DIVERGED
+    assert directory.status()["step"] == 4
+    assert len(rows(directory)) == 4
+
+
+def test_a_curve_that_lost_steps_is_refused(tiny_run: RunConfig, corpus: Corpus, tmp_path: Path) -> None:
+    directory = Store(tmp_path).run(tiny_run.run_id)
+    train(tiny_run, corpus, directory, should_stop=lambda step: step >= 5)
+    directory.curve.write_bytes(directory.curve.read_bytes()[:-10])
+    with pytest.raises(InputError, match="shorter than its checkpoint says"):
+        train(tiny_run, corpus, directory)
+
+
 def test_micro_batches_are_the_same_step(tiny_run: RunConfig, corpus: Corpus) -> None:
     batch = torch.from_numpy(np.random.default_rng(0).integers(0, 257, (4, 33)))
     results = []
