@@ -69,7 +69,7 @@ def plan(config: SweepConfig) -> int:
 
     planned, _ = plan_runs(config)
     store, device = Store(Path(config.store)), resolve_device(config.device)
-    speed = Speed.measured([(p.run, store.run(p.run.run_id)) for p in planned], device)
+    speed = Speed.measured(((p.run, store.run(p.run.run_id)) for p in planned), device, config.data.validation_tokens)
     table = Table(title=f"{config.name}: {len(planned)} runs in {config.store}", box=None, header_style="bold")
     for heading in PLAN_COLUMNS:
         table.add_column(heading, justify="left" if heading in ("run", "state") else "right")
@@ -77,7 +77,7 @@ def plan(config: SweepConfig) -> int:
     for p in planned:
         run, status = p.run, store.run(p.run.run_id).status()
         finished = status["state"] in states.FINAL_STATES
-        seconds = 0.0 if finished else speed.seconds(run, status["step"] * run.batch_tokens)
+        seconds = 0.0 if finished else speed.seconds(run, status["step"])
         left.append(seconds)
         table.add_row(
             run.run_id,

@@ -8,36 +8,44 @@ import numpy as np
 from sweep.run import RunConfig
 from sweep.store import DONE, RunDirectory
 
-# Parameters and training tokens/s of a whole run, fp32 on one thread of an AMD EPYC (AVX-512) core, batch 512 x context 128.
-REFERENCE_N = (2_252, 4_872, 11_216, 40_160, 107_952, 221_888, 714_144)
-REFERENCE_TOKENS_PER_S = (300_000, 270_000, 220_000, 85_000, 40_000, 22_000, 9_000)
+# Parameters, and tokens/s of the long runs in results/cpu-python: fp32, one thread of an AMD EPYC core (AVX-512).
+REFERENCE_N = (4_872, 7_932, 14_192, 26_280, 52_000, 100_280, 163_440, 249_928, 473_544)
+REFERENCE_TOKENS_PER_S = (285_000, 250_000, 157_000, 118_000, 68_000, 38_000, 25_000, 16_500, 11_200)
+EVALUATION_SPEEDUP = 6.5  # tokens/s of an evaluation over those of training: no backward pass, and larger batches
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Tokens/s by model size on one device: the reference's shape in N, at the speed seen here.
+    """How long runs take on one device: the reference's shape in N, at the speed seen here.
 
     Attributes:
+        evaluation_tokens: held-out tokens of each evaluation.
         scale: speed relative to the reference; None where nothing was measured and the reference says nothing.
     """
 
+    evaluation_tokens: int
     scale: float | None
 
     @classmethod
-    def measured(cls, runs: Iterable[tuple[RunConfig, RunDirectory]], device: str) -> "Speed":
+    def measured(cls, runs: Iterable[tuple[RunConfig, RunDirectory]], device: str, evaluation_tokens: int) -> "Speed":
         """From those of `runs` that are done; without any, the reference itself on a CPU and nothing on a GPU."""
-        ratios = []
-        for run, directory in runs:
-            status = directory.status()
-            if status["state"] == DONE and status["elapsed_s"] > 0 and status.get("device") == device:
-                ratios.append(status["tokens"] / status["elapsed_s"] / _reference(run.N))
+        reference = cls(evaluation_tokens, 1.0)
+        statuses = [(run, directory.status()) for run, directory in runs]
+        ratios = [
+            reference.seconds(run) / status["elapsed_s"]
+            for run, status in statuses
+            if status["state"] == DONE and status["elapsed_s"] > 0 and status["device"] == device
+        ]
         if ratios:
-            return cls(float(np.median(ratios)))
-        return cls(1.0 if device == "cpu" else None)
+            return cls(evaluation_tokens, float(np.median(ratios)))
+        return reference if device == "cpu" else cls(evaluation_tokens, None)
 
-    def seconds(self, run: RunConfig, tokens_done: int = 0) -> float | None:
+    def seconds(self, run: RunConfig, steps_done: int = 0) -> float | None:
         """Time that the rest of `run` takes alone on one worker; None if unknown."""
-        return None if self.scale is None else (run.D - tokens_done) / (_reference(run.N) * self.scale)
+        if self.scale is None:
+            return None
+        work = run.D + run.evaluation_points * self.evaluation_tokens / EVALUATION_SPEEDUP
+        return work * (1 - steps_done / run.steps) / (_reference(run.N) * self.scale)
 
 
 def _reference(N: float) -> float:
