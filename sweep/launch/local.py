@@ -227,7 +227,12 @@ def pool_size(cluster: ClusterConfig, device: str) -> int:
         return int(cluster.workers)
     if device == "cuda":
         return max(1, _gpus())
-    return max(1, len(os.sched_getaffinity(0)) // cluster.threads)
+    return max(1, _cores() // cluster.threads)
+
+
+def _cores() -> int:
+    """Cores this process may use; where the system does not say (macOS), all of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpus() -> int:
