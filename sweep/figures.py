@@ -144,6 +144,8 @@ def _power_law(axis: "Axes", law: PowerLaw, exponent: Estimate, flops: np.ndarra
     axis.plot(inside, law(inside), color=HIGHLIGHT, label=rf"${symbol} \propto C^{{{name}}}$, ${name}$ = {_interval(exponent)}")
     axis.plot(beyond, law(beyond), "--", color=HIGHLIGHT)
     axis.set(xscale="log", yscale="log", xlabel=C_LABEL, ylabel=f"optimal {label}", title=f"optimal {label.split(' $')[0]}")
+    low, high = axis.get_ylim()
+    axis.set_ylim(low, high * (high / low) ** 0.3)  # room for the legend above the points
     axis.legend(loc="upper left", fontsize=8, title=f"{level:.0%} interval", title_fontsize=7)
 
 
