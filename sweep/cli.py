@@ -229,11 +229,11 @@ def make_fits(config: SweepConfig) -> "Fits":
     out = Path(config.out)
     table, curves = _collect(config, out) if config.table is None else (Path(config.table), _path(config.curves))
     columns = _columns(config)
-    runs = read_runs(table, columns)
+    runs = read_runs(table, columns, require_C=config.fit.flops != "6N")
     options = config.fit
     fits = fit_all(
         runs,
-        read_curves(curves, columns, runs) if curves else [],
+        read_curves(curves, vars(config.columns), runs) if curves else [],  # curves have one loss, under any convention
         convention={"loss": options.loss, "N": options.parameters, "C": options.flops},
         delta=options.huber_delta,
         envelope_points=options.envelope_points,

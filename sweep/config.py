@@ -79,12 +79,13 @@ class ScheduleConfig:
 @dataclass(kw_only=True)
 class IsoflopGrid:
     """`sizes` shapes per budget, spread evenly in log N over a factor `span` around the N whose D/N is expected to be
-    optimal (`tokens_per_parameter`)."""
+    optimal (`tokens_per_parameter`). `flops` is the convention in which a budget is spent; fits choose theirs apart."""
 
     budgets: list[float]
     sizes: int
     span: float
     tokens_per_parameter: float
+    flops: str = "6N"
 
 
 @dataclass(kw_only=True)
@@ -185,6 +186,7 @@ CHOICES = {
     "precision": ("auto", "fp32", "bf16"),
     "fit.loss": ("val", "train"),
     "fit.parameters": ("total", "non_embedding"),
+    "grid.isoflop.flops": ("6N", "kaplan", "chinchilla", "exact"),
     "fit.flops": ("6N", "kaplan", "chinchilla", "exact"),
 }
 
@@ -270,7 +272,7 @@ def from_omegaconf(composed: Any) -> SweepConfig:
 
 def _check_values(config: SweepConfig) -> None:
     for name, choices in CHOICES.items():
-        if (value := _lookup(config, name)) not in choices:
+        if (value := _lookup(config, name)) is not None and value not in choices:
             raise InputError(f"{name}={value} is none of {', '.join(choices)}")
     for name, (low, inclusive) in BOUNDS.items():
         value = _lookup(config, name)

@@ -54,7 +54,7 @@ def expand(config: SweepConfig, *, corpus: str, vocab_size: int, training_tokens
         ladder = SizeLadder(vocab_size=vocab_size, context_length=data.context_length, **vars(family))
     except ValueError as error:
         raise InputError(str(error)) from error
-    targets = targets_of(config.grid, ladder, config.fit.flops)
+    targets = targets_of(config.grid, ladder)
     if not targets:
         raise InputError("grid: there is no run in it; choose grid=isoflop, grid=horizons, both as grid=[…], or grid=list")
     planned: dict[str, PlannedRun] = {}
@@ -67,14 +67,14 @@ def expand(config: SweepConfig, *, corpus: str, vocab_size: int, training_tokens
     return sorted(planned.values(), key=lambda p: -flops_per_token(p.run.model, "exact") * p.run.D)
 
 
-def targets_of(grid: GridConfig, ladder: SizeLadder, convention: str) -> list[Target]:
-    """The (shape, tokens) pairs of all parts of a grid; `convention` says what a budget's FLOPs are."""
+def targets_of(grid: GridConfig, ladder: SizeLadder) -> list[Target]:
+    """The (shape, tokens) pairs of all parts of a grid."""
     targets = []
     if grid.isoflop:
         for budget in grid.isoflop.budgets:
             _require_positive("grid.isoflop.budgets", budget)
             targets += [
-                Target(model=shape, tokens=budget / flops_per_token(shape, convention), budget=budget)
+                Target(model=shape, tokens=budget / flops_per_token(shape, grid.isoflop.flops), budget=budget)
                 for shape in _sizes_around_optimum(grid.isoflop, budget, ladder)
             ]
     if grid.horizons:

@@ -63,7 +63,7 @@ class Curve:
     loss: np.ndarray
 
 
-def read_runs(path: Path, columns: Mapping[str, str]) -> RunTable:
+def read_runs(path: Path, columns: Mapping[str, str], *, require_C: bool = False) -> RunTable:
     """A table of runs.
 
     Args:
@@ -71,6 +71,7 @@ def read_runs(path: Path, columns: Mapping[str, str]) -> RunTable:
         columns: the table's name for each of run_id, N, D, C, loss and budget. N and loss are needed, and D or C: the other
             follows from C = 6 N D. Without run_id a run is named by its row; without budget there are no profiles. Rows
             whose column `state` is not "done" are excluded, whatever else they hold.
+        require_C: refuse a table without the column of C, because C = 6 N D is not the convention that is asked for.
 
     Raises:
         InputError: if the file cannot be read, a column is missing, or a value is missing, not a number or not positive.
@@ -81,6 +82,8 @@ def read_runs(path: Path, columns: Mapping[str, str]) -> RunTable:
     frame, excluded = _finished(frame, columns["run_id"])
     N = _positive(frame, columns["N"], "N", path)
     loss = _positive(frame, columns["loss"], "loss", path)
+    if require_C and columns["C"] not in frame:
+        raise _missing(frame, columns["C"], "C", path, "")
     if columns["D"] not in frame and columns["C"] not in frame:
         raise _missing(frame, columns["D"], "D", path, f" (or columns.C, now {columns['C']!r}, and D = C/(6N))")
     D = _positive(frame, columns["D"], "D", path) if columns["D"] in frame else None

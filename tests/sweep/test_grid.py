@@ -58,14 +58,14 @@ def test_rules_become_numbers() -> None:
 
 def test_a_budget_is_spent_under_its_convention() -> None:
     for convention in ("6N", "kaplan", "exact"):
-        for plan in expanded("experiment=smoke", f"fit.flops={convention}", "grid.isoflop.budgets=[1e11]"):
+        for plan in expanded("experiment=smoke", f"grid.isoflop.flops={convention}", "grid.isoflop.budgets=[1e11]"):
             spent = flops_per_token(plan.run.model, convention) * plan.run.D
             assert spent == pytest.approx(1e11, rel=0.51 / plan.run.steps)
 
 
 def test_identity_is_content() -> None:
     base = {p.run.run_id for p in expanded("experiment=smoke")}
-    same = ("store=elsewhere", "device=cpu", "cluster.workers=7", "name=other", "cluster.micro_batch=1", "fit.huber_delta=0.1")
+    same = ("store=elsewhere", "device=cpu", "cluster.workers=7", "name=other", "cluster.micro_batch=1", "fit.flops=kaplan")
     for override in same:
         assert {p.run.run_id for p in expanded("experiment=smoke", override)} == base, override
     other = ("seed=1", "optimizer.lr_scale=2", "optimizer.weight_decay=0", "schedule.cycle=1.5", "precision=bf16")
