@@ -71,15 +71,23 @@ def _describe(plan: PlannedRun) -> dict:
 
 
 def read_curve(directory: RunDirectory) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and training losses of a run, each of shape (steps,). Raises InputError if a line is damaged."""
+    """Steps and training losses of a finished run, each of shape (steps,).
+
+    Raises:
+        InputError: if a line is damaged, or a step is missing or doubled.
+    """
     import pandas as pd
 
+    remedy = f"delete {directory.path} to train the run again"
     try:
         frame = pd.read_json(directory.curve, lines=True)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{directory.curve} is damaged ({error}); delete {directory.path} to train the run again") from error
-    trained = frame[frame["loss"].notna()]
-    return trained["step"].to_numpy(), trained["loss"].to_numpy()
+        trained = frame[frame["loss"].notna()]
+        steps, losses = trained["step"].to_numpy(), trained["loss"].to_numpy()
+    except (ValueError, OSError, KeyError) as error:
+        raise InputError(f"{directory.curve} is damaged ({error}); {remedy}") from error
+    if not np.array_equal(steps, np.arange(1, directory.config().steps + 1)):
+        raise InputError(f"{directory.curve} does not hold every step of its finished run once; {remedy}")
+    return steps, losses
 
 
 def write_tables(runs: "pd.DataFrame", curves: "pd.DataFrame", out: Path) -> tuple[Path, Path]:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import yaml
@@ -32,6 +33,7 @@ from sweep.files import write_atomically, write_json
 from sweep.run import RunConfig
 
 WAITING, RUNNING, INTERRUPTED, FAILED, DIVERGED, DONE = "waiting", "running", "interrupted", "failed", "diverged", "done"
+RESULTS = {"val_loss", "val_loss_se", "elapsed_s", "device"}  # what the status of a finished run holds beside
 FINAL_STATES = (DONE, DIVERGED)  # running it again would give the same
 
 
@@ -103,11 +105,15 @@ class RunDirectory:
         """The last status written, or that the run is waiting. A damaged file is an InputError."""
         path = self.path / "status.json"
         try:
-            return json.loads(path.read_text())
+            status = json.loads(path.read_text())
         except FileNotFoundError:
             return {"state": WAITING, "step": 0}
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise InputError(f"{path} is damaged ({error}); delete it and launch again") from error
+        needed = {"state", "step"} | (RESULTS if isinstance(status, dict) and status.get("state") == DONE else set())
+        if not isinstance(status, dict) or not needed <= set(status):
+            raise InputError(f"{path} is damaged (it lacks {', '.join(sorted(needed))}); delete it and launch again")
+        return status
 
     def write_status(self, state: str, **fields: Any) -> None:
         write_json(self.path / "status.json", {"state": state, **fields, "updated": now()})
@@ -136,8 +142,8 @@ class Store:
         """Raises InputError if nothing can be written here."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.root / ".writable", "")
-            (self.root / ".writable").unlink()
+            with TemporaryFile(dir=self.root):
+                pass
         except OSError as error:
             raise InputError(f"store={self.root} cannot be written ({error.strerror}); choose another store=…") from error
 

@@ -73,12 +73,13 @@ def test_a_second_launch_trains_nothing(sweep: list[str], capsys: pytest.Capture
 
 def test_another_convention_is_another_fit(sweep: list[str], out: Path, tmp_path: Path) -> None:
     before = json.loads((out / "fits.json").read_text())
-    assert (
-        main(["fit", f"table={out / 'runs.csv'}", "fit.parameters=non_embedding", "fit.loss=train", f"out={tmp_path}"]) == DONE
-    )
-    after = json.loads((tmp_path / "fits.json").read_text())
-    assert after["convention"] == {"loss": "train", "N": "non_embedding", "C": "6N"}
-    assert after["parametric"] != before["parametric"]
+    tables = [f"table={out / 'runs.csv'}", f"curves={out / 'curves.parquet'}"]
+    other = ["fit.parameters=non_embedding", "fit.loss=train", "fit.flops=kaplan"]
+    for source in (tables, sweep):  # a table and the store answer alike
+        assert main(["fit", *source, *other, f"out={tmp_path}"]) == DONE
+        after = json.loads((tmp_path / "fits.json").read_text())
+        assert after["convention"] == {"loss": "train", "N": "non_embedding", "C": "kaplan"}
+        assert after["parametric"] != before["parametric"]
 
 
 def test_plan_shows_what_is_done(sweep: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,6 +115,8 @@ def fit_isoflop(runs: RunTable, *, resamples: int = 200, level: float = 0.8, see
     N_law, D_law = _laws(good)
     rng = np.random.default_rng(seed)
     exponents = np.full((resamples, 2), np.nan)
+    if all(len(profile.N) == 3 for profile in good):
+        resamples, exponents = 0, exponents[:0]  # each parabola meets its three runs: there are no residuals to resample
     for i in range(resamples):
         replicates = [_replicate(profile, rng) for profile in good]
         if all(replicate.status == "converged" for replicate in replicates):
@@ -157,7 +159,7 @@ def fit_profile(budget: float, N: np.ndarray, D: np.ndarray, loss: np.ndarray) -
 def _replicate(profile: Profile, rng: np.random.Generator) -> Profile:
     fitted = profile.parabola(profile.N)
     runs = len(profile.N)
-    # Three coefficients were fitted; with three runs nothing is left to resample, and the interval says nothing of noise.
+    # Three coefficients were fitted: scaled like this, the residuals vary as the noise does.
     residuals = (profile.loss - fitted) * np.sqrt(runs / max(runs - 3, 1))
     return fit_profile(profile.budget, profile.N, profile.D, fitted + rng.choice(residuals, runs))
 

@@ -20,6 +20,7 @@ MIN_RUNS = 6  # one more than there are constants
 SCREEN_STEPS, SURVIVORS = 12, 48
 WIDE_DELTA = 0.1
 FLAT_GRADIENT = 1e-7  # of the summed objective, per unit of log-constant
+STEEPEST = 5  # exponents that were ever measured are below 1; the start grid ends at 2
 NEGLIGIBLE_TERM, NEGLIGIBLE_E = 1e-3, 0.02  # shares of the predicted loss
 
 
@@ -141,7 +142,7 @@ def _starts(centre: np.ndarray) -> np.ndarray:
 def _constants(theta: np.ndarray, centre: np.ndarray) -> np.ndarray:
     """Rows (A, B, E, alpha, beta, a, b) of solutions in centred coordinates, shape (solutions, 5)."""
     exponents = theta[:, 3:]
-    # A resample can leave a constant unidentified; its huge value is then the honest end of an interval.
+    # A resample can leave a constant unidentified and infinite; intervals leave such resamples out.
     with np.errstate(over="ignore"):
         AB = np.exp(theta[:, :2] + exponents * centre)
     total = exponents.sum(axis=1, keepdims=True)
@@ -256,10 +257,11 @@ def _largest_shares(theta: np.ndarray, problem: _Problem) -> np.ndarray:
 
 
 def _require_identified(theta: np.ndarray, shares: np.ndarray) -> None:
-    """Raises LawError if the term of N or of D is nowhere a thousandth of the loss, or an exponent is not positive."""
+    """Raises LawError if the term of N or of D is nowhere a thousandth of the loss, or an exponent is impossible."""
     for name, share in zip(("A / N^alpha", "B / D^beta"), shares[:2], strict=True):
         if share < NEGLIGIBLE_TERM:
             raise LawError("unidentified", f"the term {name} vanishes at the optimum: the runs do not show it; widen the grid")
     for name, exponent in zip(("alpha", "beta"), theta[3:], strict=True):
-        if exponent <= 0:
-            raise LawError("unidentified", f"{name} = {exponent:.3g} at the optimum is not positive; widen the grid")
+        if not 0 < exponent < STEEPEST:
+            reason = f"{name} = {exponent:.3g} at the optimum is not between 0 and {STEEPEST}: widen the grid"
+            raise LawError("unidentified", reason)

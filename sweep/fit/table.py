@@ -79,7 +79,10 @@ def read_runs(path: Path, columns: Mapping[str, str], *, require_C: bool = False
     frame = read_frame(path)
     if not len(frame):
         raise InputError(f"table={path} has no rows; a fit needs runs")
+    seen = sorted(set(frame["state"].astype(str))) if "state" in frame else []
     frame, excluded = _finished(frame, columns["run_id"])
+    if not len(frame):
+        raise InputError(f"{path}: no row's column 'state' is 'done' (it has {', '.join(seen)}); mend or drop that column")
     N = _positive(frame, columns["N"], "N", path)
     loss = _positive(frame, columns["loss"], "loss", path)
     if require_C and columns["C"] not in frame:

@@ -62,6 +62,13 @@ def test_only_a_bracketed_minimum_is_one(loss: list[float], status: str) -> None
     assert bool(profile.reason) == (status != "converged")
 
 
+def test_three_runs_a_profile_give_no_interval() -> None:
+    runs = valleys(noise=0.001)
+    fit = fit_isoflop(runs.where(np.tile([True, False, False, True, False, False, True], len(BUDGETS))))
+    assert fit.a.low is None
+    assert fit.a.high is None
+
+
 def test_a_refused_profile_is_reported_and_left_out() -> None:
     runs = valleys()
     loss = runs.loss.copy()

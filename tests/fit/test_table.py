@@ -76,6 +76,18 @@ def test_missing_columns_are_named_with_those_there_are(tmp_path: Path, column: 
     assert "'run_id'" in str(caught.value)
 
 
+def test_a_table_without_a_finished_run_says_what_states_it_has(tmp_path: Path) -> None:
+    path = written(FRAME.assign(state="finished"), tmp_path / "runs.csv")
+    with pytest.raises(InputError, match="'done' \\(it has finished\\)"):
+        read_runs(path, COLUMNS)
+
+
+def test_a_convention_the_table_lacks_is_not_made_up(tmp_path: Path) -> None:
+    path = written(FRAME, tmp_path / "runs.csv")
+    with pytest.raises(InputError, match="no column 'C_kaplan' for C"):
+        read_runs(path, COLUMNS | {"C": "C_kaplan"}, require_C=True)
+
+
 def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         read_runs(tmp_path / "none.csv", COLUMNS)
