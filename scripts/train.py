@@ -10,26 +10,36 @@ import sys
 
 import hydra
 from omegaconf import DictConfig, open_dict
+from omegaconf.errors import MissingMandatoryValue
 
 from sweep.cli import BAD_INPUT, launch
 from sweep.config import NamedRun, conf_directory, from_omegaconf
 from sweep.errors import InputError
 
+exit_codes: list[int] = []  # of each run of a multirun
+
 
 @hydra.main(config_path=str(conf_directory()), config_name="train", version_base="1.3")
 def main(composed: DictConfig) -> None:
-    with open_dict(composed):
-        named = NamedRun(N=float(composed.pop("parameters")), D=float(composed.pop("tokens")))
     try:
+        with open_dict(composed):
+            named = NamedRun(N=_number(composed, "parameters"), D=_number(composed, "tokens"))
         config = from_omegaconf(composed)
         config.grid.runs = [named]
-        code = launch(config)
-    except InputError as error:
+        exit_codes.append(launch(config))
+    except InputError as error:  # one bad run of a multirun does not keep the others
         print(f"train.py: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
-    if code:
-        sys.exit(code)
+        exit_codes.append(BAD_INPUT)
+
+
+def _number(composed: DictConfig, name: str) -> float:
+    """Take the field `name` out of `composed`. Raises InputError if it is missing or no number."""
+    try:
+        return float(composed.pop(name))
+    except (MissingMandatoryValue, TypeError, ValueError) as error:
+        raise InputError(f"{name} is missing or no number; give {name}=1e4, say") from error
 
 
 if __name__ == "__main__":
     main()
+    sys.exit(max(exit_codes))

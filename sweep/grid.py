@@ -148,7 +148,6 @@ def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str)
         seed=config.seed,
         precision=resolve_precision(config),
         evaluation_points=config.evaluation.points,
-        max_epochs=config.data.max_epochs,
     )
 
 

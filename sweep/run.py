@@ -43,7 +43,6 @@ class RunConfig:
         seed: of the weights and of the order of the data.
         precision: "fp32", or "bf16" autocast over fp32 master weights.
         evaluation_points: validation losses per run.
-        max_epochs: how often the data may be seen.
     """
 
     model: ModelConfig
@@ -55,7 +54,6 @@ class RunConfig:
     seed: int
     precision: str
     evaluation_points: int
-    max_epochs: float
 
     @cached_property
     def run_id(self) -> str:

@@ -56,5 +56,4 @@ def tiny_run(corpus: Corpus) -> RunConfig:
         seed=0,
         precision="fp32",
         evaluation_points=3,
-        max_epochs=1,
     )

@@ -103,3 +103,22 @@ def test_hydra_multirun_lands_in_the_same_store(sweep: list[str], tmp_path: Path
     )
     assert bad.returncode == 2
     assert bad.stderr.startswith("train.py: grid.runs: N: no model of 3 parameters")
+
+
+@pytest.mark.parametrize("arguments", [["parameters=abc", "tokens=1e4"], ["parameters=3e3"]])
+def test_a_single_run_without_its_numbers_is_one_line(arguments: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments, f"store={tmp_path}"]
+    bad = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert bad.returncode == 2
+    assert bad.stderr.count("\n") == 1
+    assert "no number" in bad.stderr
+
+
+def test_a_bad_run_of_a_multirun_does_not_keep_the_others(sweep: list[str], tmp_path: Path) -> None:
+    arguments = ["-m", "parameters=3,2e3", "tokens=2e4", f"store={compose(sweep).store}", "device=cpu"]
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert "no model of 3 parameters" in result.stderr
+    assert "1 done" in result.stdout

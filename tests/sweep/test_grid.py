@@ -65,7 +65,15 @@ def test_a_budget_is_spent_under_its_convention() -> None:
 
 def test_identity_is_content() -> None:
     base = {p.run.run_id for p in expanded("experiment=smoke")}
-    same = ("store=elsewhere", "device=cpu", "cluster.workers=7", "name=other", "cluster.micro_batch=1", "fit.flops=kaplan")
+    same = (
+        "store=elsewhere",
+        "device=cpu",
+        "cluster.workers=7",
+        "name=other",
+        "cluster.micro_batch=1",
+        "fit.flops=kaplan",
+        "data.max_epochs=2",
+    )
     for override in same:
         assert {p.run.run_id for p in expanded("experiment=smoke", override)} == base, override
     other = ("seed=1", "optimizer.lr_scale=2", "optimizer.weight_decay=0", "schedule.cycle=1.5", "precision=bf16")
