@@ -3,6 +3,7 @@
 Hydra composes, this schema checks names and types, and nothing in a file is ever instantiated or executed.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -246,12 +247,15 @@ def compose(overrides: Sequence[str], config_name: str = "sweep") -> SweepConfig
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
+    from yaml import YAMLError
 
     try:
         with initialize_config_dir(str(conf_directory()), version_base="1.3"):
             composed = hydra_compose(config_name, list(overrides))
     except HydraException as error:
         raise InputError(_one_line(error)) from error
+    except (ValueError, YAMLError) as error:  # Hydra lets these through, for instance of model=null, and names no field
+        raise InputError(f"{_one_line(error)}; one of these is wrong: {' '.join(overrides)}") from error
     return from_omegaconf(composed)
 
 
@@ -276,11 +280,17 @@ def _check_values(config: SweepConfig) -> None:
             raise InputError(f"{name}={value} is none of {', '.join(choices)}")
     for name, (low, inclusive) in BOUNDS.items():
         value = _lookup(config, name)
-        if value is not None and not (value > low or (inclusive and value == low)):
+        if value is not None and not (math.isfinite(value) and (value > low or (inclusive and value == low))):
             raise InputError(f"{name}={value} is out of range; it must be {'at least' if inclusive else 'above'} {low}")
     for name in ("optimizer.beta1", "optimizer.beta2", "fit.level"):
         if not 0 < (value := _lookup(config, name)) < 1:
             raise InputError(f"{name}={value} is out of range; it must lie between 0 and 1")
+    for name in ("schedule.max_warmup_fraction", "schedule.final_fraction"):
+        if (value := _lookup(config, name)) > 1:
+            raise InputError(f"{name}={value} is out of range; it must be at most 1")
+    for name in ("seed", "data.shuffle_seed", "fit.seed"):
+        if (value := _lookup(config, name)) >= 2**63:
+            raise InputError(f"{name}={value} is out of range; it must be below 2**63")
     for name in ("grid.isoflop.budgets", "grid.horizons.parameters", "grid.horizons.tokens_per_parameter", "grid.runs"):
         if _lookup(config, name) == []:
             raise InputError(f"{name} is empty; name at least one, or leave it out of the grid")

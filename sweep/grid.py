@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from models import ModelConfig, SizeLadder, count_parameters, flops_per_token
-from sweep.config import GridConfig, IsoflopGrid, SweepConfig
+from sweep.config import GridConfig, IsoflopGrid, PowerRule, SweepConfig
 from sweep.data.batches import count_windows
 from sweep.errors import InputError
 from sweep.run import OptimizerSettings, RunConfig, ScheduleSettings
@@ -116,7 +116,7 @@ def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str)
     counts, T = count_parameters(model), model.context_length
     N = counts.total
     # The rules count N without embeddings: that follows the width, which sets the rate, at every size.
-    batch_tokens = optimizer.batch_tokens or optimizer.batch_rule(counts.non_embedding, tokens)
+    batch_tokens = optimizer.batch_tokens or _by_rule("batch_rule", optimizer.batch_rule, counts.non_embedding, tokens)
     # Powers of two: the batch is then the same for neighbouring runs of a profile, and kernels like it.
     batch_size = 2 ** max(0, round(math.log2(batch_tokens / T)))
     steps = round(tokens / (batch_size * T))
@@ -125,7 +125,7 @@ def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str)
             f"a horizon of {tokens:,.0f} tokens for the model of {N:,} parameters is shorter than one step of "
             f"{batch_size * T:,} tokens; raise the budget or lower optimizer.batch_tokens"
         )
-    peak_lr = optimizer.lr_scale * (optimizer.peak_lr or optimizer.lr_rule(counts.non_embedding, tokens))
+    peak_lr = optimizer.lr_scale * (optimizer.peak_lr or _by_rule("lr_rule", optimizer.lr_rule, counts.non_embedding, tokens))
     warmup = schedule.warmup_tokens_per_parameter * N / (batch_size * T)
     return RunConfig(
         model=model,
@@ -149,6 +149,17 @@ def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str)
         precision=resolve_precision(config),
         evaluation_points=config.evaluation.points,
     )
+
+
+def _by_rule(name: str, rule: PowerRule, N: float, D: float) -> float:
+    """What the rule gives. Raises InputError if that is no positive number."""
+    try:
+        value = rule(N, D)
+    except OverflowError:
+        value = math.inf
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"optimizer.{name} gives {value:g} for N = {N:,}, D = {D:,.0f}; mend its exponents and limits")
+    return value
 
 
 def resolve_precision(config: SweepConfig) -> str:

@@ -58,10 +58,16 @@ class Corpus:
 
     @classmethod
     def open(cls, directory: Path) -> "Corpus":
-        """Raises InputError if the token files are not as long as the manifest says."""
-        corpus = cls(directory=directory, manifest=json.loads((directory / "manifest.json").read_text()))
-        for part in ("train", "validation"):
-            expected = corpus.manifest["parts"][part]["tokens"] * np.dtype(corpus.manifest["dtype"]).itemsize
+        """Raises InputError if the manifest is damaged, or the token files are not as long as it says."""
+        try:
+            corpus = cls(directory=directory, manifest=json.loads((directory / "manifest.json").read_text()))
+            width = np.dtype(corpus.manifest["dtype"]).itemsize
+            lengths = {part: corpus.manifest["parts"][part]["tokens"] * width for part in ("train", "validation")}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"corpus {directory} is damaged ({error}); delete it and it will be made again") from error
+        for part, expected in lengths.items():
+            if not (directory / f"{part}.bin").exists():
+                raise InputError(f"corpus {directory} lacks {part}.bin; delete it and it will be made again")
             if (actual := (directory / f"{part}.bin").stat().st_size) != expected:
                 raise InputError(
                     f"corpus {directory / part}.bin has {actual} bytes where its manifest says {expected}; "

@@ -44,7 +44,10 @@ def _text_files(paths: list[str]) -> Iterator[bytes]:
     if not paths:
         raise InputError("data.paths is empty; name the text files to train on, for instance data.paths=[corpus/*.txt]")
     for path in _expand(paths):
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"data.paths: {path} cannot be read ({error.strerror})") from error
         if not _is_utf8(content):
             raise InputError(f"data.paths: {path} is not UTF-8 text; convert it, or leave it out")
         yield from _pieces(content.replace(b"\0", b""))

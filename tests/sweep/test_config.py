@@ -55,6 +55,10 @@ def test_nothing_in_conf_names_code() -> None:
         ("grid.isoflop.budgets=[]", "grid.isoflop.budgets is empty"),
         ("+model._target_=os.system", "_target_"),
         ("seed=-1", "seed=-1 is out of range"),
+        ("seed=99999999999999999999", "below 2"),
+        ("optimizer.lr_scale=inf", "optimizer.lr_scale=inf is out of range"),
+        ("schedule.final_fraction=2", "schedule.final_fraction=2.0 is out of range; it must be at most 1"),
+        ("model=null", "model=null"),
         ("optimizer.lr_rule.coefficient=-1", "optimizer.lr_rule.coefficient=-1.0 is out of range"),
     ],
 )

@@ -91,6 +91,12 @@ def test_truncated_tokens_are_refused(corpus: Corpus, tmp_path: Path) -> None:
     (tmp_path / "train.bin").write_bytes((corpus.directory / "train.bin").read_bytes()[:-2])
     with pytest.raises(InputError, match=r"train\.bin has .* delete"):
         Corpus.open(tmp_path)
+    (tmp_path / "train.bin").unlink()
+    with pytest.raises(InputError, match=r"lacks train\.bin; delete"):
+        Corpus.open(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(InputError, match=r"is damaged .* delete"):
+        Corpus.open(tmp_path)
 
 
 def test_bpe_is_lossless_and_splits_digits(text_file: Path, tmp_path: Path) -> None:

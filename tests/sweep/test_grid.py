@@ -97,6 +97,8 @@ def test_largest_first() -> None:
     ("overrides", "message"),
     [
         (["grid=none"], "there is no run"),
+        (["optimizer.lr_rule.parameters=1000", "optimizer.lr_rule.max=inf"], "optimizer.lr_rule gives inf"),
+        (["optimizer.lr_rule.parameters=-1000"], "optimizer.lr_rule gives 0"),
         (["model.head_width=7"], "model.head_width=7 is not a multiple of 4"),
         (["grid=list", "grid.runs=[{N: 100, D: 1e6}]"], "grid.runs: N: no model of 100 parameters"),
         (["grid=list", "grid.runs=[{N: 2e4, D: -1}]"], "grid.runs: D=-1.0 is out of range"),
