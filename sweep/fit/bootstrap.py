@@ -1,0 +1,20 @@
+"""Resampling: how often each run counts in each bootstrap resample."""
+
+import numpy as np
+
+
+def resample_counts(runs: int, resamples: int, *, seed: int, clusters: np.ndarray | None = None) -> np.ndarray:
+    """Multiplicities of `runs` drawn with replacement, shape (resamples, runs), floats.
+
+    Args:
+        runs: how many there are.
+        resamples: how many times they are drawn.
+        seed: of the draws; equal seeds draw alike on every machine.
+        clusters: a label for each run, shape (runs,). Runs of one label are drawn together, as many labels as there are: points
+            that share a training trajectory are not independent, and resampling them one by one makes intervals too narrow.
+    """
+    rng = np.random.default_rng(seed)
+    if clusters is None:
+        return rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples).astype(float)
+    labels, member = np.unique(clusters, return_inverse=True)
+    return rng.multinomial(len(labels), np.full(len(labels), 1 / len(labels)), size=resamples).astype(float)[:, member]
