@@ -64,11 +64,6 @@ class Fits:
             lines += [title, f"  a = {law.a}   b = {law.b}"]
             if isinstance(law, IsoflopFit):
                 lines += [f"  {_profile_line(profile)}" for profile in law.profiles]
-            if isinstance(law, ParametricFit):
-                constants = ("E", "A", "B", "alpha", "beta")
-                lines += [f"  {name:5} = {getattr(law, name)}" for name in constants]
-                note = ": these runs do not tell E from zero" if law.status == "bound" else ""
-                lines += [f"  objective {law.objective:.6g} at delta = {law.delta:g}, {law.status}{note}"]
         return "\n".join(lines)
 
 

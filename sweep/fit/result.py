@@ -1,12 +1,19 @@
 """What every fit returns: values with intervals, or a reason why there are none."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from sweep.errors import InputError
 
-class LawError(ValueError):
+Status = Literal["converged", "flat", "bound", "unidentified"]
+ENOUGH = 0.9  # of the resamples must have a value, or their quantiles are of the well-behaved ones only
+LEAST_RESAMPLES = 10
+BEYOND = 1e300  # stands for infinity where quantiles are interpolated
+
+
+class LawError(InputError):
     """A law cannot be fitted to these runs. `status` is a short name for why, the message says what is needed."""
 
     def __init__(self, status: str, reason: str) -> None:
@@ -17,10 +24,14 @@ class LawError(ValueError):
         """What stands in fits.json in place of the law's numbers."""
         return {"status": self.status, "reason": str(self)}
 
+    def summary(self) -> str:
+        """For a reader."""
+        return f"not fitted ({self.status}): {self}"
+
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and a central interval; the ends are None where there were too few usable resamples for one."""
+    """A value and a central interval, whose ends may be infinite; both are None where there is none."""
 
     value: float
     low: float | None = None
@@ -28,15 +39,21 @@ class Estimate:
 
     @classmethod
     def from_resamples(cls, value: float, resamples: np.ndarray, level: float) -> "Estimate":
-        """`value` with the central `level` of the finite `resamples`; no interval if fewer than half are finite."""
-        finite = resamples[np.isfinite(resamples)]
-        if len(finite) < max(10, len(resamples) / 2):
+        """`value` with the central `level` of `resamples`; no interval if a tenth of them, or more, are NaN: had no answer."""
+        known = resamples[~np.isnan(resamples)]
+        if len(known) < max(LEAST_RESAMPLES, ENOUGH * len(resamples)):
             return cls(float(value))
-        low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
+        ends = np.quantile(np.clip(known, -BEYOND, BEYOND), [(1 - level) / 2, (1 + level) / 2])
+        low, high = np.where(np.abs(ends) > BEYOND / 1e3, np.copysign(np.inf, ends), ends)
         return cls(float(value), float(low), float(high))
 
     def to_dict(self) -> dict[str, float | None]:
-        return {"value": self.value, "low": self.low, "high": self.high}
+        """Plain numbers; None for an end that is infinite or was not found, as JSON has no infinity."""
+        ends = {
+            name: end if end is not None and np.isfinite(end) else None
+            for name, end in (("low", self.low), ("high", self.high))
+        }
+        return {"value": self.value, **ends}
 
     def __str__(self) -> str:
         interval = "no interval" if self.low is None else f"{self.low:.4g} to {self.high:.4g}"
@@ -58,3 +75,17 @@ class PowerLaw:
         """Least squares in log-log; x and y of shape (points,), positive."""
         exponent, intercept = np.polyfit(np.log(x), np.log(y), 1)
         return cls(coefficient=float(np.exp(intercept)), exponent=float(exponent))
+
+    @classmethod
+    def fit_orthogonal(cls, x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> "PowerLaw":
+        """Weighted orthogonal regression in log-log: the line of least squared distances, which treats x and y alike.
+
+        x, y and weight are of shape (points,), positive. With weighted moments of the logs, the slope is that of their
+        covariance's leading eigenvector.
+        """
+        u, v = np.log(x), np.log(y)
+        share = weight / weight.sum()
+        u0, v0 = share @ u, share @ v
+        uu, vv, uv = share @ (u - u0) ** 2, share @ (v - v0) ** 2, share @ ((u - u0) * (v - v0))
+        exponent = (vv - uu + np.hypot(vv - uu, 2 * uv)) / (2 * uv)
+        return cls(coefficient=float(np.exp(v0 - exponent * u0)), exponent=float(exponent))

@@ -3,14 +3,22 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from sweep.errors import InputError
+from sweep.fit.result import LawError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+COLUMNS = {name: name for name in ("run_id", "N", "D", "C", "loss", "budget")}
+# A table outside these is in another unit. The smallest models that anyone trained have a few hundred parameters.
+SMALLEST_N, SMALLEST_D = 100, 1000
+TOKENS_PER_PARAMETER = (1e-3, 1e6)
+LARGEST_LOSS = 50  # nats per token: a vocabulary would need e^50 tokens
+COMPUTE_FACTOR = 100  # between C and 6 N D, beyond any convention's difference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,61 +71,160 @@ class Curve:
     loss: np.ndarray
 
 
-def read_runs(path: Path, columns: Mapping[str, str], *, require_C: bool = False) -> RunTable:
-    """A table of runs.
+RunsLike: TypeAlias = "RunTable | pd.DataFrame | Mapping[str, ArrayLike] | ArrayLike"
+
+
+def as_runs(
+    runs: RunsLike, D: ArrayLike | None = None, loss: ArrayLike | None = None, budget: ArrayLike | None = None
+) -> RunTable:
+    """A checked table from what a caller has.
 
     Args:
-        path: .csv, .parquet or .jsonl.
-        columns: the table's name for each of run_id, N, D, C, loss and budget. N and loss are needed, and D or C: the other
+        runs: a `RunTable`; a pandas table or a mapping with the columns N, loss, D or C, and optionally budget and run_id; or
+            the N of each run, followed by the others, all of shape (runs,).
+        D, loss, budget: only if `runs` is an array.
+
+    Raises:
+        LawError: if something is missing, not a positive number, in another unit, or there twice.
+    """
+    if isinstance(runs, RunTable):
+        check_runs(runs, "the table")
+        return runs
+    if isinstance(runs, Mapping) or hasattr(runs, "columns"):
+        import pandas as pd
+
+        if not (D is None and loss is None and budget is None):
+            raise LawError("bad_option", "D, loss and budget are given beside a table; put them in as its columns")
+        frame = runs if isinstance(runs, pd.DataFrame) else pd.DataFrame({key: np.asarray(col) for key, col in runs.items()})  # type: ignore[union-attr]
+        return runs_from_frame(frame, COLUMNS, "the table")
+    if D is None or loss is None:
+        raise LawError("missing_column", "D and loss are needed beside N: give three arrays of one length, or a table")
+    given = {"N": runs, "D": D, "loss": loss} | ({} if budget is None else {"budget": budget})
+    arrays = {name: np.asarray(values) for name, values in given.items()}
+    shapes = {name: values.shape for name, values in arrays.items()}
+    if len(set(shapes.values())) != 1 or arrays["N"].ndim != 1:
+        raise LawError("bad_value", f"the arrays have shapes {shapes}; give each one number for each run")
+    columns = {name: _positive(values, name, name, "the arrays", optional=name == "budget") for name, values in arrays.items()}
+    table = RunTable(
+        run_id=_row_names(len(columns["N"])),
+        N=columns["N"],
+        D=columns["D"],
+        C=6 * columns["N"] * columns["D"],
+        loss=columns["loss"],
+        budget=columns.get("budget", np.full(len(columns["N"]), np.nan)),
+    )
+    check_runs(table, "the arrays")
+    return table
+
+
+def read_runs(path: Path, columns: Mapping[str, str], *, require_C: bool = False) -> RunTable:
+    """The table of runs in a .csv, .parquet or .jsonl file; see `runs_from_frame`."""
+    return runs_from_frame(read_frame(path), columns, path, require_C=require_C)
+
+
+def runs_from_frame(
+    frame: "pd.DataFrame", columns: Mapping[str, str], source: Path | str, *, require_C: bool = False
+) -> RunTable:
+    """A checked table of runs.
+
+    Args:
+        frame: one row per run.
+        columns: the frame's name for each of run_id, N, D, C, loss and budget. N and loss are needed, and D or C: the other
             follows from C = 6 N D. Without run_id a run is named by its row; without budget there are no profiles. Rows
             whose column `state` is not "done" are excluded, whatever else they hold.
+        source: what the frame came from, for messages.
         require_C: refuse a table without the column of C, because C = 6 N D is not the convention that is asked for.
 
     Raises:
-        InputError: if the file cannot be read, a column is missing, or a value is missing, not a number or not positive.
+        LawError: if a column is missing, a value is missing, not a number, not positive or in another unit, or a run is there
+            twice.
     """
-    frame = read_frame(path)
     if not len(frame):
-        raise InputError(f"table={path} has no rows; a fit needs runs")
+        raise LawError("too_few_runs", f"{source} has no rows; a fit needs runs")
     seen = sorted(set(frame["state"].astype(str))) if "state" in frame else []
     frame, excluded = _finished(frame, columns["run_id"])
     if not len(frame):
-        raise InputError(f"{path}: no row's column 'state' is 'done' (it has {', '.join(seen)}); mend or drop that column")
-    N = _positive(frame, columns["N"], "N", path)
-    loss = _positive(frame, columns["loss"], "loss", path)
+        raise LawError(
+            "too_few_runs", f"{source}: no row's column 'state' is 'done' (it has {', '.join(seen)}); mend or drop that column"
+        )
+    N = _column(frame, columns["N"], "N", source)
+    loss = _column(frame, columns["loss"], "loss", source)
     if require_C and columns["C"] not in frame:
-        raise _missing(frame, columns["C"], "C", path, "")
+        raise _missing(frame, columns["C"], "C", source, "")
     if columns["D"] not in frame and columns["C"] not in frame:
-        raise _missing(frame, columns["D"], "D", path, f" (or columns.C, now {columns['C']!r}, and D = C/(6N))")
-    D = _positive(frame, columns["D"], "D", path) if columns["D"] in frame else None
-    C = _positive(frame, columns["C"], "C", path) if columns["C"] in frame else None
+        raise _missing(frame, columns["D"], "D", source, f" (or columns.C, now {columns['C']!r}, and D = C/(6N))")
+    D = _column(frame, columns["D"], "D", source) if columns["D"] in frame else None
+    C = _column(frame, columns["C"], "C", source) if columns["C"] in frame else None
     D = C / (6 * N) if D is None and C is not None else D
     assert D is not None
     budget = columns["budget"]
-    return RunTable(
+    table = RunTable(
         run_id=frame[columns["run_id"]].astype(str).to_numpy() if columns["run_id"] in frame else _row_names(len(frame)),
         N=N,
         D=D,
         C=6 * N * D if C is None else C,
         loss=loss,
-        budget=_positive(frame, budget, "budget", path, optional=True) if budget in frame else np.full(len(frame), np.nan),
+        budget=_column(frame, budget, "budget", source, optional=True) if budget in frame else np.full(len(frame), np.nan),
         excluded=excluded,
     )
+    check_runs(table, source)
+    return table
+
+
+def check_runs(runs: RunTable, source: Path | str) -> None:
+    """Raises LawError if a column is in a unit that no run can have, or a run is there twice."""
+
+    def refuse(bad: np.ndarray, what: str, remedy: str) -> None:
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise LawError("wrong_unit", f"{source}: {what} of {runs.run_id[row]} ({int(bad.sum())} such runs); {remedy}")
+
+    for name in ("N", "D", "C", "loss"):
+        values = getattr(runs, name)
+        if not (np.isfinite(values) & (values > 0)).all():
+            row = int(np.flatnonzero(~(np.isfinite(values) & (values > 0)))[0])
+            raise LawError(
+                "bad_value", f"{source}: {name} is {values[row]} in {runs.run_id[row]}; it must be a positive number"
+            )
+    N, D, per_parameter = runs.N, runs.D, runs.D / runs.N
+    low, high = TOKENS_PER_PARAMETER
+    refuse(N < SMALLEST_N, f"N is {N.min():g}", "N must be in parameters, not millions or billions: multiply it")
+    refuse(D < SMALLEST_D, f"D is {D.min():g}", "D must be in tokens, not millions or billions: multiply it")
+    units = "check that N is in parameters and D in tokens (C in FLOPs), not millions or billions"
+    refuse(per_parameter < low, f"D/N is {per_parameter.min():.3g} tokens per parameter", units)
+    refuse(per_parameter > high, f"D/N is {per_parameter.max():.3g} tokens per parameter", units)
+    ratio = runs.C / (6 * N * D)
+    off = np.maximum(ratio, 1 / ratio)
+    refuse(
+        off > COMPUTE_FACTOR, f"C is {ratio[off.argmax()]:.3g} times 6 N D", "check that C is in FLOPs, not PF-days or exaFLOPs"
+    )
+    remedy = "it must be in nats per token: take the log of a perplexity"
+    refuse(runs.loss > LARGEST_LOSS, f"the loss is {runs.loss.max():g}", remedy)
+    names, counts = np.unique(runs.run_id, return_counts=True)
+    if (counts > 1).any():
+        twice = names[counts > 1][0]
+        raise LawError("duplicates", f"{source}: run_id {twice} is there {counts.max()} times; keep one row for each run")
+    _, first, counts = np.unique(np.stack([N, D, runs.loss]), axis=1, return_index=True, return_counts=True)
+    if (counts > 1).any():
+        row = first[counts > 1][0]
+        raise LawError(
+            "duplicates",
+            f"{source}: {runs.run_id[row]} (N = {N[row]:g}, D = {D[row]:g}, loss {runs.loss[row]:g}) is there "
+            f"{counts.max()} times; keep one row for each run (seeds differ in their losses), or give weights",
+        )
 
 
 def read_curves(path: Path, columns: Mapping[str, str], runs: RunTable) -> list[Curve]:
     """The smoothed curves of `runs`, from a table with columns run_id, tokens and the loss column; others are ignored.
 
     Raises:
-        InputError: as `read_runs`, and if no curve belongs to a run of the table.
+        LawError: as `read_runs`, and if no curve belongs to a run of the table.
     """
     frame = read_frame(path)
     run_id = columns["run_id"]
     if run_id not in frame:
         raise _missing(frame, run_id, "run_id", path, "")
-    frame = frame.assign(
-        tokens=_positive(frame, "tokens", "tokens", path), loss=_positive(frame, columns["loss"], "loss", path)
-    )
+    frame = frame.assign(tokens=_column(frame, "tokens", "tokens", path), loss=_column(frame, columns["loss"], "loss", path))
     groups = dict(tuple(frame.sort_values("tokens").groupby(frame[run_id].astype(str))))
     curves = [
         Curve(
@@ -131,12 +238,12 @@ def read_curves(path: Path, columns: Mapping[str, str], runs: RunTable) -> list[
         if name in groups
     ]
     if not curves:
-        raise InputError(f"curves={path}: none of its {run_id} is in the table of runs; they must name the same runs")
+        raise LawError("no_curves", f"curves={path}: none of its {run_id} is in the table of runs; both must name them alike")
     return curves
 
 
 def read_frame(path: Path) -> "pd.DataFrame":
-    """A pandas table from .csv, .parquet or .jsonl, by the name's ending. Raises InputError if it cannot be read."""
+    """A pandas table from .csv, .parquet or .jsonl, by the name's ending. Raises LawError if it cannot be read."""
     import pandas as pd
 
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {
@@ -145,38 +252,51 @@ def read_frame(path: Path) -> "pd.DataFrame":
         ".jsonl": lambda path: pd.read_json(path, lines=True),
     }
     if path.suffix not in readers:
-        raise InputError(f"{path}: cannot read {path.suffix or 'a file without an ending'}; give .csv, .parquet or .jsonl")
+        kind = path.suffix or "a file without an ending"
+        raise LawError("unreadable", f"{path}: cannot read {kind}; give .csv, .parquet or .jsonl")
     try:
         return readers[path.suffix](path)
     except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist; check the path (it is relative to {Path.cwd()})") from error
+        raise LawError("unreadable", f"{path} does not exist; check the path (it is relative to {Path.cwd()})") from error
     except (ValueError, OSError) as error:  # pandas' and pyarrow's parse errors are ValueErrors
-        raise InputError(f"{path} cannot be read as {path.suffix[1:]}: {str(error).splitlines()[0]}") from error
+        raise LawError("unreadable", f"{path} cannot be read as {path.suffix[1:]}: {str(error).splitlines()[0]}") from error
 
 
-def _positive(frame: "pd.DataFrame", column: str, field: str, path: Path, *, optional: bool = False) -> np.ndarray:
+def _column(frame: "pd.DataFrame", column: str, field: str, source: Path | str, *, optional: bool = False) -> np.ndarray:
     """The column as positive finite floats; a missing value is allowed if `optional`, and is NaN."""
-    import pandas as pd
-
     if column not in frame:
-        raise _missing(frame, column, field, path, "")
-    raw = frame[column]
-    values = pd.to_numeric(raw, errors="coerce").to_numpy(dtype=float)
-    bad = ~(np.isfinite(values) & (values > 0)) & ~(raw.isna().to_numpy() & optional)
+        raise _missing(frame, column, field, source, "")
+    return _positive(frame[column].to_numpy(), f"column {column!r}", field, source, optional=optional)
+
+
+def _positive(raw: np.ndarray, what: str, field: str, source: Path | str, *, optional: bool = False) -> np.ndarray:
+    """`raw` as positive finite floats; what is missing is allowed if `optional`, and is NaN."""
+
+    def number(value: object) -> float:
+        try:
+            return float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            return np.nan
+
+    values = np.array([number(value) for value in raw], dtype=float)
+    missing = np.array([value is None or value != value for value in raw], dtype=bool)  # NaN differs from itself
+    bad = ~(np.isfinite(values) & (values > 0)) & ~(missing & optional)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        value = "missing" if pd.isna(raw.iloc[row]) else repr(raw.iloc[row])
-        raise InputError(
-            f"{path}: column {column!r} is {value} in row {row + 1} of {len(frame)} ({int(bad.sum())} bad in all); "
-            f"{field} must be a positive number: mend or drop those rows"
+        value = "missing" if missing[row] else repr(raw[row].item() if hasattr(raw[row], "item") else raw[row])
+        raise LawError(
+            "bad_value",
+            f"{source}: {what} is {value} in row {row + 1} of {len(raw)} ({int(bad.sum())} bad in all); "
+            f"{field} must be a positive number: mend or drop those rows",
         )
     return values
 
 
-def _missing(frame: "pd.DataFrame", column: str, field: str, path: Path, alternative: str) -> InputError:
-    return InputError(
-        f"{path} has no column {column!r} for {field}{alternative}; it has {', '.join(map(repr, frame.columns))}: "
-        f"name the right one with columns.{field}=…"
+def _missing(frame: "pd.DataFrame", column: str, field: str, source: Path | str, alternative: str) -> LawError:
+    return LawError(
+        "missing_column",
+        f"{source} has no column {column!r} for {field}{alternative}; it has {', '.join(map(repr, frame.columns))}: "
+        f"name the right one with columns.{field}=…",
     )
 
 

@@ -1,0 +1,96 @@
+"""The parametric loss surface and what follows from it in closed form (Hoffmann et al. 2022, section 3.3 and equation 4)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """What training costs: C = kappa N^eta D FLOPs. The default is the paper's C = 6 N D; `eta` differs from 1 under
+    conventions that count parameters in one way and FLOPs in another, or attention's quadratic part."""
+
+    kappa: float = 6.0
+    eta: float = 1.0
+
+    @classmethod
+    def of_runs(cls, N: np.ndarray, D: np.ndarray, C: np.ndarray) -> "Compute":
+        """The law through runs of `N` parameters, `D` tokens and `C` FLOPs, each of shape (runs,): least squares in logs."""
+        if np.allclose(C, 6 * N * D, rtol=1e-6):
+            return cls()
+        slope, intercept = np.polyfit(np.log(N), np.log(C / D), 1)
+        return cls(kappa=float(np.exp(intercept)), eta=float(slope))
+
+    def flops(self, N: Any, D: Any) -> Any:
+        """C of training `N` parameters on `D` tokens."""
+        return self.kappa * N**self.eta * D
+
+    def tokens(self, N: Any, C: Any) -> Any:
+        """D that a budget of `C` FLOPs buys for `N` parameters."""
+        return C / (self.kappa * N**self.eta)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Surface:
+    """L(N, D) = E + A / N^alpha + B / D^beta, in nats per token.
+
+    The constants are numbers, or arrays of one shape to evaluate many surfaces at once (`column` prepares bootstrap
+    replicates for that).
+    """
+
+    E: Any
+    A: Any
+    B: Any
+    alpha: Any
+    beta: Any
+    compute: Compute = Compute()
+
+    @property
+    def a(self) -> Any:
+        """Exponent of N_opt in C: beta / (alpha + eta beta)."""
+        return self.beta / (self.alpha + self.compute.eta * self.beta)
+
+    @property
+    def b(self) -> Any:
+        """Exponent of D_opt in C: alpha / (alpha + eta beta), which is 1 - eta a."""
+        return self.alpha / (self.alpha + self.compute.eta * self.beta)
+
+    @property
+    def G(self) -> Any:
+        """N_opt = G (C / kappa)^a: G = (alpha A / (eta beta B))^(1 / (alpha + eta beta))."""
+        eta = self.compute.eta
+        return (self.alpha * self.A / (eta * self.beta * self.B)) ** (1 / (self.alpha + eta * self.beta))
+
+    def predict(self, N: Any, D: Any) -> Any:
+        """L(N, D)."""
+        return self.E + self.A / N**self.alpha + self.B / D**self.beta
+
+    def optimal(self, C: Any) -> tuple[Any, Any]:
+        """(N_opt, D_opt) at budgets of `C` FLOPs."""
+        N = self.G * (C / self.compute.kappa) ** self.a
+        return N, self.compute.tokens(N, C)
+
+    def frontier_loss(self, C: Any) -> Any:
+        """L(N_opt(C), D_opt(C)): the lowest loss that `C` FLOPs can buy."""
+        return self.predict(*self.optimal(C))
+
+    def budget_for_size(self, N: Any) -> Any:
+        """C at which `N` parameters are optimal."""
+        return self.compute.kappa * (N / self.G) ** (1 / self.a)
+
+    def budget_for_loss(self, loss: Any) -> Any:
+        """The least C that reaches `loss`; NaN where `loss` is not above E, which no budget reaches.
+
+        On the frontier both terms fall as the same power of C, so the reducible loss is one power law.
+        """
+        decay = self.alpha * self.a
+        reducible = self.frontier_loss(1.0) - self.E
+        gap = np.asarray(loss - self.E, dtype=float)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(gap > 0, (reducible / gap) ** (1 / decay), np.nan)[()]
+
+    def column(self) -> "Surface":
+        """Constants of shape (surfaces,) as (surfaces, 1), so that they broadcast against runs or budgets."""
+        constants = (np.asarray(value)[:, None] for value in (self.E, self.A, self.B, self.alpha, self.beta))
+        return Surface(**dict(zip(("E", "A", "B", "alpha", "beta"), constants, strict=True)), compute=self.compute)
