@@ -16,6 +16,7 @@ COARSE_EXPONENTS = np.geomspace(0.08, 1.5, 10)  # for each resample's own start
 WIDEST_DELTA = 0.1
 LAD_DELTA = 1e-5  # so narrow a Huber loss, over its width, is |r| but for its last digits, which `polish_lad` finds
 WIDE_STEPS, NARROW_STEPS = 12, 40  # most starts arrive in ten; one that crawls for longer is in no basin of its own
+FOREMOST = 4
 FIRST_LOOK, CLOSE = 4, 1.02  # steps of every resample's starts, and how near to its best one must be to go on
 SAME = 1e-6  # objectives nearer than this, relatively, are of one basin
 FLAT_GRADIENT = 1e-9  # relative to all runs pulling the same way
@@ -95,6 +96,10 @@ class Search:
         # Starts that meet go on as one.
         _, first, arrivals = np.unique(np.round(early, 2), axis=0, return_index=True, return_counts=True)
         found = minimise(self.objective, early[first], weight, narrower or [wide], basis=basis, last_steps=NARROW_STEPS)
+        order = np.argsort(self.objective.values(found, weight, self.width))
+        found, arrivals = found[order], arrivals[order]
+        # The foremost are followed to the very end, even where E crawls to zero.
+        found[:FOREMOST] = minimise(self.objective, found[:FOREMOST], weight, [self.width], basis=basis)
         values = self.objective.values(found, weight, self.width)
         order = np.argsort(values)
         found, values, arrivals = found[order], values[order], arrivals[order]
