@@ -58,23 +58,8 @@ class Fits:
             ("Approach 2, IsoFLOP profiles", self.isoflop),
             ("Approach 3, parametric surface", self.parametric),
         ):
-            if isinstance(law, LawError):
-                lines += [title, f"  not fitted ({law.status}): {law}"]
-                continue
-            lines += [title, f"  a = {law.a}   b = {law.b}"]
-            if isinstance(law, IsoflopFit):
-                lines += [f"  {_profile_line(profile)}" for profile in law.profiles]
+            lines.append(f"{title}\n  {law.summary()}" if isinstance(law, LawError) else law.summary())
         return "\n".join(lines)
-
-
-def _profile_line(profile: Any) -> str:
-    if profile.status != "converged":
-        return f"C = {profile.budget:.3g}: no minimum ({profile.status}): {profile.reason}"
-    ratio = profile.D_opt / profile.N_opt
-    return (
-        f"C = {profile.budget:.3g}: N_opt = {profile.N_opt:.4g}, D_opt = {profile.D_opt:.4g} "
-        f"({ratio:.3g} tokens per parameter), loss {profile.loss_opt:.4f}"
-    )
 
 
 def fit_all(

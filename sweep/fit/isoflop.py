@@ -1,78 +1,93 @@
-"""Approach 2: IsoFLOP profiles (Hoffmann et al. 2022, section 3.2)."""
+"""Approach 2: IsoFLOP profiles (Hoffmann et al. 2022, section 3.2), and what their parabolas get wrong.
 
-from dataclasses import dataclass
+A parabola in log N is symmetric; the profile of a surface with alpha != beta is not. Its minimum is therefore biased, the more
+the wider the grid and the further it lies off-centre (arXiv 2603.22339). Beside the paper's estimate stand a local cubic, and
+the parabola corrected by the bias that it has on the parametric surface of the same runs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from sweep.fit.parametric import fit_parametric
+from sweep.fit.profile import Profile, fit_profile, minima_of_cubics, minima_of_parabolas
 from sweep.fit.result import Estimate, LawError, PowerLaw
-from sweep.fit.table import RunTable
+from sweep.fit.surface import Compute, Surface
+from sweep.fit.table import RunsLike, RunTable, as_runs
 
 MIN_PROFILES = 3
 
 
-@dataclass(frozen=True, kw_only=True)
-class Profile:
-    """The runs of one budget and the parabola loss = c0 + c1 x + c2 x^2 through them, x = log N - centre.
-
-    Attributes:
-        budget: planned FLOPs.
-        N, D, loss: the runs, shape (runs,), N ascending.
-        status: "converged", or why there is no minimum: "too_few_sizes", "concave" or "edge".
-        reason: the same in words.
-        centre, coefficients: of the parabola (c0, c1, c2); empty if there are too few sizes.
-        N_opt, D_opt, loss_opt: the minimum; NaN unless converged.
-    """
-
-    budget: float
-    N: np.ndarray
-    D: np.ndarray
-    loss: np.ndarray
-    status: str
-    reason: str = ""
-    centre: float = np.nan
-    coefficients: tuple[float, ...] = ()
-    N_opt: float = np.nan
-    D_opt: float = np.nan
-    loss_opt: float = np.nan
-
-    def parabola(self, N: np.ndarray) -> np.ndarray:
-        """Loss of the fitted parabola at sizes `N`."""
-        return np.polynomial.polynomial.polyval(np.log(N) - self.centre, self.coefficients)
-
-    def to_dict(self) -> dict:
-        values: dict = {"budget": self.budget, "runs": len(self.N), "status": self.status}
-        if self.status == "converged":
-            return values | {"N_opt": self.N_opt, "D_opt": self.D_opt, "loss_opt": self.loss_opt}
-        return values | {"reason": self.reason}
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class IsoflopFit:
     """N_opt = N_law(C) and D_opt = D_law(C) through the minima of the profiles.
 
     Attributes:
-        a, b: the exponents of N_opt and D_opt in C.
-        N_law, D_law: the laws.
+        a, b: the exponents of N_opt and D_opt in C, by the paper's parabolas.
+        a_cubic: a by local cubics; None if fewer than three profiles have one.
+        a_corrected: a by parabolas without their bias; None if the surface could not be fitted.
+        a_bias: what parabolas on this grid add to the a of the fitted surface; None likewise.
+        N_law, D_law, loss_law: power laws of N_opt, D_opt and the loss there.
+        curvature: of loss in log N about the minimum, the mean over profiles.
+        compute: what C the runs cost.
+        seed_noise: standard deviation of the losses, known or estimated, in nats; NaN if neither.
         profiles: all of them, those without a minimum too.
+        replicates: the three laws for each resample, coefficients and exponents of shape (resamples,).
+        level: of the intervals.
     """
 
     a: Estimate
     b: Estimate
+    a_cubic: Estimate | None
+    a_corrected: Estimate | None
+    a_bias: float | None
     N_law: PowerLaw
     D_law: PowerLaw
+    loss_law: PowerLaw
+    curvature: float
+    compute: Compute
+    seed_noise: float
     profiles: tuple[Profile, ...]
+    replicates: dict[str, PowerLaw] = field(repr=False)
+    level: float
     status: str = "converged"
 
-    def to_dict(self) -> dict:
+    def optimal(self, C: Any) -> tuple[Any, Any]:
+        """(N_opt, D_opt) at budgets `C`."""
+        return self.N_law(C), self.D_law(C)
+
+    def predict(self, N: Any, D: Any) -> Any:
+        """L(N, D): the loss law at C, plus the profiles' mean parabola about N_opt(C)."""
+        C = self.compute.flops(N, D)
+        return self.loss_law(C) + self.curvature * np.log(N / self.N_law(C)) ** 2
+
+    def to_dict(self) -> dict[str, Any]:
         return {
             "status": self.status,
             "a": self.a.to_dict(),
             "b": self.b.to_dict(),
+            "a_cubic": self.a_cubic.to_dict() if self.a_cubic else None,
+            "a_corrected": self.a_corrected.to_dict() if self.a_corrected else None,
+            "a_bias": self.a_bias,
             "N_coefficient": self.N_law.coefficient,
             "D_coefficient": self.D_law.coefficient,
+            "loss_law": vars(self.loss_law),
+            "curvature": self.curvature,
+            "seed_noise": self.seed_noise if np.isfinite(self.seed_noise) else None,
             "profiles": [profile.to_dict() for profile in self.profiles],
         }
+
+    def summary(self) -> str:
+        """For a reader."""
+        lines = ["Approach 2, IsoFLOP profiles", f"  a = {self.a}   b = {self.b}"]
+        if self.a_corrected is not None:
+            lines.append(f"  a = {self.a_corrected} without the parabolas' bias, which is {self.a_bias:+.4f} on this grid")
+        if self.a_cubic is not None:
+            lines.append(f"  a = {self.a_cubic} by local cubics")
+        return "\n".join(lines + [f"  {profile.line()}" for profile in self.profiles])
 
 
 class TooFewProfiles(LawError):
@@ -82,88 +97,171 @@ class TooFewProfiles(LawError):
         super().__init__("too_few_profiles", reason)
         self.profiles = profiles
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "profiles": [profile.to_dict() for profile in self.profiles]}
 
 
-def fit_isoflop(runs: RunTable, *, resamples: int = 200, level: float = 0.8, seed: int = 0) -> IsoflopFit:
+def fit_isoflop(
+    runs: RunsLike,
+    D: ArrayLike | None = None,
+    loss: ArrayLike | None = None,
+    budget: ArrayLike | None = None,
+    *,
+    surface: Surface | None = None,
+    seed_noise: float | None = None,
+    resamples: int = 200,
+    level: float = 0.8,
+    seed: int = 0,
+) -> IsoflopFit:
     """A parabola of loss in log N for each planned budget, then power laws through their minima.
 
-    Intervals come from a residual bootstrap: profiles have too few runs to resample runs. Each replicate adds to a
-    profile's parabola its own residuals, drawn with replacement and scaled up by the degrees of freedom the fit took.
+    The laws are weighted orthogonal regressions in logs, weighted by how well each profile fixes its minimum. Intervals come
+    from new losses about the parabolas: normal ones of standard deviation `seed_noise` if that is known, else the residuals of
+    all profiles, drawn with replacement and scaled up by what the fit took from them.
+
+    Args:
+        runs: a table with a column `budget`, or the N of each run followed by `D`, `loss` and `budget`.
+        surface: the parametric surface that tells the parabolas' bias; fitted to the same runs if left out.
+        seed_noise: standard deviation of the final loss between seeds, in nats, if it is known.
+        resamples, level, seed: of the intervals.
 
     Raises:
         LawError: if the runs name no budget.
         TooFewProfiles: if fewer than three profiles have a minimum inside their sizes.
     """
-    budgets = np.unique(runs.budget[np.isfinite(runs.budget)])
+    table = as_runs(runs, D, loss, budget)
+    if seed_noise is not None and not seed_noise > 0:
+        raise LawError("bad_option", f"seed_noise={seed_noise} is out of range; it must be positive, or left out")
+    profiles = _profiles(table)
+    if surface is None:
+        try:
+            surface = fit_parametric(table, resamples=0).surface
+        except LawError:  # the bias is then not known, and reported so
+            surface = None
+    noise, residuals = _noise([p for p in profiles if p.status == "converged"], seed_noise)
+    profiles = tuple(_with_errors(profile, surface, noise) for profile in profiles)
+    good = [profile for profile in profiles if profile.status == "converged"]
+
+    C = np.array([profile.C_opt for profile in good])
+    weight = np.array([1 / _variance(profile) for profile in good])
+    N_law, D_law, loss_law = (
+        PowerLaw.fit_orthogonal(C, np.array([getattr(profile, name) for profile in good]), weight)
+        for name in ("N_opt", "D_opt", "loss_opt")
+    )
+    corrected, cubic = (np.array([getattr(profile, name) for profile in good]) for name in ("N_corrected", "N_cubic"))
+    drawn = _replicates(good, C, weight, seed_noise, residuals, resamples, seed)
+    a_bias = a_corrected = a_cubic = None
+    if np.isfinite(corrected).all():
+        without = PowerLaw.fit_orthogonal(C, corrected, weight).exponent
+        a_bias = N_law.exponent - without
+        a_corrected = Estimate.from_resamples(without, drawn["N"].exponent - a_bias, level)
+    if np.isfinite(cubic).sum() >= MIN_PROFILES:
+        a_cubic = Estimate.from_resamples(PowerLaw.fit_orthogonal(C, cubic, weight).exponent, drawn["cubic"].exponent, level)
+    return IsoflopFit(
+        a=Estimate.from_resamples(N_law.exponent, drawn["N"].exponent, level),
+        b=Estimate.from_resamples(D_law.exponent, drawn["D"].exponent, level),
+        a_cubic=a_cubic,
+        a_corrected=a_corrected,
+        a_bias=a_bias,
+        N_law=N_law,
+        D_law=D_law,
+        loss_law=loss_law,
+        curvature=float(np.mean([profile.coefficients[2] for profile in good])),
+        compute=Compute.of_runs(table.N, table.D, table.C),
+        seed_noise=noise,
+        profiles=profiles,
+        replicates={name: drawn[name] for name in ("N", "D", "loss")},
+        level=level,
+    )
+
+
+def _profiles(table: RunTable) -> tuple[Profile, ...]:
+    """The profiles of all budgets. Raises LawError if there is no budget, or fewer than three have a minimum."""
+    budgets = np.unique(table.budget[np.isfinite(table.budget)])
     if not len(budgets):
         raise LawError("no_budgets", "no run names a planned budget; Approach 2 needs a column that groups runs by it")
     profiles = tuple(
-        fit_profile(float(budget), part.N, part.D, part.loss)
-        for budget in budgets
-        for part in [runs.where(runs.budget == budget)]
+        fit_profile(float(value), part.N, part.D, part.C, part.loss)
+        for value in budgets
+        for part in [table.where(table.budget == value)]
     )
-    good = [profile for profile in profiles if profile.status == "converged"]
-    if len(good) < MIN_PROFILES:
+    found = sum(profile.status == "converged" for profile in profiles)
+    if found < MIN_PROFILES:
         refused = "; ".join(f"{p.budget:.3g}: {p.reason}" for p in profiles if p.status != "converged")
         raise TooFewProfiles(
-            f"{len(good)} of {len(profiles)} profiles have an interior minimum; power laws need at least {MIN_PROFILES} "
+            f"{found} of {len(profiles)} profiles have an interior minimum; power laws need at least {MIN_PROFILES} "
             f"({refused or 'add budgets'})",
             profiles,
         )
-    N_law, D_law = _laws(good)
+    return profiles
+
+
+def _noise(profiles: Sequence[Profile], known: float | None) -> tuple[float, np.ndarray]:
+    """The standard deviation of a loss about its parabola, and all residuals, scaled up to vary as that does."""
+    residuals, freedom = [], 0
+    for profile in profiles:
+        if (spare := len(profile.N) - 3) > 0:
+            residuals.append((profile.loss - profile.parabola(profile.N)) * np.sqrt(len(profile.N) / spare))
+            freedom += spare
+    pooled = np.concatenate(residuals) if residuals else np.empty(0)
+    if known is not None:
+        return known, pooled
+    return (float(np.sqrt(np.mean(pooled**2))) if freedom else np.nan), pooled
+
+
+def _with_errors(profile: Profile, surface: Surface | None, noise: float) -> Profile:
+    """The profile with the standard error of its minimum, and the bias of its parabola on `surface`."""
+    if profile.status != "converged":
+        return profile
+    bias = np.nan
+    if surface is not None:
+        at, _ = minima_of_parabolas(profile.x, surface.predict(profile.N, profile.D)[None])
+        bias = float(profile.centre + at[0] - np.log(surface.optimal(profile.C_opt)[0]))
+    return replace(profile, N_se=noise * float(np.sqrt(_variance(profile))), N_bias=bias)
+
+
+def _variance(profile: Profile) -> float:
+    """Of log N_opt, for losses of variance 1, by the delta method on x = -c1 / (2 c2)."""
+    _, c1, c2 = profile.coefficients
+    gradient = np.array([0, -1 / (2 * c2), c1 / (2 * c2**2)])
+    design = np.vander(profile.x, 3, increasing=True)
+    return float(gradient @ np.linalg.inv(design.T @ design) @ gradient)
+
+
+def _replicates(
+    profiles: Sequence[Profile],
+    C: np.ndarray,
+    weight: np.ndarray,
+    seed_noise: float | None,
+    residuals: np.ndarray,
+    resamples: int,
+    seed: int,
+) -> dict[str, PowerLaw]:
+    """The laws of `resamples` new sets of losses, by name; NaN where fewer than three profiles keep a minimum.
+
+    Without known noise and without residuals (three runs a profile) there are none.
+    """
     rng = np.random.default_rng(seed)
-    exponents = np.full((resamples, 2), np.nan)
-    if all(len(profile.N) == 3 for profile in good):
-        resamples, exponents = 0, exponents[:0]  # each parabola meets its three runs: there are no residuals to resample
-    for i in range(resamples):
-        replicates = [_replicate(profile, rng) for profile in good]
-        if all(replicate.status == "converged" for replicate in replicates):
-            exponents[i] = [law.exponent for law in _laws(replicates)]
-    return IsoflopFit(
-        a=Estimate.from_resamples(N_law.exponent, exponents[:, 0], level),
-        b=Estimate.from_resamples(D_law.exponent, exponents[:, 1], level),
-        N_law=N_law,
-        D_law=D_law,
-        profiles=profiles,
-    )
+    if seed_noise is None and not len(residuals):
+        resamples = 0
+    points: dict[str, list[np.ndarray]] = {name: [] for name in ("N", "D", "loss", "cubic")}
+    for profile in profiles:
+        shape = (resamples, len(profile.N))
+        noise = (
+            rng.choice(residuals, shape) if seed_noise is None and resamples else rng.standard_normal(shape) * (seed_noise or 0)
+        )
+        losses = profile.parabola(profile.N) + noise
+        at, low = minima_of_parabolas(profile.x, losses)
+        points["N"].append(profile.centre + at)
+        points["D"].append(np.interp(at, profile.x, np.log(profile.D)))
+        points["loss"].append(np.log(low))
+        points["cubic"].append(profile.centre + minima_of_cubics(profile, losses))
+    return {name: _laws(np.log(C), np.stack(logs, axis=1), weight) for name, logs in points.items()}
 
 
-def fit_profile(budget: float, N: np.ndarray, D: np.ndarray, loss: np.ndarray) -> Profile:
-    """The parabola through one budget's runs; a minimum is accepted only if it is one, and lies between the sizes."""
-    order = np.argsort(N, kind="stable")
-    N, D, loss = N[order], D[order], loss[order]
-    runs: dict[str, Any] = {"budget": budget, "N": N, "D": D, "loss": loss}
-    if len(np.unique(N)) < 3:
-        return Profile(**runs, status="too_few_sizes", reason="a parabola needs 3 sizes")
-    centre = float(np.log(N).mean())
-    x = np.log(N) - centre
-    coefficients = tuple(np.polynomial.polynomial.polyfit(x, loss, 2))
-    fitted: dict[str, Any] = {**runs, "centre": centre, "coefficients": coefficients}
-    if coefficients[2] <= 0:
-        return Profile(**fitted, status="concave", reason="the parabola opens downwards: sizes too close, or noise")
-    minimum = -coefficients[1] / (2 * coefficients[2])
-    if not x[0] < minimum < x[-1]:
-        side = "smaller" if minimum <= x[0] else "larger"
-        return Profile(**fitted, status="edge", reason=f"the minimum is not bracketed: add {side} sizes")
-    return Profile(
-        **fitted,
-        status="converged",
-        N_opt=float(np.exp(centre + minimum)),
-        D_opt=float(np.exp(np.interp(minimum, x, np.log(D)))),
-        loss_opt=float(np.polynomial.polynomial.polyval(minimum, coefficients)),
-    )
-
-
-def _replicate(profile: Profile, rng: np.random.Generator) -> Profile:
-    fitted = profile.parabola(profile.N)
-    runs = len(profile.N)
-    # Three coefficients were fitted: scaled like this, the residuals vary as the noise does.
-    residuals = (profile.loss - fitted) * np.sqrt(runs / max(runs - 3, 1))
-    return fit_profile(profile.budget, profile.N, profile.D, fitted + rng.choice(residuals, runs))
-
-
-def _laws(profiles: list[Profile]) -> tuple[PowerLaw, PowerLaw]:
-    C, N, D = (np.array([getattr(profile, name) for profile in profiles]) for name in ("budget", "N_opt", "D_opt"))
-    return PowerLaw.fit(C, N), PowerLaw.fit(C, D)
+def _laws(log_C: np.ndarray, logs: np.ndarray, weight: np.ndarray) -> PowerLaw:
+    """The power law through each row of `logs`, shape (resamples, profiles), NaN left out."""
+    known = np.isfinite(logs)
+    law = PowerLaw.fit_orthogonal_logs(np.broadcast_to(log_C, logs.shape), np.where(known, logs, 0), weight * known)
+    enough = known.sum(axis=1) >= MIN_PROFILES
+    return PowerLaw(coefficient=np.where(enough, law.coefficient, np.nan), exponent=np.where(enough, law.exponent, np.nan))

@@ -81,9 +81,7 @@ class Simulator:
             annealing = noise.undecayed * 0.5 * (1 + np.cos(np.pi * share))  # as the cosine schedule leaves it
             loss = (self.surface.predict(N, share * D) + annealing) * np.exp(shared + noise.step * jitter)
             curves.append(
-                Curve(
-                    run_id=str(runs.run_id[i]), N=float(N), flops_per_token=float(runs.C[i] / D), tokens=share * D, loss=loss
-                )
+                Curve(run_id=str(runs.run_id[i]), N=float(N), flops_per_token=float(runs.C[i] / D), tokens=share * D, loss=loss)
             )
         return curves
 

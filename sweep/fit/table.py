@@ -1,6 +1,6 @@
 """Tables of runs and curves, from memory or from a CSV, Parquet or JSONL file, checked before anything is fitted."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -62,7 +62,7 @@ class RunTable:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One run's training curve, smoothed: losses after `tokens` tokens, both of shape (points,), tokens ascending."""
+    """One run's training curve: losses after `tokens` tokens, both of shape (points,), tokens ascending."""
 
     run_id: str
     N: float
@@ -214,8 +214,35 @@ def check_runs(runs: RunTable, source: Path | str) -> None:
         )
 
 
+def as_curves(curves: "Sequence[Curve] | pd.DataFrame") -> Sequence[Curve]:
+    """Curves from what a caller has: `Curve`s, or a pandas table with columns run_id, N, tokens, loss and perhaps
+    flops_per_token (6 N if there is none).
+
+    Raises:
+        LawError: if a column is missing, or a value is not a positive number.
+    """
+    if not hasattr(curves, "columns"):
+        return curves
+    frame: pd.DataFrame = curves  # type: ignore[assignment]
+    per_token = "flops_per_token" in frame
+    named = ("N", "tokens", "loss", *(("flops_per_token",) if per_token else ()))
+    if "run_id" not in frame:
+        raise _missing(frame, "run_id", "run_id", "the curves", "")
+    frame = frame.assign(**{name: _column(frame, name, name, "the curves") for name in named}).sort_values("tokens")
+    return [
+        Curve(
+            run_id=str(name),
+            N=float(part["N"].iloc[0]),
+            flops_per_token=float(part["flops_per_token"].iloc[0] if per_token else 6 * part["N"].iloc[0]),
+            tokens=part["tokens"].to_numpy(),
+            loss=part["loss"].to_numpy(),
+        )
+        for name, part in frame.groupby("run_id", sort=False)
+    ]
+
+
 def read_curves(path: Path, columns: Mapping[str, str], runs: RunTable) -> list[Curve]:
-    """The smoothed curves of `runs`, from a table with columns run_id, tokens and the loss column; others are ignored.
+    """The curves of `runs`, from a table with columns run_id, tokens and the loss column; others are ignored.
 
     Raises:
         LawError: as `read_runs`, and if no curve belongs to a run of the table.
