@@ -127,7 +127,8 @@ def fit_envelope(
 
     The FLOPs run from the end of the shortest run, before which no run has a decayed rate, to where the third-last size ends:
     beyond, too few sizes compete for the best to mean anything.
-    Intervals come from resampling whole curves, as the points of one curve are not independent.
+    Intervals come from resampling whole curves, as the points of one curve are not independent. The least of fewer curves
+    is higher, so the resamples of the loss law are shifted to have their median at its value.
 
     Args:
         curves: `Curve`s, or a pandas table with columns run_id, N, tokens and loss (and flops_per_token, by default 6 N).
@@ -165,6 +166,7 @@ def fit_envelope(
         if len(np.unique(resample[1])) >= MIN_SIZES:  # nothing less is a law
             drawn[i] = _statistics(*resample)
     value = _statistics(flops, N, D, loss)
+    drawn[:, 4:6] += np.array(value[4:6]) - np.nanmedian(drawn[:, 4:6], axis=0) if resamples else 0
     a, b, first, middle, last, second = (Estimate.from_resamples(value[i], drawn[:, i], level) for i in (0, 2, 6, 7, 8, 9))
     laws = {
         name: (PowerLaw(exponent=value[i], coefficient=float(np.exp(value[i + 1]))), _law(drawn[:, i : i + 2]))
