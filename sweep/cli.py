@@ -3,14 +3,15 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep import store as states
 from sweep.config import SweepConfig, compose
 from sweep.errors import InputError
-from sweep.files import write_json
+from sweep.files import write_atomically, write_json
 from sweep.run import RunConfig
 from sweep.store import Store
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sweep.data import Corpus, CorpusRecipe
-    from sweep.fit import Fits
+    from sweep.fit import Curve, Fits, RunTable
     from sweep.grid import PlannedRun
 
 DONE, SOME_RUNS_FAILED, BAD_INPUT = 0, 1, 2
@@ -29,8 +30,9 @@ USAGE = """usage: isosweep <command> [key=value ...]
 commands
   plan    every run of the sweep: N, D, C, steps, rate, state, expected time; creates nothing
   launch  train the runs that are missing, here; run it again to resume
-  fit     tables of runs and curves, Approaches 1, 2 and 3, fits.json and a summary
+  fit     tables of runs and curves, every law, fits.json and a summary
   plot    the same, and the figures
+  next    the runs that would tell most for the FLOPs there are, as a grid to launch
 
 Every key=value is a Hydra override of conf/sweep.yaml:
   isosweep plan experiment=smoke                      a sweep from conf/experiment/
@@ -38,6 +40,7 @@ Every key=value is a Hydra override of conf/sweep.yaml:
   isosweep fit table=runs.csv out=fits                runs from elsewhere: columns N, D, loss and, if there are
                                                       any, C, budget, run_id; columns.N="Model Size" renames
   isosweep plot table=runs.csv curves=curves.parquet out=fits
+  isosweep fit table=runs.csv out=fits ask.budgets=[1e20] ask.losses=[2.5] ask.inference_tokens=1e12
 
 exit codes: 0 done, 1 some runs failed, 2 bad input
 """
@@ -175,7 +178,49 @@ def plot(config: SweepConfig) -> int:
     return DONE
 
 
-COMMANDS: dict[str, Callable[[SweepConfig], int]] = {"plan": plan, "launch": launch, "fit": fit, "plot": plot}
+def choose_next(config: SweepConfig) -> int:
+    """Choose the next runs, print them, and write them to `out` as next.json and as a grid, conf/grid/next.yaml."""
+    from sweep.fit import fit_parametric, next_runs
+
+    if (config.fit.parameters, config.fit.flops) != ("total", "6N"):
+        raise InputError("next names runs by all parameters and C = 6ND; leave fit.parameters=total and fit.flops=6N")
+    runs, _, _ = read_tables(config)
+    asked, options = config.next, config.fit
+    fit = fit_parametric(runs, delta=options.huber_delta, resamples=options.resamples, level=options.level, seed=options.seed)
+    sizes, most_tokens = _sizes_and_tokens(config) if config.table is None else (None, float("inf"))
+    chosen = next_runs(
+        fit,
+        runs,
+        flops=asked.flops or float(runs.C.sum()),
+        target=asked.target,
+        target_C=asked.target_C,
+        sizes=sizes,
+        most=asked.most,
+        most_tokens=most_tokens,
+        reach=asked.reach,
+    )
+    print(chosen.summary())
+    out = Path(config.out)
+    grid = out / "conf" / "grid" / "next.yaml"
+    earlier = [(run.N, run.D) for run in config.grid.runs or []]
+    with _writing(out):
+        write_json(out / "next.json", chosen.to_dict())
+        grid.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(grid, chosen.grid(earlier))
+    parts = [part for part in ("isoflop", "horizons") if getattr(config.grid, part)]
+    where = f"hydra.searchpath=[file://{(out / 'conf').resolve()}]"
+    print(f"\nwrote {out / 'next.json'} and {grid}; add to the sweep's overrides to plan, launch and fit them with the rest:")
+    print(f"  'grid=[{','.join([*parts, 'next'])}]' '{where}'")
+    return DONE
+
+
+COMMANDS: dict[str, Callable[[SweepConfig], int]] = {
+    "plan": plan,
+    "launch": launch,
+    "fit": fit,
+    "plot": plot,
+    "next": choose_next,
+}
 
 
 def plan_runs(config: SweepConfig) -> tuple[list["PlannedRun"], "CorpusRecipe"]:
@@ -224,29 +269,67 @@ def make_corpus(config: SweepConfig, recipe: "CorpusRecipe") -> "Corpus":
 
 def make_fits(config: SweepConfig) -> "Fits":
     """Fits of the sweep's store, or of `table`; fits.json and, from a store, the tables are written to `out`."""
-    from sweep.fit import fit_all, read_curves, read_runs
+    from sweep.fit import Questions, fit_all
 
-    out = Path(config.out)
-    table, curves = _collect(config, out) if config.table is None else (Path(config.table), _path(config.curves))
-    columns = _columns(config)
-    runs = read_runs(table, columns, require_C=config.fit.flops != "6N")
+    runs, curves, conventions = read_tables(config)
     options = config.fit
     fits = fit_all(
         runs,
-        read_curves(curves, vars(config.columns), runs) if curves else [],  # curves have one loss, under any convention
+        curves,
         convention={"loss": options.loss, "N": options.parameters, "C": options.flops},
+        conventions=conventions,
+        questions=Questions(**vars(config.ask)),
+        objective=options.objective,
         delta=options.huber_delta,
+        tied=options.tied,
+        fixed_E=options.fixed_E,
+        seed_noise=options.seed_noise,
+        envelope_method=options.envelope,
         envelope_points=options.envelope_points,
         resamples=options.resamples,
         level=options.level,
         seed=options.seed,
     )
+    with _writing(Path(config.out)):
+        write_json(Path(config.out) / "fits.json", fits.to_dict())
+    return fits
+
+
+def read_tables(config: SweepConfig) -> tuple["RunTable", "Sequence[Curve]", dict[str, "RunTable"]]:
+    """Runs and curves of the sweep's store, or of `table`, and the runs under every convention that the table has."""
+    from sweep.fit import read_curves, read_frame, runs_from_frame, tables_by_convention
+
+    out = Path(config.out)
+    table, curves = _collect(config, out) if config.table is None else (Path(config.table), _path(config.curves))
+    frame, columns = read_frame(table), _columns(config)
+    runs = runs_from_frame(frame, columns, table, require_C=config.fit.flops != "6N")
+    # Curves have one loss, under any convention.
+    known = read_curves(curves, vars(config.columns), runs) if curves else []
+    return runs, known, tables_by_convention(frame, columns)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Make `out`; what goes wrong in writing there becomes an InputError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "fits.json", fits.to_dict())
+        yield
     except OSError as error:
         raise InputError(f"out={out} cannot be written ({error.strerror}); choose another out=…") from error
-    return fits
+
+
+def _sizes_and_tokens(config: SweepConfig) -> tuple[list[float], float]:
+    """The sizes of the sweep's ladder, and the longest horizon that its data allow."""
+    from models import SizeLadder, count_parameters
+    from sweep.data.tokenizer import vocabulary
+
+    data = config.data
+    _, recipe = plan_runs(config)
+    ladder = SizeLadder(
+        vocab_size=vocabulary(data.tokenizer, data.vocab_size), context_length=data.context_length, **vars(config.model)
+    )
+    sizes = [float(count_parameters(shape).total) for shape in ladder.shapes()]
+    return sizes, recipe.training_tokens(corpora(config)) * data.max_epochs
 
 
 def _columns(config: SweepConfig) -> dict[str, str]:

@@ -139,7 +139,12 @@ class FitConfig:
     loss: str = "val"
     parameters: str = "total"
     flops: str = "6N"
+    objective: str = "huber"
     huber_delta: float = 1e-3
+    tied: bool = False
+    fixed_E: float | None = None
+    seed_noise: float | None = None
+    envelope: str = "interpolated"
     smoothing_steps: float = 10
     envelope_points: int = 1500
     resamples: int = 200
@@ -148,8 +153,30 @@ class FitConfig:
 
 
 @dataclass(kw_only=True)
+class AskConfig:
+    """What the fits are asked; see `sweep.fit.answers.Questions`."""
+
+    budgets: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    inference_tokens: float = 0
+    flops_per_second: float | None = None
+    watts: float = 700
+
+
+@dataclass(kw_only=True)
+class NextConfig:
+    """What to run next; see `sweep.fit.design.next_runs`. Without `flops`, as many as all runs took so far."""
+
+    flops: float | None = None
+    target: str = "a"
+    target_C: float | None = None
+    most: int = 20
+    reach: float = 4
+
+
+@dataclass(kw_only=True)
 class Columns:
-    """Names of a table's columns."""
+    """Names of a table's columns; `weight`, `cluster` and `batch_tokens` are used if they are there."""
 
     run_id: str = "run_id"
     N: str = "N"
@@ -157,6 +184,9 @@ class Columns:
     C: str = "C"
     loss: str = "loss"
     budget: str = "budget"
+    weight: str = "weight"
+    cluster: str = "cluster"
+    batch_tokens: str = "batch_tokens"
 
 
 @dataclass(kw_only=True)
@@ -177,6 +207,8 @@ class SweepConfig:
     grid: GridConfig = field(default_factory=GridConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     fit: FitConfig = field(default_factory=FitConfig)
+    ask: AskConfig = field(default_factory=AskConfig)
+    next: NextConfig = field(default_factory=NextConfig)
     table: str | None = None
     curves: str | None = None
     columns: Columns = field(default_factory=Columns)
@@ -189,6 +221,9 @@ CHOICES = {
     "fit.parameters": ("total", "non_embedding"),
     "grid.isoflop.flops": ("6N", "kaplan", "chinchilla", "exact"),
     "fit.flops": ("6N", "kaplan", "chinchilla", "exact"),
+    "fit.objective": ("huber", "lad", "log_mse", "linear_mse"),
+    "fit.envelope": ("interpolated", "bins", "hull"),
+    "next.target": ("a", "loss"),
 }
 
 # field: (smallest allowed, whether that value itself is allowed)
@@ -223,9 +258,18 @@ BOUNDS = {
     "cluster.log_interval_s": (0, True),
     "cluster.micro_batch": (1, True),
     "fit.huber_delta": (0, False),
+    "fit.fixed_E": (0, True),
+    "fit.seed_noise": (0, False),
     "fit.smoothing_steps": (0, True),
     "fit.envelope_points": (2, True),
     "fit.resamples": (0, True),
+    "ask.inference_tokens": (0, True),
+    "ask.flops_per_second": (0, False),
+    "ask.watts": (0, False),
+    "next.flops": (0, False),
+    "next.target_C": (0, False),
+    "next.most": (1, True),
+    "next.reach": (0, False),
 }
 
 

@@ -1,35 +1,95 @@
-"""Scaling laws from a table of runs: Chinchilla's three approaches (Hoffmann et al. 2022, arXiv 2203.15556).
+"""Scaling laws from a table of runs. Nothing here trains or draws, and torch is never imported.
 
-    fit_envelope    Approach 1: the lower envelope of the training curves
-    fit_isoflop     Approach 2: parabolas through the runs of each budget
-    fit_parametric  Approach 3: L(N, D) = E + A / N^alpha + B / D^beta
+    fit_envelope    Approach 1: the lower envelope of the training curves   } Hoffmann et al. 2022
+    fit_isoflop     Approach 2: parabolas through the runs of each budget   } (Chinchilla,
+    fit_parametric  Approach 3: L(N, D) = E + A / N^alpha + B / D^beta      } arXiv 2203.15556)
+    fit_kaplan      L(N), L(D), L(C), L(N, D), L(N, S): Kaplan et al. 2020 (arXiv 2001.08361), and each law by itself
 
-Nothing here trains or draws, and torch is never imported.
+    allocate        N, D and the loss at any C; budget_for_loss, size_penalty, lifetime_optimum, footprint ask the other ways
+    hold_out        predict the largest budgets from the smaller ones
+    sensitivity     the exponent under every other choice; compare_conventions: under every way to count N and C
+    next_runs       the runs that would tell most
+    fit_all         all of it
+
+Fits take arrays N, D, loss, a pandas table with these columns, or a `RunTable`; they return frozen results with `summary()`,
+`to_dict()` and `predict(N, D)`, or raise `LawError`, whose `status` says in a word what its message explains.
 """
 
+from sweep.fit.answers import Answers, Questions, answer
+from sweep.fit.conventions import compare_conventions, tables_by_convention
+from sweep.fit.critical_batch import fit_critical_batch, steps_to_loss
+from sweep.fit.design import NextRuns, next_runs
 from sweep.fit.envelope import EnvelopeFit, fit_envelope, smooth_curve
 from sweep.fit.fits import Fits, fit_all
-from sweep.fit.isoflop import IsoflopFit, Profile, fit_isoflop
+from sweep.fit.frontier import (
+    Allocation,
+    allocate,
+    allocate_sizes,
+    budget_for_loss,
+    footprint,
+    lifetime_optimum,
+    size_penalty,
+)
+from sweep.fit.holdout import HoldOut, hold_out, rolling_hold_out
+from sweep.fit.isoflop import IsoflopFit, fit_isoflop
+from sweep.fit.kaplan_fits import fit_scale_law, fit_size_data_law, fit_size_steps_law
+from sweep.fit.kaplan_table import fit_kaplan
 from sweep.fit.parametric import ParametricFit, fit_parametric
-from sweep.fit.result import Estimate, LawError
-from sweep.fit.table import Curve, Exclusion, RunTable, read_curves, read_runs
+from sweep.fit.profile import Profile
+from sweep.fit.result import Estimate, LawError, PowerLaw
+from sweep.fit.sensitivity import Variant, sensitivity
+from sweep.fit.simulate import Noise, Simulator
+from sweep.fit.surface import Compute, Surface
+from sweep.fit.table import Curve, Exclusion, RunTable, read_curves, read_frame, read_runs, runs_from_frame
 
 __all__ = [
+    "Allocation",
+    "Answers",
+    "Compute",
     "Curve",
     "EnvelopeFit",
     "Estimate",
     "Exclusion",
     "Fits",
+    "HoldOut",
     "IsoflopFit",
     "LawError",
+    "NextRuns",
+    "Noise",
     "ParametricFit",
+    "PowerLaw",
     "Profile",
+    "Questions",
     "RunTable",
+    "Simulator",
+    "Surface",
+    "Variant",
+    "allocate",
+    "allocate_sizes",
+    "answer",
+    "budget_for_loss",
+    "compare_conventions",
     "fit_all",
+    "fit_critical_batch",
     "fit_envelope",
     "fit_isoflop",
+    "fit_kaplan",
     "fit_parametric",
+    "fit_scale_law",
+    "fit_size_data_law",
+    "fit_size_steps_law",
+    "footprint",
+    "hold_out",
+    "lifetime_optimum",
+    "next_runs",
     "read_curves",
+    "read_frame",
     "read_runs",
+    "rolling_hold_out",
+    "runs_from_frame",
+    "sensitivity",
+    "size_penalty",
     "smooth_curve",
+    "steps_to_loss",
+    "tables_by_convention",
 ]

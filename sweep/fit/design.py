@@ -19,7 +19,7 @@ from sweep.fit.table import RunTable
 TARGETS = ("a", "loss")
 SAME_RUN = 0.05  # in log N and log D: nearer than this to a run, a new one is the same
 ENOUGH_RESAMPLES = 50  # to know a spread by
-BELIEFS = 16
+BELIEFS, PASSES = 16, 10
 STEPS = 1e-5  # of the central differences in log-constants and exponents
 
 
@@ -57,12 +57,13 @@ class NextRuns:
         ]
         return "\n".join(lines)
 
-    def grid(self) -> str:
-        """The runs as a file for conf/grid/, in Hydra's YAML."""
-        rows = "".join(f"  - {{N: {N:.6g}, D: {D:.6g}}}\n" for N, D in zip(self.N, self.D, strict=True))
+    def grid(self, earlier: Sequence[tuple[float, float]] = ()) -> str:
+        """The runs, after the (N, D) of `earlier` ones, as a file for conf/grid/, in Hydra's YAML."""
+        named = [*earlier, *zip(self.N, self.D, strict=True)]
+        rows = "".join(f"  - {{N: {N:.8g}, D: {D:.8g}}}\n" for N, D in named)
         return (
-            f"# {len(self.N)} runs of {self.C.sum():.3g} FLOPs, chosen to shrink the standard deviation of {self.target} from "
-            f"{self.sd_before:.4f} to {self.sd_after:.4f}.\nruns:\n{rows}"
+            f"# The last {len(self.N)} runs, of {self.C.sum():.3g} FLOPs, were chosen to shrink the standard deviation of "
+            f"{self.target} from {self.sd_before:.4f} to {self.sd_after:.4f}.\nruns:\n{rows}"
         )
 
 
@@ -83,7 +84,8 @@ def next_runs(
 
     Candidates span the sizes and the tokens per parameter of the present runs; none is cheaper than the cheapest there is,
     below which the surface may not hold, and none costs more than `reach` times the largest. They are taken one by one, in two
-    ways: by what each takes off the log of the target's variance, and by the same per FLOP. The better result is returned.
+    ways: by what each takes off the log of the target's variance, and by the same per FLOP; then replaced one by one while that
+    helps. The better result is returned.
     What is best on one surface need not be on another, so gains are means over the fit's surface and some of its replicates.
 
     Args:
@@ -116,7 +118,8 @@ def next_runs(
     sd = _error(fit, runs)
     believed = [_Belief(surface, runs, N, D, sd, target, target_C) for surface in _surfaces(fit)]
     plans = [_greedy(believed, C, flops, most, per_flop=per_flop) for per_flop in (False, True)]
-    chosen, _ = min(plans, key=lambda plan: plan[1])
+    plans = [_exchange(believed, C, flops, plan) for plan in plans]
+    chosen = min(plans, key=lambda plan: _mean_log_variance(believed, plan))
     before, after = believed[0].variance(), believed[0].variance(chosen)
     return NextRuns(
         N=N[chosen],
@@ -187,14 +190,18 @@ class _Belief:
         self, surface: Surface, runs: RunTable, N: np.ndarray, D: np.ndarray, sd: float, target: str, target_C: float | None
     ) -> None:
         present = _gradients(surface, runs.N, runs.D) / sd
-        self.covariance = np.linalg.inv(present.T @ present)
+        self.information = present.T @ present
         self.g = _target_gradient(surface, target, target_C)
         self.J = _gradients(surface, N, D) / sd
 
     def variance(self, chosen: Sequence[int] = ()) -> float:
         """Of the target, with the candidates `chosen`."""
+        return float(self.g @ self.with_runs(chosen) @ self.g)
+
+    def with_runs(self, chosen: Sequence[int]) -> np.ndarray:
+        """Covariance of the constants with the candidates `chosen`, shape (5, 5)."""
         J = self.J[list(chosen)]
-        return float(self.g @ np.linalg.inv(np.linalg.inv(self.covariance) + J.T @ J) @ self.g)
+        return np.linalg.inv(self.information + J.T @ J)
 
     def gains(self, covariance: np.ndarray) -> np.ndarray:
         """What each candidate would take off the log of the target's variance, were `covariance` that of the constants."""
@@ -203,20 +210,36 @@ class _Belief:
         return -np.log1p(-share)
 
 
-def _greedy(believed: Sequence[_Belief], C: np.ndarray, flops: float, most: int, *, per_flop: bool) -> tuple[list[int], float]:
-    """Candidates taken one by one while they fit, each once, and the mean log-variance of the target after."""
-    covariances, left = [belief.covariance for belief in believed], flops
+def _greedy(believed: Sequence[_Belief], C: np.ndarray, flops: float, most: int, *, per_flop: bool) -> list[int]:
+    """Candidates taken one by one while they fit, each once."""
+    left = flops
     free = np.ones(len(C), dtype=bool)
     chosen: list[int] = []
     while len(chosen) < most and (free & (left >= C)).any():
-        gain = np.mean([belief.gains(at) for belief, at in zip(believed, covariances, strict=True)], axis=0)
+        gain = np.mean([belief.gains(belief.with_runs(chosen)) for belief in believed], axis=0)
         best = int(np.where(free & (left >= C), gain / C if per_flop else gain, -1.0).argmax())
-        for i, belief in enumerate(believed):
-            reach = covariances[i] @ belief.J[best]
-            covariances[i] = covariances[i] - np.outer(reach, reach) / (1 + belief.J[best] @ reach)
         chosen.append(best)
         free[best], left = False, left - C[best]
-    return chosen, float(np.mean([np.log(belief.variance(chosen)) for belief in believed]))
+    return chosen
+
+
+def _exchange(believed: Sequence[_Belief], C: np.ndarray, flops: float, chosen: list[int]) -> list[int]:
+    """`chosen` with single candidates replaced by others while that helps and fits (Fedorov 1972): one at a time, greed
+    spends too much on its first runs."""
+    for _ in range(PASSES):
+        before = list(chosen)
+        for place in range(len(chosen)):
+            rest = chosen[:place] + chosen[place + 1 :]
+            gain = np.mean([belief.gains(belief.with_runs(rest)) for belief in believed], axis=0)
+            gain[(C > flops - C[rest].sum()) | np.isin(np.arange(len(C)), rest)] = -1.0
+            chosen = [*chosen[:place], int(gain.argmax()), *chosen[place + 1 :]]
+        if chosen == before:
+            break
+    return chosen
+
+
+def _mean_log_variance(believed: Sequence[_Belief], chosen: Sequence[int]) -> float:
+    return float(np.mean([np.log(belief.variance(chosen)) for belief in believed]))
 
 
 def _gradients(surface: Surface, N: np.ndarray, D: np.ndarray) -> np.ndarray:

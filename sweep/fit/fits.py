@@ -1,13 +1,19 @@
-"""All three approaches on one table, each with its numbers or its reason for having none."""
+"""All laws on one table, each with its numbers or its reason for having none."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from sweep.fit.answers import Answers, Questions, answer
+from sweep.fit.conventions import KAPLAN_COUNTING, ConventionRow, compare_conventions
 from sweep.fit.envelope import EnvelopeFit, fit_envelope
+from sweep.fit.holdout import HoldOut, rolling_hold_out
 from sweep.fit.isoflop import IsoflopFit, fit_isoflop
+from sweep.fit.kaplan_table import fit_kaplan
+from sweep.fit.law_fit import LawFit
 from sweep.fit.parametric import ParametricFit, fit_parametric
 from sweep.fit.result import LawError
+from sweep.fit.sensitivity import Variant, sensitivity
 from sweep.fit.table import Curve, RunTable
 
 Fit = TypeVar("Fit")
@@ -22,6 +28,11 @@ class Fits:
         runs: the table; `runs.excluded` is what was left out.
         curves: the curves Approach 1 used.
         envelope, isoflop, parametric: Approaches 1, 2 and 3, or why one could not be fitted.
+        answers: optimal runs at some budgets, and what else was asked.
+        extrapolation: each budget predicted from the smaller ones; the last is the largest.
+        sensitivity: a under other choices.
+        conventions: a under other conventions and protocols, where the table has them.
+        kaplan: Kaplan's laws by name, or why one could not be fitted; of N without embeddings where the table has that.
         level: of every interval.
     """
 
@@ -31,11 +42,17 @@ class Fits:
     envelope: EnvelopeFit | LawError
     isoflop: IsoflopFit | LawError
     parametric: ParametricFit | LawError
+    answers: Answers
+    extrapolation: tuple[HoldOut, ...] | LawError
+    sensitivity: tuple[Variant, ...]
+    conventions: tuple[ConventionRow, ...]
+    kaplan: dict[str, LawFit[Any] | LawError]
     level: float
 
     def to_dict(self) -> dict[str, Any]:
         """What fits.json holds."""
         excluded = [{"run_id": run.run_id, "reason": run.reason} for run in self.runs.excluded]
+        ahead = self.extrapolation
         return {
             "convention": self.convention,
             "level": self.level,
@@ -43,6 +60,11 @@ class Fits:
             "envelope": self.envelope.to_dict(),
             "isoflop": self.isoflop.to_dict(),
             "parametric": self.parametric.to_dict(),
+            "answers": self.answers.to_dict(),
+            "extrapolation": ahead.to_dict() if isinstance(ahead, LawError) else [held.to_dict() for held in ahead],
+            "sensitivity": [variant.to_dict() for variant in self.sensitivity],
+            "conventions": [row.to_dict() for row in self.conventions],
+            "kaplan": {name: law.to_dict() for name, law in self.kaplan.items()},
         }
 
     def summary(self) -> str:
@@ -50,6 +72,7 @@ class Fits:
         convention = ", ".join(f"{name} = {value}" for name, value in self.convention.items())
         lines = [
             f"{len(self.runs)} runs, {len(self.runs.excluded)} left out; {convention}",
+            *(f"  left out: {run.run_id}, {run.reason}" for run in self.runs.excluded),
             f"N_opt = k C^a, D_opt = k' C^b; {self.level:.0%} intervals",
             "",
         ]
@@ -59,6 +82,16 @@ class Fits:
             ("Approach 3, parametric surface", self.parametric),
         ):
             lines.append(f"{title}\n  {law.summary()}" if isinstance(law, LawError) else law.summary())
+        lines += ["", self.answers.summary(), "", "Extrapolation, held out"]
+        ahead = self.extrapolation
+        lines += [f"  {ahead.summary()}"] if isinstance(ahead, LawError) else [held.summary() for held in ahead]
+        lines += ["", "a under other choices", *(f"  {variant.line()}" for variant in self.sensitivity)]
+        if self.conventions:
+            lines += ["", "a under other conventions", *(f"  {row.line()}" for row in self.conventions)]
+        lines += ["", "Kaplan's laws"]
+        for name, kaplan in self.kaplan.items():
+            text = kaplan.summary().replace("\n", "\n  ")
+            lines.append(f"  {name}: {text}")
         return "\n".join(lines)
 
 
@@ -67,21 +100,46 @@ def fit_all(
     curves: Sequence[Curve],
     *,
     convention: dict[str, str],
+    conventions: Mapping[str, RunTable] | None = None,
+    questions: Questions = Questions(),
+    objective: str = "huber",
     delta: float = 1e-3,
+    tied: bool = False,
+    fixed_E: float | None = None,
+    seed_noise: float | None = None,
+    envelope_method: str = "interpolated",
     envelope_points: int = 1500,
     resamples: int = 200,
     level: float = 0.8,
     seed: int = 0,
 ) -> Fits:
-    """Fit Approaches 1, 2 and 3; see each for its arguments. A law that cannot be fitted does not keep the others."""
+    """Fit every law; see each for its arguments. A law that cannot be fitted does not keep the others.
+
+    Args:
+        runs, curves: what is fitted.
+        convention: what N, C and the loss in them are, by name.
+        conventions: the same runs under others, by name.
+        questions: to answer with the fits.
+    """
     intervals: dict[str, Any] = {"resamples": resamples, "level": level, "seed": seed}
+    surface: dict[str, Any] = {"objective": objective, "delta": delta, "tied": tied, "fixed_E": fixed_E, **intervals}
+    envelope = _or_reason(lambda: fit_envelope(curves, method=envelope_method, points=envelope_points, **intervals))
+    parametric = _or_reason(lambda: fit_parametric(runs, **surface))
+    known = None if isinstance(parametric, LawError) else parametric.surface
+    isoflop = _or_reason(lambda: fit_isoflop(runs, surface=known, seed_noise=seed_noise, **intervals))
+    others = conventions or {}
     return Fits(
         convention=convention,
         runs=runs,
         curves=curves,
-        envelope=_or_reason(lambda: fit_envelope(curves, points=envelope_points, **intervals)),
-        isoflop=_or_reason(lambda: fit_isoflop(runs, **intervals)),
-        parametric=_or_reason(lambda: fit_parametric(runs, delta=delta, **intervals)),
+        envelope=envelope,
+        isoflop=isoflop,
+        parametric=parametric,
+        answers=answer((envelope, isoflop, parametric), questions, largest=float(runs.C.max())),
+        extrapolation=_or_reason(lambda: rolling_hold_out(runs, delta=delta, **intervals)),
+        sensitivity=sensitivity(runs, curves=curves, delta=delta, **intervals),
+        conventions=compare_conventions(others, curves, delta=delta, **intervals),
+        kaplan=fit_kaplan(others.get(KAPLAN_COUNTING, runs), curves, **intervals),
         level=level,
     )
 

@@ -10,8 +10,6 @@ tokenizer and text, so the scales X_c mean little elsewhere. Every method takes 
 fitted in `kaplan_fits` and `critical_batch`.
 """
 
-# ruff: noqa: N815 - constants are named as the paper names them
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

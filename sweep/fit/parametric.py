@@ -128,10 +128,11 @@ def fit_parametric(
         objective: "huber" of log residuals, as in the paper; "lad", their absolute values; "log_mse", their squares;
             "linear_mse", squares of L itself.
         delta: where the Huber loss turns linear.
-        weights: of the runs, relative; all 1 if left out.
+        weights: of the runs, relative; if left out the table's column `weight`, or all 1.
         tied: alpha = beta.
         fixed_E: E, if it is known; 0 for a law without it.
-        clusters: a label for each run; runs of one label, such as points of one trajectory, are resampled together.
+        clusters: a label for each run; runs of one label, such as points of one trajectory, are resampled together. If left out
+            the table's column `cluster`, or every run by itself.
         resamples: bootstrap resamples of runs, each minimised from several starts. 0 for no intervals.
         level: of the central intervals.
         seed: of the resamples.
@@ -153,13 +154,15 @@ def fit_parametric(
     target = table.loss if space == "linear" else np.log(table.loss)
     search = Search(
         objective=Objective(log_N - centre[0], log_D - centre[1], target, space),
-        weight=_weights(weights, len(table)),
+        weight=_weights(table.weight if weights is None else weights, len(table)),
         delta={"huber": delta, "lad": None}.get(objective, np.inf),
         tied=tied,
         fixed_E=fixed_E,
     )
     _require_enough(table, free=search.basis.shape[1])
-    counts = resample_counts(len(table), resamples, seed=seed, clusters=_labels(clusters, table))
+    counts = resample_counts(
+        len(table), resamples, seed=seed, clusters=_labels(table.cluster if clusters is None else clusters, table)
+    )
 
     minima, certificate = search.run()
     theta = minima[:1]

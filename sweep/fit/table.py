@@ -13,7 +13,8 @@ from sweep.fit.result import LawError
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = {name: name for name in ("run_id", "N", "D", "C", "loss", "budget")}
+# What columns are called where nobody says otherwise.
+COLUMNS = {name: name for name in ("run_id", "N", "D", "C", "loss", "budget", "weight", "cluster", "batch_tokens")}
 # A table outside these is in another unit. The smallest models that anyone trained have a few hundred parameters.
 SMALLEST_N, SMALLEST_D = 100, 1000
 TOKENS_PER_PARAMETER = (1e-3, 1e6)
@@ -40,6 +41,9 @@ class RunTable:
         C: training FLOPs.
         loss: final loss, nats per token.
         budget: planned FLOPs that group runs into IsoFLOP profiles; NaN outside any profile.
+        weight: how much each counts in Approach 3; None for all alike.
+        cluster: labels of rows that are not independent, such as points of one trajectory; None if all are.
+        batch_tokens: tokens per step; None if not known.
         excluded: runs that were left out, with the reason.
     """
 
@@ -49,6 +53,9 @@ class RunTable:
     C: np.ndarray
     loss: np.ndarray
     budget: np.ndarray
+    weight: np.ndarray | None = None
+    cluster: np.ndarray | None = None
+    batch_tokens: np.ndarray | None = None
     excluded: tuple[Exclusion, ...] = field(default=())
 
     def __len__(self) -> int:
@@ -56,8 +63,8 @@ class RunTable:
 
     def where(self, chosen: np.ndarray) -> "RunTable":
         """The runs that `chosen`, a mask or indices, selects."""
-        columns = {name: getattr(self, name)[chosen] for name in ("run_id", "N", "D", "C", "loss", "budget")}
-        return replace(self, **columns)
+        columns = {name: getattr(self, name) for name in (*COLUMNS,)}
+        return replace(self, **{name: column[chosen] for name, column in columns.items() if column is not None})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +136,9 @@ def runs_from_frame(
 
     Args:
         frame: one row per run.
-        columns: the frame's name for each of run_id, N, D, C, loss and budget. N and loss are needed, and D or C: the other
-            follows from C = 6 N D. Without run_id a run is named by its row; without budget there are no profiles. Rows
-            whose column `state` is not "done" are excluded, whatever else they hold.
+        columns: the frame's name for each of `COLUMNS`. N and loss are needed, and D or C: the other follows from C = 6 N D.
+            Without run_id a run is named by its row; without budget there are no profiles. Rows whose column `state` is not
+            "done" are excluded, whatever else they hold.
         source: what the frame came from, for messages.
         require_C: refuse a table without the column of C, because C = 6 N D is not the convention that is asked for.
 
@@ -165,6 +172,9 @@ def runs_from_frame(
         C=6 * N * D if C is None else C,
         loss=loss,
         budget=_column(frame, budget, "budget", source, optional=True) if budget in frame else np.full(len(frame), np.nan),
+        weight=_if_there(frame, columns, "weight", source),
+        cluster=frame[columns["cluster"]].astype(str).to_numpy() if columns.get("cluster") in frame else None,
+        batch_tokens=_if_there(frame, columns, "batch_tokens", source),
         excluded=excluded,
     )
     check_runs(table, source)
@@ -317,6 +327,11 @@ def _positive(raw: np.ndarray, what: str, field: str, source: Path | str, *, opt
             f"{field} must be a positive number: mend or drop those rows",
         )
     return values
+
+
+def _if_there(frame: "pd.DataFrame", columns: Mapping[str, str], name: str, source: Path | str) -> np.ndarray | None:
+    column = columns.get(name)
+    return _column(frame, column, name, source) if column is not None and column in frame else None
 
 
 def _missing(frame: "pd.DataFrame", column: str, field: str, source: Path | str, alternative: str) -> LawError:

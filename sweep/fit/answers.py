@@ -1,0 +1,155 @@
+"""The questions that a sweep is run for, and what each approach answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sweep.fit.frontier import (
+    Allocation,
+    Approach,
+    Footprint,
+    LifetimeOptimum,
+    SizePenalty,
+    allocate,
+    budget_for_loss,
+    footprint,
+    lifetime_optimum,
+    size_penalty,
+)
+from sweep.fit.parametric import ParametricFit
+from sweep.fit.result import Estimate, LawError
+
+FACTORS = (0.5, 2.0)  # of N_opt, whose cost is told
+DECADES = (1, 10, 100)  # times the largest C
+
+
+@dataclass(frozen=True, kw_only=True)
+class Questions:
+    """What is asked.
+
+    Attributes:
+        budgets: FLOPs to spend; empty for 1, 10 and 100 times the largest that a run took.
+        losses: to reach.
+        inference_tokens: that the model of each loss will serve; 0 if only training counts.
+        flops_per_second: that one GPU achieves, for GPU-hours and energy; None to leave them out.
+        watts: of one GPU.
+    """
+
+    budgets: Sequence[float] = ()
+    losses: Sequence[float] = ()
+    inference_tokens: float = 0
+    flops_per_second: float | None = None
+    watts: float = 700
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """How to reach a loss: C, its N and D, and the cheapest model over training and use, if use was asked for."""
+
+    loss: float
+    C: Estimate | None
+    N: float | None
+    D: float | None
+    lifetime: LifetimeOptimum | None
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "loss": self.loss,
+            "C": self.C.to_dict() if self.C else None,
+            "N": self.N,
+            "D": self.D,
+            "lifetime": vars(self.lifetime) if self.lifetime else None,
+            "reason": self.reason or None,
+        }
+
+    def lines(self) -> list[str]:
+        """For a reader."""
+        if self.C is None:
+            return [f"  loss {self.loss:g}: {self.reason}"]
+        found = [f"  loss {self.loss:g}: C = {self.C}, N = {self.N:.4g}, D = {self.D:.4g}"]
+        if self.lifetime:
+            found.append(
+                f"    with inference: N = {self.lifetime.N:.4g} on D = {self.lifetime.D:.4g} saves "
+                f"{self.lifetime.saving:.0%} of all FLOPs"
+            )
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What the fits say to `Questions`.
+
+    Attributes:
+        allocations: the optimum at each budget, by each approach that was fitted.
+        penalties: of 0.5 and 2 times N_opt at each budget, by the parametric surface; by budget.
+        goals: how to reach each loss, by the parametric surface.
+        footprints: GPU-hours, kWh and CO2 of each budget; by budget.
+    """
+
+    allocations: tuple[Allocation, ...]
+    penalties: dict[float, tuple[SizePenalty, ...]]
+    goals: tuple[Goal, ...]
+    footprints: dict[float, Footprint]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "allocations": [row.to_dict() for row in self.allocations],
+            "penalties": [
+                {"C": C, **{key: value if np.isfinite(value) else None for key, value in vars(penalty).items()}}
+                for C, penalties in self.penalties.items()
+                for penalty in penalties
+            ],
+            "goals": [goal.to_dict() for goal in self.goals],
+            "footprints": [{"C": C, **vars(print_)} for C, print_ in self.footprints.items()],
+        }
+
+    def summary(self) -> str:
+        """For a reader."""
+        lines = ["Compute-optimal runs"]
+        for C in dict.fromkeys(row.C for row in self.allocations):
+            lines += [f"  {row.line()}" for row in self.allocations if row.C == C]
+            for penalty in self.penalties.get(C, ()):
+                compute = f"{penalty.compute - 1:.0%} more compute" if np.isfinite(penalty.compute) else "no compute is enough"
+                lines.append(f"    {penalty.factor:g} x N_opt: loss {penalty.loss:+.4f}, or {compute} for the same loss")
+            if C in self.footprints:
+                cost = self.footprints[C]
+                lines.append(f"    {cost.gpu_hours:.3g} GPU-hours, {cost.kWh:.3g} kWh, {cost.kg_CO2:.3g} kg CO2")
+        return "\n".join(lines + [line for goal in self.goals for line in goal.lines()])
+
+
+def answer(fits: Sequence[Approach | LawError], questions: Questions, *, largest: float) -> Answers:
+    """Ask every fit that there is; `largest` is the largest C of a run.
+
+    Raises:
+        LawError: if a budget, loss or token count is out of range.
+    """
+    for name, values in (("budgets", questions.budgets), ("losses", questions.losses)):
+        for value in values:
+            if not (np.isfinite(value) and value > 0):
+                raise LawError("bad_option", f"ask.{name} has {value}, which is out of range; it must be positive")
+    budgets = list(questions.budgets) or [factor * largest for factor in DECADES]
+    fitted = [fit for fit in fits if not isinstance(fit, LawError)]
+    surface = next((fit for fit in fitted if isinstance(fit, ParametricFit)), None)
+    return Answers(
+        allocations=tuple(row for C in budgets for fit in fitted for row in allocate(fit, [C])),
+        penalties={C: tuple(size_penalty(surface.surface, C, k) for k in FACTORS) for C in budgets} if surface else {},
+        goals=tuple(_goal(surface, loss, questions.inference_tokens) for loss in questions.losses) if surface else (),
+        footprints={
+            C: footprint(C, flops_per_second=questions.flops_per_second, watts=questions.watts)
+            for C in budgets
+            if questions.flops_per_second
+        },
+    )
+
+
+def _goal(fit: ParametricFit, loss: float, inference_tokens: float) -> Goal:
+    try:
+        C = budget_for_loss(fit, loss)
+    except LawError as error:
+        return Goal(loss=loss, C=None, N=None, D=None, lifetime=None, reason=str(error))
+    N, D = fit.optimal(C.value)
+    lifetime = lifetime_optimum(fit.surface, loss, inference_tokens) if inference_tokens > 0 else None
+    return Goal(loss=loss, C=C, N=float(N), D=float(D), lifetime=lifetime)
