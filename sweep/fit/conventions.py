@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweep.fit.envelope import fit_envelope
-from sweep.fit.parametric import fit_parametric
+from sweep.fit.parametric import ParametricFit, fit_parametric
 from sweep.fit.result import Estimate, LawError
+from sweep.fit.surface import Compute
 from sweep.fit.table import COLUMNS, Curve, RunTable, runs_from_frame
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ CONVENTIONS = (
     ("N with embeddings, C of Chinchilla's Appendix F", "N", "C_chinchilla"),
     ("N with embeddings, C exact", "N", "C_exact"),
 )
-MATCHED, FIXED = "matched schedules", "one fixed schedule"
+AS_RUN, MATCHED, FIXED = "as run", "matched schedules", "one fixed schedule"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,20 +89,40 @@ def compare_conventions(
         delta, resamples, level, seed: as in `fit_parametric`.
     """
     options: dict[str, Any] = {"resamples": resamples, "level": level, "seed": seed}
-    rows = []
+    surfaces: dict[tuple[str, bytes], ParametricFit | LawError] = {}
+
+    def parametric(protocol: str, table: RunTable) -> tuple[Estimate | None, str]:
+        # Two conventions with one N have one surface; only what C costs differs.
+        key = (protocol, table.N.tobytes())
+        if key not in surfaces:
+            try:
+                surfaces[key] = fit_parametric(table, delta=delta, **options)
+            except LawError as error:
+                surfaces[key] = error
+        fit = surfaces[key]
+        if isinstance(fit, LawError):
+            return None, str(fit)
+        return fit.counted(Compute.of_runs(table.N, table.D, table.C)).a, ""
+
+    found = []
     for name, table in tables.items():
-        rows.append(_row(name, "as run", "parametric", len(table), table, delta, options))
+        found.append((name, AS_RUN, "parametric", len(table), *parametric(AS_RUN, table)))
         own = _recount(curves, table)
-        if not own:
-            continue
-        try:
-            a, reason = fit_envelope(own, **options).a, ""
-        except LawError as error:
-            a, reason = None, str(error)
-        rows.append(ConventionRow(convention=name, protocol="as run", approach="envelope", a=a, reason=reason, runs=len(own)))
+        if own:
+            found.append((name, AS_RUN, "envelope", len(own), *_envelope(own, options)))
         for protocol, points in by_protocol(table, own).items():
-            rows.append(_row(name, protocol, "parametric", len(points), points, delta, options))
-    return tuple(rows)
+            found.append((name, protocol, "parametric", len(points), *parametric(protocol, points)))
+    return tuple(
+        ConventionRow(convention=name, protocol=protocol, approach=approach, a=a, reason=reason, runs=runs)
+        for name, protocol, approach, runs, a, reason in found
+    )
+
+
+def _envelope(curves: Sequence[Curve], options: dict[str, Any]) -> tuple[Estimate | None, str]:
+    try:
+        return fit_envelope(curves, **options).a, ""
+    except LawError as error:
+        return None, str(error)
 
 
 def by_protocol(table: RunTable, curves: Sequence[Curve]) -> dict[str, RunTable]:
@@ -124,17 +145,6 @@ def by_protocol(table: RunTable, curves: Sequence[Curve]) -> dict[str, RunTable]
         return {}
     part = table.where(np.array(chosen))
     return {MATCHED: replace(part, loss=np.array(matched)), FIXED: replace(part, loss=np.array(fixed))}
-
-
-def _row(
-    convention: str, protocol: str, approach: str, runs: int, table: RunTable, delta: float, options: dict[str, Any]
-) -> ConventionRow:
-    a, reason = None, ""
-    try:
-        a = fit_parametric(table, delta=delta, **options).a
-    except LawError as error:
-        reason = str(error)
-    return ConventionRow(convention=convention, protocol=protocol, approach=approach, a=a, reason=reason, runs=runs)
 
 
 def _recount(curves: Sequence[Curve], table: RunTable) -> list[Curve]:

@@ -115,7 +115,7 @@ def size_penalty(surface: Surface, C: float, factor: float) -> SizePenalty:
 def tokens_for_loss(surface: Surface, N: Any, loss: Any) -> Any:
     """D that brings `N` parameters to `loss`; infinite where no D does."""
     gap = np.asarray(loss - surface.E - surface.A / N**surface.alpha, dtype=float)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(over="ignore"):
         return np.where(gap > 0, (surface.B / np.maximum(gap, 1e-300)) ** (1 / surface.beta), np.inf)[()]
 
 

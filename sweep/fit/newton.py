@@ -9,7 +9,7 @@ import numpy as np
 from sweep.fit.objective import CONSTANTS, Evaluation, Objective
 
 BLOCK_VALUES = 131_072  # floats in one (rows, runs) array of a block: 1 MB
-LEAST_ROWS = 64  # a block of fewer is all overhead
+LEAST_VALUES = 32_768  # a block of fewer is all overhead
 LONGEST_STEP = 2.0  # in any constant; further, the quadratic model means nothing
 EVERYTHING = np.eye(CONSTANTS)
 ENOUGH_STEPS = 200  # at the last delta; none was ever seen to need them all
@@ -42,7 +42,8 @@ def minimise(
     """
     if not len(theta):
         return theta.copy()
-    rows = min(max(1, BLOCK_VALUES // len(objective.x)), max(LEAST_ROWS, -(-len(theta) // _cores())))
+    runs = len(objective.x)
+    rows = max(1, min(BLOCK_VALUES // runs, max(LEAST_VALUES // runs, -(-len(theta) // _cores()))))
     blocks = [slice(start, start + rows) for start in range(0, len(theta), rows)]
 
     def solve(block: slice) -> np.ndarray:

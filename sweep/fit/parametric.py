@@ -6,7 +6,7 @@ fitted by the sum over runs of Huber_delta(LSE(a - alpha log N, b - beta log D, 
 minimised, `sweep.fit.starts` where the search starts, `sweep.fit.newton` how it goes down, `sweep.fit.search` how it ends.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,12 @@ class ParametricFit:
     def optimal(self, C: Any) -> tuple[Any, Any]:
         """(N_opt, D_opt) at budgets `C`, in the FLOPs that the runs were counted in."""
         return self.surface.optimal(C)
+
+    def counted(self, compute: Compute) -> "ParametricFit":
+        """The same fit where C is counted otherwise: the surface stays, its frontier moves."""
+        surface, replicates = (replace(constants, compute=compute) for constants in (self.surface, self.replicates))
+        a, b = (Estimate.from_resamples(getattr(surface, name), getattr(replicates, name), self.level) for name in ("a", "b"))
+        return replace(self, surface=surface, replicates=replicates, a=a, b=b)
 
     def to_dict(self) -> dict[str, Any]:
         names = ("E", "A", "B", "alpha", "beta", "a", "b")

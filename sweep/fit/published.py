@@ -28,7 +28,7 @@ def chinchilla_law(approach: int) -> PowerLaw:
     """N_opt(C) for C = 6 N D by the paper's Approach 1, 2 or 3, as its allocation table has it.
 
     The paper prints the exponents to two digits and no coefficients for Approaches 1 and 2. Its table is a power law to the
-    rounding, but for the 67B row, which is 6 % off in all three columns, and Approach 3's 280B row, 4 % off. The law goes
+    rounding, but for the 67B row, 6 to 8 % above it in all three columns, and Approach 3's 280B row, 4 % below. The law goes
     through the table's first and last rows. For Approach 3 it is not the law of `CHINCHILLA`, which asks for 6 to 19 % more
     tokens: the table and the constants of the paper are not of one fit.
     """

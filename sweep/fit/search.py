@@ -113,10 +113,10 @@ class Search:
             values <= values[0] * (1 + SAME) + 1e-15 * min(self.width, 1.0) * weight.sum()
         )  # rounding, where all is fitted
         gradients = np.linalg.norm(basis.T @ self.objective.evaluate(found, weight, self.width).gradient, axis=0)
-        others = values[~winners & (gradients <= self._flat)]
+        others = ~winners & (gradients <= self._flat)
         share = float(arrivals[winners].sum() / arrivals.sum())
-        proof = self._certify(best, subgradient, int(arrivals.sum()), share, others)
-        return np.concatenate([best, found[~winners]]), proof
+        proof = self._certify(best, subgradient, int(arrivals.sum()), share, values[others])
+        return np.concatenate([best, found[others]]), proof
 
     def resample(self, counts: np.ndarray, minima: np.ndarray, spread: float) -> np.ndarray:
         """Minima of resampled problems, shape (resamples, 5): the best that any of `minima` and an own start lead to.
@@ -142,7 +142,14 @@ class Search:
         leading = np.arange(len(starts))[:, None] == values.argmin(axis=0)
         going = leading | ((values <= best * CLOSE) & (values > best * (1 + SAME)))
         rows = np.nonzero(going)[1]
-        looks[going] = minimise(self.objective, looks[going], weights[rows], widths[-1:], basis=basis, tolerance=1e-10)
+        looks[going] = minimise(
+            self.objective,
+            looks[going],
+            weights[rows],
+            widths[-1:],
+            basis=basis,
+            tolerance=1e-10,
+        )
         values[going] = self.objective.values(looks[going], weights[rows], self.width)
         return looks[values.argmin(axis=0), np.arange(resamples)]
 

@@ -122,7 +122,8 @@ def _selections(table: RunTable, delta: float) -> Iterator[tuple[str, str, RunTa
         fit = fit_parametric(table, delta=delta, resamples=0)
         residual = np.log(table.loss / fit.predict(table.N, table.D))
         near = np.abs(residual - np.median(residual)) <= FAR * fit.residual_sd
-        yield "outliers", f"without the {(~near).sum()} runs beyond {FAR} sd", table.where(near)
+        if not near.all():
+            yield "outliers", f"without the {(~near).sum()} runs beyond {FAR} sd", table.where(near)
     except LawError:
         pass  # there are then no residuals to be far out by
     sizes = np.unique(table.N)

@@ -1,50 +1,35 @@
-"""The figures. They draw what the fits found, and compute nothing but the points of a line."""
+"""The figures of Approaches 1, 2 and 3. They draw what the fits found, and compute nothing but the points of a line."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweep.errors import InputError
-from sweep.fit import EnvelopeFit, Estimate, Fits, IsoflopFit, ParametricFit, Profile
+from sweep.figures.style import (
+    C_LABEL,
+    D_LABEL,
+    HIGHLIGHT,
+    LOSS_LABEL,
+    N_LABEL,
+    SIZES,
+    colourbar,
+    colours,
+    headroom,
+    interval,
+    plain_loss_ticks,
+    three_panels,
+)
+from sweep.fit import EnvelopeFit, Estimate, Fits, IsoflopFit, ParametricFit, PowerLaw, Profile
 from sweep.fit.isoflop import TooFewProfiles
-from sweep.fit.result import PowerLaw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SIZES = "viridis"  # colour-blind-safe and ordered, as sizes and budgets are
-HIGHLIGHT = "#d55e00"  # vermilion of Okabe and Ito: stands out from viridis to every eye
-C_LABEL, N_LABEL, D_LABEL = "training FLOPs $C$", "parameters $N$", "training tokens $D$"
-LOSS_LABEL = "loss (nats per token)"
-
-
-def draw_all(fits: Fits, out: Path) -> list[Path]:
-    """Every figure that `fits` has something for, as PNG and SVG under `out`; the paths written, PNG first.
-
-    Raises:
-        InputError: if `out` cannot be written.
-    """
-    set_style()
-    figures: list[tuple[str, Figure]] = []
-    if isinstance(fits.envelope, EnvelopeFit):
-        figures.append(("envelope", draw_envelope(fits, fits.envelope)))
-    if isinstance(fits.isoflop, IsoflopFit | TooFewProfiles):
-        figures.append(("isoflop", draw_isoflop(fits, fits.isoflop)))
-    if isinstance(fits.parametric, ParametricFit):
-        figures.append(("parametric", draw_parametric(fits, fits.parametric)))
-    if not figures:
-        reasons = "; ".join(str(law) for law in (fits.envelope, fits.isoflop, fits.parametric))
-        raise InputError(f"no law could be fitted, so there is nothing to draw: {reasons}")
-    return [path for name, figure in figures for path in save(figure, out / name)]
-
 
 def draw_envelope(fits: Fits, fit: EnvelopeFit) -> "Figure":
     """Training curves against FLOPs with their envelope, and the power laws through it (Chinchilla, Fig. 2)."""
-    figure, (curves, left, right) = _three_panels()
-    colour = _colours(np.array([curve.N for curve in fits.curves]))
+    figure, (curves, left, right) = three_panels()
+    colour = colours(np.array([curve.N for curve in fits.curves]))
     for curve in sorted(fits.curves, key=lambda curve: -curve.N):
         curves.plot(curve.tokens * curve.flops_per_token, curve.loss, color=colour(curve.N), linewidth=0.7, alpha=0.8)
     curves.plot(fit.flops, fit.loss, color=HIGHLIGHT, linewidth=1.8, label="envelope")
@@ -52,8 +37,8 @@ def draw_envelope(fits: Fits, fit: EnvelopeFit) -> "Figure":
     seen = [curve.loss[curve.tokens * curve.flops_per_token >= low] for curve in fits.curves]
     curves.set(xscale="log", yscale="log", xlabel=C_LABEL, ylabel=f"training {LOSS_LABEL}", title="training curves")
     curves.set(xlim=(low, fit.flops[-1] * 1.3), ylim=(fit.loss.min() * 0.96, np.quantile(np.concatenate(seen), 0.98)))
-    _plain_loss_ticks(curves)
-    _colourbar(figure, curves, colour, N_LABEL)
+    plain_loss_ticks(curves)
+    colourbar(figure, curves, colour, N_LABEL)
     curves.legend(loc="upper right")
     for axis, points, law, exponent, label in (
         (left, fit.N, fit.N_law, fit.a, N_LABEL),
@@ -67,8 +52,8 @@ def draw_envelope(fits: Fits, fit: EnvelopeFit) -> "Figure":
 
 def draw_isoflop(fits: Fits, fit: "IsoflopFit | TooFewProfiles") -> "Figure":
     """IsoFLOP profiles with their parabolas and minima, and the power laws through the minima (Chinchilla, Fig. 3)."""
-    figure, (valley, left, right) = _three_panels()
-    colour = _colours(np.array([profile.budget for profile in fit.profiles]))
+    figure, (valley, left, right) = three_panels()
+    colour = colours(np.array([profile.budget for profile in fit.profiles]))
     for profile in fit.profiles:
         _draw_profile(valley, profile, colour(profile.budget))
     good = [profile for profile in fit.profiles if profile.status == "converged"]
@@ -77,7 +62,7 @@ def draw_isoflop(fits: Fits, fit: "IsoflopFit | TooFewProfiles") -> "Figure":
         valley.plot(*minima, "*", color=HIGHLIGHT, markersize=11, markeredgecolor="white", label="minimum")
     valley.set(xscale="log", xlabel=N_LABEL, ylabel=LOSS_LABEL, title="loss at equal FLOPs")
     valley.legend(title=C_LABEL, fontsize=7, title_fontsize=7, loc="upper right")
-    _headroom(valley)
+    headroom(valley)
     budgets = np.array([profile.budget for profile in good])
     for axis, name, label in ((left, "N_opt", N_LABEL), (right, "D_opt", D_LABEL)):
         for profile in good:
@@ -99,28 +84,29 @@ def draw_parametric(fits: Fits, fit: ParametricFit) -> "Figure":
     runs = fits.runs
     C = np.geomspace(runs.C.min() / 2, runs.C.max() * 4, 200)
     N = np.geomspace(runs.N.min() / 2, runs.N.max() * 2, 200)
-    surface = fit.predict(N[:, None], C / (6 * N[:, None]))
+    tokens = fit.surface.compute.tokens
+    surface = fit.predict(N[:, None], tokens(N[:, None], C))
     # Levels at even steps of log loss above E, so that they do not crowd where the surface is steep.
     seen = np.array([surface[:, (runs.C.min() <= C)].min(), runs.loss.max()])
     levels = fit.E.value + np.geomspace(seen[0] - fit.E.value, seen[1] - fit.E.value, 12)
     lines = contour.contour(C, N, surface, levels=levels, cmap=SIZES + "_r", linewidths=1)
     contour.clabel(lines, fmt="%.2f", fontsize=7)
     contour.scatter(runs.C, runs.N, s=14, c="0.35", label="runs", zorder=3)
-    contour.plot(C, fit.optimal(C)[0], color=HIGHLIGHT, linewidth=2, label=f"efficient frontier, $a$ = {_interval(fit.a)}")
+    contour.plot(C, fit.optimal(C)[0], color=HIGHLIGHT, linewidth=2, label=f"efficient frontier, $a$ = {interval(fit.a)}")
     contour.set(xscale="log", yscale="log", xlabel=C_LABEL, ylabel=N_LABEL, title="fitted loss", ylim=(N[0], N[-1]))
     contour.legend(loc="lower right", fontsize=8, frameon=True, framealpha=0.85, edgecolor="none")
 
-    colour = _colours(runs.C)
+    colour = colours(runs.C)
     budgets = np.unique(runs.budget[np.isfinite(runs.budget)])
     for budget in budgets if len(budgets) else np.geomspace(runs.C.min(), runs.C.max(), 6):
-        slices.plot(N, fit.predict(N, budget / (6 * N)), color=colour(budget), linewidth=1)
+        slices.plot(N, fit.predict(N, tokens(N, budget)), color=colour(budget), linewidth=1)
     slices.scatter(runs.N, runs.loss, s=16, color=[colour(C) for C in runs.C], edgecolor="0.3", linewidth=0.4, zorder=3)
     N_opt, D_opt = fit.optimal(C)
     slices.plot(N_opt, fit.predict(N_opt, D_opt), color=HIGHLIGHT, linewidth=2, label="efficient frontier")
     margin = 0.05 * np.ptp(runs.loss)
     slices.set(xscale="log", xlabel=N_LABEL, ylabel=LOSS_LABEL, title="slices of equal FLOPs", xlim=(N[0], N[-1]))
     slices.set_ylim(runs.loss.min() - 2 * margin, runs.loss.max() + margin)
-    _colourbar(figure, slices, colour, C_LABEL)
+    colourbar(figure, slices, colour, C_LABEL)
     slices.legend(loc="upper right", fontsize=8)
     law = r"$L = %.3g + %.3g\,/\,N^{%.3g} + %.3g\,/\,D^{%.3g}$"
     figure.suptitle("Approach 3: " + law % tuple(e.value for e in (fit.E, fit.A, fit.alpha, fit.B, fit.beta)))
@@ -141,86 +127,9 @@ def _power_law(axis: "Axes", law: PowerLaw, exponent: Estimate, flops: np.ndarra
     inside = np.geomspace(flops.min(), flops.max(), 50)
     beyond = np.geomspace(flops.max(), flops.max() * 10, 50)
     symbol = label.split("$")[1]
-    axis.plot(inside, law(inside), color=HIGHLIGHT, label=rf"${symbol} \propto C^{{{name}}}$, ${name}$ = {_interval(exponent)}")
+    axis.plot(inside, law(inside), color=HIGHLIGHT, label=rf"${symbol} \propto C^{{{name}}}$, ${name}$ = {interval(exponent)}")
     axis.plot(beyond, law(beyond), "--", color=HIGHLIGHT)
     axis.set(xscale="log", yscale="log", xlabel=C_LABEL, ylabel=f"optimal {label}", title=f"optimal {label.split(' $')[0]}")
     low, high = axis.get_ylim()
     axis.set_ylim(low, high * (high / low) ** 0.3)  # room for the legend above the points
     axis.legend(loc="upper left", fontsize=8, title=f"{level:.0%} interval", title_fontsize=7)
-
-
-def _interval(estimate: Estimate) -> str:
-    if estimate.low is None:
-        return f"{estimate.value:.2f}"
-    return f"{estimate.value:.2f} ({estimate.low:.2f}, {estimate.high:.2f})"
-
-
-def _three_panels() -> tuple["Figure", Sequence["Axes"]]:
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(1, 3, figsize=(14, 4.4), layout="constrained", width_ratios=(1.3, 1, 1))
-
-
-class _colours:  # noqa: N801  # used as a function
-    """Colours for positive values on a log scale."""
-
-    def __init__(self, values: np.ndarray) -> None:
-        import matplotlib as mpl
-
-        self.norm = mpl.colors.LogNorm(values.min(), max(values.max(), values.min() * 1.01))
-        self.map = mpl.cm.ScalarMappable(self.norm, mpl.colormaps[SIZES].resampled(256))
-
-    def __call__(self, value: float) -> Any:
-        return self.map.to_rgba(np.array(value))
-
-
-def _colourbar(figure: "Figure", axis: "Axes", colour: _colours, label: str) -> None:
-    figure.colorbar(colour.map, ax=axis, label=label)
-
-
-def _plain_loss_ticks(axis: "Axes") -> None:
-    """Losses span less than a decade: label their log axis with plain numbers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _headroom(axis: "Axes") -> None:
-    """Room for a legend above the data."""
-    low, high = axis.get_ylim()
-    axis.set_ylim(low, high + 0.35 * (high - low))
-
-
-def set_style() -> None:
-    """House style of every figure, and a backend that needs no display."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    mpl.rcParams.update(
-        {
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "grid.alpha": 0.25,
-            "font.size": 9,
-            "figure.dpi": 150,
-            "legend.frameon": False,
-            "svg.hashsalt": "isosweep",  # redrawing changes few lines
-        }
-    )
-
-
-def save(figure: "Figure", stem: Path) -> list[Path]:
-    """Write `stem`.png and `stem`.svg and close the figure. Raises InputError if they cannot be written."""
-    import matplotlib.pyplot as plt
-
-    paths = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
-    try:
-        figure.savefig(paths[0])
-        figure.savefig(paths[1], metadata={"Date": None})
-    except OSError as error:
-        raise InputError(f"out={stem.parent} cannot be written ({error.strerror}); choose another out=…") from error
-    plt.close(figure)
-    return paths

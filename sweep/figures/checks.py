@@ -1,0 +1,114 @@
+"""The figures by which to judge the fits: other choices, other conventions, and predictions of what was held out."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sweep.figures.style import C_LABEL, HIGHLIGHT, LOSS_LABEL, SIZES, colourbar, colours
+from sweep.fit import Estimate, Fits, HoldOut
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+KAPLAN, CHINCHILLA = 0.73, 0.50  # a of Kaplan et al. 2020 and of Hoffmann et al. 2022
+ROW = 0.23  # inches
+WIDEST = (-0.1, 1.1)  # of a: what lies beyond is no exponent worth a place
+
+
+def draw_sensitivity(fits: Fits) -> "Figure":
+    """a with its interval under every other choice, grouped by kind."""
+    rows = [(variant.group, variant.label, variant.a) for variant in fits.sensitivity]
+    return _forest(rows, f"How firm is the exponent? {fits.level:.0%} intervals", reference=())
+
+
+def draw_conventions(fits: Fits) -> "Figure":
+    """a under every way to count N and C and by either protocol, between Kaplan's exponent and Chinchilla's."""
+    rows = [(row.convention, f"Approach {_APPROACH[row.approach]}, {row.protocol}", row.a) for row in fits.conventions]
+    reference = (("Kaplan 0.73", KAPLAN), ("Chinchilla 0.50", CHINCHILLA))
+    return _forest(rows, f"The same runs, counted otherwise; {fits.level:.0%} intervals", reference)
+
+
+_APPROACH = {"envelope": "1", "parametric": "3"}
+
+
+def draw_extrapolation(fits: Fits, held: Sequence[HoldOut]) -> "Figure":
+    """Held-out losses against their predictions from smaller budgets, and the errors with their prediction intervals."""
+    import matplotlib.pyplot as plt
+
+    figure, (losses, errors) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained", width_ratios=(1, 1.5))
+    predictions = [prediction for one in held for prediction in one.predictions]
+    C, measured, expected = (np.array([_of(p, name) for p in predictions]) for name in ("C", "loss", "predicted"))
+    colour = colours(C)
+    losses.scatter(measured, expected, s=22, color=[colour(value) for value in C], edgecolor="0.3", linewidth=0.4, zorder=3)
+    span = np.array([min(measured.min(), expected.min()), max(measured.max(), expected.max())])
+    losses.plot(span, span, color="0.4", linewidth=1)
+    losses.set(xlabel=f"measured {LOSS_LABEL}", ylabel="predicted from smaller budgets", title="predicted against measured")
+    order = np.argsort(C, kind="stable")
+    for place, i in enumerate(order):
+        prediction = predictions[i].predicted
+        if prediction.low is not None and prediction.high is not None:
+            ends = np.array([prediction.low, prediction.high]) - measured[i]
+            errors.plot([place, place], ends, color="0.6", linewidth=1.2, zorder=1)
+    off = (expected - measured)[order]
+    errors.scatter(
+        np.arange(len(order)), off, s=22, color=[colour(value) for value in C[order]], edgecolor="0.3", linewidth=0.4, zorder=3
+    )
+    errors.axhline(0, color=HIGHLIGHT, linewidth=1)
+    extent = 1.5 * np.abs(off).max()
+    errors.set(xlabel="held-out runs, by C", ylabel="predicted - measured (nats)", ylim=(-extent, extent))
+    inside = [p.inside for p in predictions if p.inside is not None]
+    share = f", {np.mean(inside):.0%} inside" if inside else ""
+    errors.set_title(f"errors and {fits.level:.0%} prediction intervals{share}")
+    colourbar(figure, errors, colour, C_LABEL)
+    figure.suptitle("Extrapolation, held out: each budget predicted from all smaller ones")
+    return figure
+
+
+def _of(prediction: object, name: str) -> float:
+    value = getattr(prediction, name)
+    return value.value if isinstance(value, Estimate) else value
+
+
+def _forest(rows: Sequence[tuple[str, str, Estimate | None]], title: str, reference: Sequence[tuple[str, float]]) -> "Figure":
+    """One line for each (group, label, estimate), top to bottom, with a heading for every group."""
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    groups = list(dict.fromkeys(group for group, _, _ in rows))
+    shades = [mpl.colormaps[SIZES](0.85 * i / max(1, len(groups) - 1)) for i in range(len(groups))]
+    figure, axis = plt.subplots(figsize=(8.5, 1.3 + ROW * (len(rows) + 1.5 * len(groups))), layout="constrained")
+    place, places, labels = 0.0, [], []
+    for group, shade in zip(groups, shades, strict=True):
+        place -= 1.5
+        axis.text(0, place, group, transform=axis.get_yaxis_transform(), fontweight="bold", fontsize=8, va="center", ha="left")
+        for _, label, estimate in (row for row in rows if row[0] == group):
+            place -= 1
+            places.append(place)
+            labels.append(label)
+            _draw_estimate(axis, place, estimate, shade)
+    for label, value in reference:
+        axis.axvline(value, color=HIGHLIGHT, linewidth=1, linestyle="--", zorder=0)
+        axis.text(value, -0.4, f" {label}", color=HIGHLIGHT, fontsize=8, ha="left", va="center")
+    ends = [end for _, _, a in rows if a for end in (a.value, a.low, a.high) if end is not None]
+    ends += [value for _, value in reference]
+    low, high = max(min(ends), WIDEST[0]), min(max(ends), WIDEST[1])
+    margin = 0.08 * (high - low) + 0.01
+    axis.set(
+        xlabel="exponent $a$ of $N_{opt} \\propto C^a$", title=title, xlim=(low - margin, high + margin), ylim=(place - 1, 0)
+    )
+    axis.set_yticks(places, labels, fontsize=8)
+    axis.grid(axis="y", visible=False)
+    return figure
+
+
+def _draw_estimate(axis: "Axes", place: float, estimate: Estimate | None, colour: tuple[float, ...]) -> None:
+    if estimate is None or not np.isfinite(estimate.value):
+        axis.text(
+            0.5, place, "not fitted", transform=axis.get_yaxis_transform(), fontsize=7, color="0.5", va="center", ha="center"
+        )
+        return
+    if estimate.low is not None and estimate.high is not None:
+        axis.plot([estimate.low, estimate.high], [place, place], color=colour, linewidth=1.6, solid_capstyle="butt")
+    axis.plot(estimate.value, place, "o", color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.6)

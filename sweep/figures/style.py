@@ -1,0 +1,96 @@
+"""What all figures share: how they look, and how they are saved."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sweep.errors import InputError
+from sweep.fit import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SIZES = "viridis"  # colour-blind-safe and ordered, as sizes and budgets are
+HIGHLIGHT = "#d55e00"  # vermilion of Okabe and Ito: stands out from viridis to every eye
+C_LABEL, N_LABEL, D_LABEL = "training FLOPs $C$", "parameters $N$", "training tokens $D$"
+LOSS_LABEL = "loss (nats per token)"
+
+
+def interval(estimate: Estimate) -> str:
+    if estimate.low is None:
+        return f"{estimate.value:.2f}"
+    return f"{estimate.value:.2f} ({estimate.low:.2f}, {estimate.high:.2f})"
+
+
+def three_panels() -> tuple["Figure", Sequence["Axes"]]:
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(1, 3, figsize=(14, 4.4), layout="constrained", width_ratios=(1.3, 1, 1))
+
+
+class colours:  # noqa: N801  # used as a function
+    """Colours for positive values on a log scale."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        import matplotlib as mpl
+
+        self.norm = mpl.colors.LogNorm(values.min(), max(values.max(), values.min() * 1.01))
+        self.map = mpl.cm.ScalarMappable(self.norm, mpl.colormaps[SIZES].resampled(256))
+
+    def __call__(self, value: float) -> Any:
+        return self.map.to_rgba(np.array(value))
+
+
+def colourbar(figure: "Figure", axis: "Axes", colour: colours, label: str) -> None:
+    figure.colorbar(colour.map, ax=axis, label=label)
+
+
+def plain_loss_ticks(axis: "Axes") -> None:
+    """Losses span less than a decade: label their log axis with plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def headroom(axis: "Axes") -> None:
+    """Room for a legend above the data."""
+    low, high = axis.get_ylim()
+    axis.set_ylim(low, high + 0.35 * (high - low))
+
+
+def set_style() -> None:
+    """House style of every figure, and a backend that needs no display."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    mpl.rcParams.update(
+        {
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.25,
+            "font.size": 9,
+            "figure.dpi": 150,
+            "legend.frameon": False,
+            "svg.hashsalt": "isosweep",  # redrawing changes few lines
+        }
+    )
+
+
+def save(figure: "Figure", stem: Path) -> list[Path]:
+    """Write `stem`.png and `stem`.svg and close the figure. Raises InputError if they cannot be written."""
+    import matplotlib.pyplot as plt
+
+    paths = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
+    try:
+        figure.savefig(paths[0])
+        figure.savefig(paths[1], metadata={"Date": None})
+    except OSError as error:
+        raise InputError(f"out={stem.parent} cannot be written ({error.strerror}); choose another out=…") from error
+    plt.close(figure)
+    return paths

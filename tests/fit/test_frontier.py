@@ -1,0 +1,154 @@
+"""What the laws are asked: optima, inverse questions, costs; against published tables and direct minimisation."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+
+from sweep.fit import (
+    Compute,
+    LawError,
+    Noise,
+    Questions,
+    Simulator,
+    Surface,
+    allocate,
+    allocate_sizes,
+    answer,
+    budget_for_loss,
+    fit_envelope,
+    fit_isoflop,
+    fit_parametric,
+    footprint,
+    lifetime_optimum,
+    size_penalty,
+)
+from sweep.fit.published import BESIROGLU, CHINCHILLA, CHINCHILLA_ALLOCATION, chinchilla_law
+
+SIMULATOR = Simulator(surface=CHINCHILLA, noise=Noise(run=0.002, step=0.002))
+BUDGETS = [1e18, 3e18, 1e19, 3e19, 1e20]
+
+
+@pytest.mark.parametrize("compute", [Compute(), Compute(kappa=11.0, eta=0.9)])
+def test_the_frontier_is_where_nothing_is_better(compute: Compute) -> None:
+    surface = Surface(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28, compute=compute)
+    for C in (1e17, 1e23):
+        best = minimize_scalar(lambda x, C=C: surface.predict(np.exp(x), compute.tokens(np.exp(x), C)), bounds=(5, 35))
+        N, D = surface.optimal(C)
+        assert np.log(N) == pytest.approx(best.x, abs=1e-4)
+        assert compute.flops(N, D) == pytest.approx(C)
+        assert surface.budget_for_size(N) == pytest.approx(C)
+        assert surface.budget_for_loss(surface.frontier_loss(C)) == pytest.approx(C)
+    slope = np.log(surface.optimal(1e23)[0] / surface.optimal(1e17)[0]) / np.log(1e6)
+    assert surface.a == pytest.approx(slope)
+    assert surface.b == pytest.approx(1 - compute.eta * slope)
+    assert np.isnan(surface.budget_for_loss(1.69))
+
+
+@pytest.mark.parametrize("approach", [1, 2, 3])
+def test_the_papers_allocation_table(approach: int) -> None:
+    """Every row to the rounding it is printed with, but for the 67B row and Approach 3's 280B, which lie off any power law."""
+    sizes = [row[0] for row in CHINCHILLA_ALLOCATION]
+    for (N, C, D), row in zip(allocate_sizes(chinchilla_law(approach), sizes), CHINCHILLA_ALLOCATION, strict=True):
+        off = 0.08 if N == 67e9 else 0.05 if (approach, N) == (3, 280e9) else 0.01
+        assert row[approach] == pytest.approx(D, rel=off)
+        assert 6 * N * D == pytest.approx(C)
+    assert chinchilla_law(approach).exponent == pytest.approx({1: 0.50, 2: 0.49, 3: 0.46}[approach], abs=0.005)
+
+
+def test_the_papers_constants_ask_for_more_tokens_than_its_table() -> None:
+    assert CHINCHILLA.a == pytest.approx(0.4565, abs=1e-4)
+    for N, _, D in allocate_sizes(CHINCHILLA, [row[0] for row in CHINCHILLA_ALLOCATION]):
+        (printed,) = (row[3] for row in CHINCHILLA_ALLOCATION if row[0] == N)
+        assert 1.06 <= D / printed < 1.19
+    assert float(chinchilla_law(1)(1e21)) == pytest.approx(2.8e9, rel=0.03)  # the head-to-head's 2.80B
+    assert pytest.approx(0.513, abs=1e-3) == BESIROGLU.a
+
+
+def test_intervals_at_any_budget_by_every_approach() -> None:
+    runs = SIMULATOR.isoflop(BUDGETS, sizes=9)
+    fits = (fit_envelope(SIMULATOR.curves(runs)), fit_isoflop(runs), fit_parametric(runs))
+    for fit, tolerance in zip(fits, (0.5, 0.2, 0.15), strict=True):
+        near, far = allocate(fit, [1e20, 1e23])
+        assert near.N.value == pytest.approx(CHINCHILLA.optimal(1e20)[0], rel=tolerance)
+        assert near.tokens_per_parameter.value == pytest.approx(near.D.value / near.N.value)
+        for row in (near, far):
+            for estimate in (row.N, row.D, row.tokens_per_parameter, row.loss):
+                assert estimate.low is not None
+                assert estimate.high is not None
+                assert estimate.low <= estimate.value <= estimate.high
+        assert far.N.high / far.N.low > near.N.high / near.N.low  # type: ignore[operator]
+        assert near.loss.value == pytest.approx(CHINCHILLA.frontier_loss(1e20), rel=0.02)
+    with pytest.raises(LawError, match="must be positive"):
+        allocate(fits[2], [-1.0])
+
+
+def test_the_budget_for_a_loss() -> None:
+    fit = fit_parametric(SIMULATOR.isoflop(BUDGETS, sizes=9))
+    C = budget_for_loss(fit, CHINCHILLA.frontier_loss(1e21))
+    assert C.low is not None
+    assert C.high is not None
+    assert C.low < 1e21 < C.high
+    with pytest.raises(LawError, match="not above E") as caught:
+        budget_for_loss(fit, 1.0)
+    assert caught.value.status == "unreachable"
+    hard = budget_for_loss(fit, fit.E.value + 0.01)
+    assert hard.high == np.inf  # some resamples have a higher E
+    assert hard.to_dict()["high"] is None
+
+
+def test_the_price_of_another_size() -> None:
+    for factor in (0.5, 2.0):
+        penalty = size_penalty(CHINCHILLA, 1e21, factor)
+        N_opt, _ = CHINCHILLA.optimal(1e21)
+        D = penalty.compute * 1e21 / (6 * factor * N_opt)
+        assert CHINCHILLA.predict(factor * N_opt, D) == pytest.approx(CHINCHILLA.frontier_loss(1e21))
+        at_C = CHINCHILLA.predict(factor * N_opt, 1e21 / (6 * factor * N_opt))
+        assert penalty.loss == pytest.approx(at_C - CHINCHILLA.frontier_loss(1e21))
+        assert 0.01 < penalty.loss < 0.02
+        assert 1.1 < penalty.compute < 1.25
+    exact = size_penalty(CHINCHILLA, 1e21, 1.0)
+    assert (exact.loss, exact.compute) == (pytest.approx(0, abs=1e-12), pytest.approx(1))
+    assert size_penalty(CHINCHILLA, 1e21, 0.001).compute == np.inf
+
+
+def test_use_makes_smaller_models_trained_longer_the_cheapest() -> None:
+    loss = CHINCHILLA.frontier_loss(1e23)
+    N_opt, D_opt = CHINCHILLA.optimal(1e23)
+    unused = lifetime_optimum(CHINCHILLA, loss, 0)
+    assert (unused.N, unused.D) == (pytest.approx(N_opt, rel=1e-3), pytest.approx(D_opt, rel=1e-3))
+    assert unused.saving == pytest.approx(0, abs=1e-6)
+    used = lifetime_optimum(CHINCHILLA, loss, 1e13)
+    assert used.N < 0.7 * N_opt
+    assert CHINCHILLA.predict(used.N, used.D) == pytest.approx(loss)
+    grid = np.geomspace(0.2 * N_opt, N_opt, 2000)
+    D = (CHINCHILLA.B / np.maximum(loss - CHINCHILLA.E - CHINCHILLA.A / grid**CHINCHILLA.alpha, 1e-9)) ** (1 / CHINCHILLA.beta)
+    cost = 6 * grid * D + 2 * grid * 1e13
+    assert used.training + used.inference == pytest.approx(cost.min(), rel=1e-5)
+    assert used.saving == pytest.approx(1 - cost.min() / cost[-1], rel=1e-4)
+    with pytest.raises(LawError, match="no budget reaches"):
+        lifetime_optimum(CHINCHILLA, 1.0, 1e12)
+
+
+def test_llamas_footprint() -> None:
+    """Touvron et al. 2023, table 15: 65B parameters, 1,022,362 GPU-hours at 400 W: 449 MWh, 173 t CO2."""
+    cost = footprint(1_022_362 * 3600 * 1e14, flops_per_second=1e14, watts=400)
+    assert cost.gpu_hours == pytest.approx(1_022_362)
+    assert cost.kWh / 1e3 == pytest.approx(449, abs=1)
+    assert cost.kg_CO2 / 1e3 == pytest.approx(173, abs=0.5)
+
+
+def test_answers_cover_what_was_asked() -> None:
+    runs = SIMULATOR.isoflop(BUDGETS, sizes=9)
+    fits = (LawError("no_curves", "there are none"), fit_isoflop(runs), fit_parametric(runs))
+    asked = Questions(budgets=[1e21], losses=[2.3, 1.0], inference_tokens=1e12, flops_per_second=1e14)
+    answers = answer(fits, asked, largest=1e20)
+    assert [row.approach for row in answers.allocations] == ["isoflop", "parametric"]
+    reached, unreached = answers.goals
+    assert reached.lifetime is not None
+    assert unreached.C is None
+    assert "no budget reaches" in answers.summary()
+    assert "GPU-hours" in answers.summary()
+    assert {penalty.factor for penalty in answers.penalties[1e21]} == {0.5, 2.0}
+    assert [row.C for row in answer(fits, Questions(), largest=1e20).allocations] == [1e20] * 2 + [1e21] * 2 + [1e22] * 2
+    with pytest.raises(LawError, match=r"ask\.losses has -1"):
+        answer(fits, Questions(losses=[-1]), largest=1e20)
