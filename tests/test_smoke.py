@@ -89,6 +89,18 @@ def test_plan_shows_what_is_done(sweep: list[str], capsys: pytest.CaptureFixture
     assert "15 runs, 0 to train" in printed
 
 
+def test_what_to_run_next_can_be_planned_with_the_rest(
+    sweep: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["next", *sweep, "next.most=3", f"out={tmp_path}"]) == DONE
+    printed = capsys.readouterr().out
+    overrides = [part.strip("'") for part in printed.splitlines()[-1].split("' '")]
+    assert main(["plan", *sweep, *(part.strip(" '") for part in overrides)]) == DONE
+    planned = capsys.readouterr().out
+    count = len(json.loads((tmp_path / "next.json").read_text())["runs"])
+    assert f"{15 + count} runs, {count} to train" in planned
+
+
 def test_hydra_multirun_lands_in_the_same_store(sweep: list[str], tmp_path: Path) -> None:
     store = compose(sweep).store
     before = set(Path(store, "runs").iterdir())

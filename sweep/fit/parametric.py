@@ -24,7 +24,7 @@ STARTING_MINIMA = 2  # the full fit's best and next-best, that every resample st
 ILL_CONDITIONED = 1e10
 STEEPEST = 5  # exponents that were ever measured are below 1; the start grid ends at 2
 NEGLIGIBLE_TERM, NEGLIGIBLE_E = 1e-3, 0.02  # shares of the predicted loss
-COLLINEAR = 1e-3  # the spread of log D at given log N, relative to that of log D, below which N and D are one variable
+COLLINEAR = 0.05  # the spread of log D at given log N, relative to that of log D, below which N and D are one variable
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -184,6 +184,9 @@ def runs_from_frame(
 def check_runs(runs: RunTable, source: Path | str) -> None:
     """Raises LawError if a column is in a unit that no run can have, or a run is there twice."""
 
+    if not len(runs):
+        raise LawError("too_few_runs", f"{source} has no rows; a fit needs runs")
+
     def refuse(bad: np.ndarray, what: str, remedy: str) -> None:
         if bad.any():
             row = int(np.flatnonzero(bad)[0])

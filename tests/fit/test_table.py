@@ -10,7 +10,7 @@ import pytest
 
 from sweep.config import Columns
 from sweep.errors import InputError
-from sweep.fit import read_curves, read_runs
+from sweep.fit import LawError, fit_isoflop, fit_parametric, read_curves, read_runs
 
 COLUMNS = vars(Columns())
 FRAME = pd.DataFrame({"run_id": ["a", "b", "c"], "N": [1e6, 2e6, 4e6], "D": [1e8, 5e7, 2.5e7], "loss": [3.0, 2.9, 3.1]})
@@ -118,3 +118,65 @@ def test_fitting_imports_no_torch_and_imports_fast() -> None:
     code = "import time; t = time.time(); import sweep.fit, sys; assert 'torch' not in sys.modules; print(time.time() - t)"
     seconds = float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
     assert seconds < 5  # about 0.15 s on an idle machine
+
+
+N, D = np.geomspace(1e7, 1e9, 12), np.tile(np.geomspace(1e9, 1e10, 4), 3)
+LOSS = 1.7 + 400 / N**0.34 + 410 / D**0.28
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "message"),
+    [
+        ({"N": N / 1e6}, "wrong_unit", "N must be in parameters, not millions"),
+        ({"N": N / 1e9}, "wrong_unit", "N must be in parameters"),
+        ({"D": D / 1e9}, "wrong_unit", "D must be in tokens"),
+        ({"N": N / 1e4}, "wrong_unit", "tokens per parameter"),
+        ({"D": D / 1e6}, "wrong_unit", "tokens per parameter"),
+        ({"C": 6 * N * D / 8.64e19}, "wrong_unit", "times 6 N D"),
+        ({"loss": np.exp(2 * LOSS)}, "wrong_unit", "log of a perplexity"),
+        ({"loss": -LOSS}, "bad_value", "must be a positive number"),
+        ({"loss": np.where(N == N[3], np.nan, LOSS)}, "bad_value", "is missing in row 4 of 12"),
+        ({"N": ["big"] * 12}, "bad_value", "'big' in row 1"),
+        (
+            {"N": np.repeat(N[:6], 2), "D": np.repeat(D[:6], 2), "loss": np.repeat(LOSS[:6], 2)},
+            "duplicates",
+            "is there 2 times",
+        ),
+        ({"run_id": ["a"] * 12}, "duplicates", "run_id a is there 12 times"),
+    ],
+)
+def test_what_no_run_can_be_is_refused_by_every_door(tmp_path: Path, change: dict, status: str, message: str) -> None:
+    frame = pd.DataFrame({"N": N, "D": D, "loss": LOSS} | change)
+    with pytest.raises(LawError, match=message) as caught:
+        fit_parametric(frame, resamples=0)
+    assert caught.value.status == status
+    with pytest.raises(LawError, match=message):
+        read_runs(written(frame, tmp_path / "runs.csv"), COLUMNS)
+    if set(change) <= {"N", "D", "loss"}:
+        with pytest.raises(LawError, match="row 4 of 12|" + message):
+            fit_parametric(frame["N"].to_numpy(), frame["D"].to_numpy(), frame["loss"].to_numpy(), resamples=0)
+
+
+def test_arrays_must_fit_together() -> None:
+    with pytest.raises(LawError, match="have shapes"):
+        fit_parametric(N, D[:5], LOSS)
+    with pytest.raises(LawError, match="D and loss are needed"):
+        fit_parametric(N)
+    with pytest.raises(LawError, match="put them in as its columns"):
+        fit_parametric(pd.DataFrame({"N": N, "D": D, "loss": LOSS}), D, LOSS)
+    with pytest.raises(LawError, match="no column 'loss'"):
+        fit_parametric({"N": N, "D": D})
+    with pytest.raises(LawError, match="no run names a planned budget"):
+        fit_isoflop(N, D, LOSS)
+    assert fit_parametric(N.tolist(), D.tolist(), LOSS.tolist(), resamples=0).E.value > 0
+
+
+def test_columns_for_weights_and_clusters_are_used(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"N": N, "D": D, "loss": LOSS, "weight": np.linspace(1, 2, 12), "group": list("aabbccddeeff")})
+    path = written(frame, tmp_path / "runs.csv")
+    runs = read_runs(path, COLUMNS | {"cluster": "group"})
+    assert runs.weight is not None
+    np.testing.assert_allclose(runs.weight, frame["weight"])
+    assert runs.cluster is not None
+    assert runs.where(np.array([0, 2])).cluster.tolist() == ["a", "b"]  # type: ignore[union-attr]
+    assert read_runs(path, COLUMNS).cluster is None

@@ -59,8 +59,48 @@ def test_fit_on_a_table_needs_neither_torch_nor_a_store(table: Path, tmp_path: P
     paths = f"{tmp_path}{os.pathsep}{Path(__file__).resolve().parents[2]}"
     subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths}, check=True, capture_output=True)
     drawn = sorted(path.name for path in (tmp_path / "fits").iterdir())
-    assert drawn == ["fits.json", "isoflop.png", "isoflop.svg", "parametric.png", "parametric.svg"]
+    figures = [
+        f"{name}.{kind}" for name in ("extrapolation", "isoflop", "parametric", "sensitivity") for kind in ("png", "svg")
+    ]
+    assert drawn == sorted(["fits.json", *figures])
     assert not (tmp_path / "store").exists()
+
+
+def test_fit_answers_what_is_asked(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["ask.budgets=[1e21]", "ask.losses=[2.2,1.0]", "ask.inference_tokens=1e12", "ask.flops_per_second=1e14"]
+    chosen = ["fit.objective=log_mse", "fit.resamples=20"]
+    assert main(["fit", f"table={table}", f"out={tmp_path}", *asked, *chosen]) == DONE
+    fits = json.loads((tmp_path / "fits.json").read_text())
+    assert fits["parametric"]["kind"] == "log_mse"
+    answers = fits["answers"]
+    assert {row["approach"] for row in answers["allocations"]} == {"isoflop", "parametric"}
+    assert [goal["C"] is None for goal in answers["goals"]] == [False, True]
+    assert answers["footprints"][0]["gpu_hours"] == pytest.approx(1e21 / 1e14 / 3600)
+    assert len(fits["extrapolation"]) >= 3
+    assert {row["group"] for row in fits["sensitivity"]} >= {"approach", "loss function", "sizes"}
+    assert fits["kaplan"]["L_C"]["status"] == "converged"
+    printed = capsys.readouterr().out
+    assert "no budget reaches it" in printed
+    assert "GPU-hours" in printed
+
+
+def test_next_writes_a_grid_from_a_table(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [f"table={table}", f"out={tmp_path}", "next.flops=1e20", "next.most=5", "fit.resamples=60"]
+    assert main(["next", *arguments]) == DONE
+    chosen = json.loads((tmp_path / "next.json").read_text())
+    assert chosen["sd_after"] < chosen["sd_before"]
+    assert sum(run["C"] for run in chosen["runs"]) <= 1e20
+    assert len(chosen["runs"]) <= 5
+    assert (tmp_path / "conf" / "grid" / "next.yaml").read_text().count("{N:") == len(chosen["runs"])
+    assert "grid=[isoflop,next]" in capsys.readouterr().out
+    for bad, message in (
+        (["next.flops=1e10"], "buys no run"),
+        (["next.target=loss"], "target_C is the budget"),
+        (["next.target=b"], "none of a, loss"),
+        (["fit.parameters=non_embedding"], "leave fit.parameters=total"),
+    ):
+        assert main(["next", *arguments, *bad]) == BAD_INPUT
+        assert message in capsys.readouterr().err
 
 
 def test_columns_are_renamed(chinchilla_csv: Path, tmp_path: Path) -> None:
@@ -84,10 +124,10 @@ def test_figures_are_pictures_of_everything(table: Path, tmp_path: Path) -> None
     pd.DataFrame(rows).to_parquet(tmp_path / "curves.parquet")
     arguments = [f"table={table}", f"curves={tmp_path / 'curves.parquet'}", f"out={tmp_path}", "fit.resamples=20"]
     assert main(["plot", *arguments]) == DONE
-    for name in ("envelope", "isoflop", "parametric"):
+    for name in ("envelope", "isoflop", "parametric", "sensitivity", "extrapolation"):
         pixels = matplotlib.image.imread(tmp_path / f"{name}.png")
-        assert pixels.shape[1] >= 1600
-        assert 0.03 < (pixels[..., :3].min(axis=2) < 0.9).mean() < 0.5  # neither blank nor a blot
+        assert pixels.shape[1] >= 1200
+        assert 0.02 < (pixels[..., :3].min(axis=2) < 0.9).mean() < 0.5  # neither blank nor a blot
         assert "<svg" in (tmp_path / f"{name}.svg").read_text()
 
 
