@@ -7,6 +7,7 @@ import numpy as np
 
 from sweep.figures.style import C_LABEL, HIGHLIGHT, LOSS_LABEL, SIZES, colourbar, colours
 from sweep.fit import Estimate, Fits, HoldOut
+from sweep.fit.conventions import ConventionRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,9 +26,14 @@ def draw_sensitivity(fits: Fits) -> "Figure":
 
 def draw_conventions(fits: Fits) -> "Figure":
     """a under every way to count N and C and by either protocol, between Kaplan's exponent and Chinchilla's."""
-    rows = [(row.convention, f"Approach {_APPROACH[row.approach]}, {row.protocol}", row.a) for row in fits.conventions]
+    return draw_exponents(fits.conventions, fits.level)
+
+
+def draw_exponents(conventions: Sequence[ConventionRow], level: float) -> "Figure":
+    """The same for rows of `compare_conventions`."""
+    rows = [(row.convention, f"Approach {_APPROACH[row.approach]}, {row.protocol}", row.a) for row in conventions]
     reference = (("Kaplan 0.73", KAPLAN), ("Chinchilla 0.50", CHINCHILLA))
-    return _forest(rows, f"The same runs, counted otherwise; {fits.level:.0%} intervals", reference)
+    return _forest(rows, f"The same runs, counted otherwise; {level:.0%} intervals", reference)
 
 
 _APPROACH = {"envelope": "1", "parametric": "3"}

@@ -96,13 +96,16 @@ def compare_conventions(
         key = (protocol, table.N.tobytes())
         if key not in surfaces:
             try:
-                surfaces[key] = fit_parametric(table, delta=delta, **options)
+                surfaces[key] = fit_parametric(replace(table, C=6 * table.N * table.D), delta=delta, **options)
             except LawError as error:
                 surfaces[key] = error
         fit = surfaces[key]
         if isinstance(fit, LawError):
             return None, str(fit)
-        return fit.counted(Compute.of_runs(table.N, table.D, table.C)).a, ""
+        try:
+            return fit.counted(Compute.of_runs(table.N, table.D, table.C)).a, ""
+        except LawError as error:
+            return None, str(error)
 
     found = []
     for name, table in tables.items():

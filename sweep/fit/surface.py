@@ -5,6 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from sweep.fit.result import LawError
+
+FAR_OFF = 0.3  # in log C
+
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
@@ -16,10 +20,21 @@ class Compute:
 
     @classmethod
     def of_runs(cls, N: np.ndarray, D: np.ndarray, C: np.ndarray) -> "Compute":
-        """The law through runs of `N` parameters, `D` tokens and `C` FLOPs, each of shape (runs,): least squares in logs."""
+        """The law through runs of `N` parameters, `D` tokens and `C` FLOPs, each of shape (runs,): least squares in logs.
+
+        Raises:
+            LawError: if C / D is no power of N, for then N_opt is no power of C either.
+        """
         if np.allclose(C, 6 * N * D, rtol=1e-6):
             return cls()
         slope, intercept = np.polyfit(np.log(N), np.log(C / D), 1)
+        off = float(np.quantile(np.abs(np.log(C / D) - slope * np.log(N) - intercept), 0.9))
+        if off > FAR_OFF:
+            raise LawError(
+                "mixed_counting",
+                f"C / D is no power of N: a tenth of the runs are off by {np.expm1(off):.0%} and more, as where N leaves out "
+                "embeddings whose FLOPs C counts; take an N and a C that go together",
+            )
         return cls(kappa=float(np.exp(intercept)), eta=float(slope))
 
     def flops(self, N: Any, D: Any) -> Any:

@@ -130,7 +130,7 @@ LOSS = 1.7 + 400 / N**0.34 + 410 / D**0.28
         ({"N": N / 1e6}, "wrong_unit", "N must be in parameters, not millions"),
         ({"N": N / 1e9}, "wrong_unit", "N must be in parameters"),
         ({"D": D / 1e9}, "wrong_unit", "D must be in tokens"),
-        ({"N": N / 1e4}, "wrong_unit", "tokens per parameter"),
+        ({"N": N / 1e5}, "wrong_unit", "tokens per parameter"),
         ({"D": D / 1e6}, "wrong_unit", "tokens per parameter"),
         ({"C": 6 * N * D / 8.64e19}, "wrong_unit", "times 6 N D"),
         ({"loss": np.exp(2 * LOSS)}, "wrong_unit", "log of a perplexity"),
