@@ -1,4 +1,4 @@
-"""Resampling: how often each run counts in each bootstrap resample."""
+"""Resampling: how much each run counts in each bootstrap resample."""
 
 import numpy as np
 
@@ -18,3 +18,16 @@ def resample_counts(runs: int, resamples: int, *, seed: int, clusters: np.ndarra
         return rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples).astype(float)
     labels, member = np.unique(clusters, return_inverse=True)
     return rng.multinomial(len(labels), np.full(len(labels), 1 / len(labels)), size=resamples).astype(float)[:, member]
+
+
+def resample_weights(runs: int, resamples: int, *, seed: int, clusters: np.ndarray | None = None) -> np.ndarray:
+    """Weights of `runs` in each resample of the Bayesian bootstrap (Rubin 1981), shape (resamples, runs), of mean 1 in each.
+
+    Where `resample_counts` leaves out a third of the runs, here all stay, with weights that are exponentially distributed, and
+    so vary as counts do. For many runs that is the same; for forty, and a loss that is nearly |r|, it keeps intervals from
+    being too wide. The arguments are those of `resample_counts`.
+    """
+    rng = np.random.default_rng(seed)
+    labels, member = np.unique(np.arange(runs) if clusters is None else clusters, return_inverse=True)
+    weights = rng.exponential(size=(resamples, len(labels)))[:, member]
+    return weights / weights.mean(axis=1, keepdims=True)

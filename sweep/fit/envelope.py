@@ -76,6 +76,7 @@ class EnvelopeFit:
     def to_dict(self) -> dict[str, Any]:
         return {
             "status": self.status,
+            "loss": "train",  # under any convention: curves have no other
             "a": self.a.to_dict(),
             "b": self.b.to_dict(),
             "N_coefficient": self.N_law.coefficient,

@@ -136,7 +136,7 @@ def fit_all(
         isoflop=isoflop,
         parametric=parametric,
         answers=answer((envelope, isoflop, parametric), questions, largest=float(runs.C.max())),
-        extrapolation=_or_reason(lambda: rolling_hold_out(runs, delta=delta, **intervals)),
+        extrapolation=_or_reason(lambda: rolling_hold_out(runs, **surface)),
         sensitivity=sensitivity(runs, curves=curves, delta=delta, **intervals),
         conventions=compare_conventions(others, curves, delta=delta, **intervals),
         kaplan=fit_kaplan(others.get(KAPLAN_COUNTING, runs), curves, **intervals),

@@ -115,10 +115,10 @@ def hold_out(
     *,
     last: int = 1,
     until: int | None = None,
-    delta: float = 1e-3,
     resamples: int = 200,
     level: float = 0.8,
     seed: int = 0,
+    **surface: Any,
 ) -> HoldOut:
     """Predict the runs of the largest budgets from all smaller ones, by the parametric surface (and N_opt by the profiles too).
 
@@ -129,8 +129,8 @@ def hold_out(
         runs, D, loss, budget: as in `fit_isoflop`.
         last: how many of the largest budgets to hold out.
         until: hold out only this many of those, from the smallest on; all if left out.
-        delta, resamples, level, seed: as in `fit_parametric`. Intervals hold both what the fit does not know and the scatter of
-            single runs.
+        resamples, level, seed: of the intervals, which hold both what the fit does not know and the scatter of single runs.
+        surface: other options of `fit_parametric`.
 
     Raises:
         LawError: if there are not enough budgets, or the smaller ones cannot be fitted.
@@ -145,7 +145,7 @@ def hold_out(
     held = table.where((table.C >= ROUNDING * above) & (table.C < end))
     if not len(held):
         raise LawError("too_few_runs", f"no run has between {above:.3g} and {end:.3g} FLOPs")
-    fit = fit_parametric(small, delta=delta, resamples=resamples, level=level, seed=seed)
+    fit = fit_parametric(small, resamples=resamples, level=level, seed=seed, **surface)
     residuals = np.log(small.loss / fit.predict(small.N, small.D)) * np.sqrt(len(small) / max(len(small) - 5, 1))
     rng = np.random.default_rng([seed, 1])
     with np.errstate(all="ignore"):  # a resample may be without a surface

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sweep.fit.bootstrap import resample_counts
+from sweep.fit.bootstrap import resample_weights
 from sweep.fit.objective import Objective
 from sweep.fit.result import Estimate, LawError, Status
 from sweep.fit.search import Certificate, Search
@@ -139,7 +139,7 @@ def fit_parametric(
         fixed_E: E, if it is known; 0 for a law without it.
         clusters: a label for each run; runs of one label, such as points of one trajectory, are resampled together. If left out
             the table's column `cluster`, or every run by itself.
-        resamples: bootstrap resamples of runs, each minimised from several starts. 0 for no intervals.
+        resamples: Bayesian bootstrap resamples of runs, each minimised from several starts. 0 for no intervals.
         level: of the central intervals.
         seed: of the resamples.
 
@@ -166,9 +166,8 @@ def fit_parametric(
         fixed_E=fixed_E,
     )
     _require_enough(table, free=search.basis.shape[1])
-    counts = resample_counts(
-        len(table), resamples, seed=seed, clusters=_labels(table.cluster if clusters is None else clusters, table)
-    )
+    labels = _labels(table.cluster if clusters is None else clusters, table)
+    drawn = resample_weights(len(table), resamples, seed=seed, clusters=labels)
 
     minima, certificate = search.run()
     theta = minima[:1]
@@ -178,7 +177,7 @@ def fit_parametric(
     constants = {name: float(value[0]) for name, value in _constants(theta, centre).items()}
     surface = Surface(**constants, compute=compute)
     residual_sd = 1.4826 * float(np.median(np.abs(np.log(table.loss / surface.predict(table.N, table.D)))))
-    replicas = search.resample(counts, minima[:STARTING_MINIMA], residual_sd)
+    replicas = search.resample(drawn, minima[:STARTING_MINIMA], residual_sd)
     replicates = Surface(**_constants(replicas, centre), compute=compute)
     return ParametricFit(
         **{

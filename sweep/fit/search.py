@@ -118,18 +118,18 @@ class Search:
         proof = self._certify(best, subgradient, int(arrivals.sum()), share, values[others])
         return np.concatenate([best, found[others]]), proof
 
-    def resample(self, counts: np.ndarray, minima: np.ndarray, spread: float) -> np.ndarray:
+    def resample(self, drawn: np.ndarray, minima: np.ndarray, spread: float) -> np.ndarray:
         """Minima of resampled problems, shape (resamples, 5): the best that any of `minima` and an own start lead to.
 
         Args:
-            counts: how often each run counts in each resample, shape (resamples, n).
+            drawn: how much each run counts in each resample, shape (resamples, n).
             minima: of the full problem, shape (starts, 5).
             spread: of the residuals; Huber losses are followed from twice that.
         """
-        resamples = len(counts)
+        resamples = len(drawn)
         if not resamples:
             return np.empty((0, minima.shape[1]))
-        weights, basis, widths = self.weight * counts, self.basis, _widths(2 * spread, self.width)
+        weights, basis, widths = self.weight * drawn, self.basis, _widths(2 * spread, self.width)
         projected, misfit = solve_linear(self.objective, weights, COARSE_EXPONENTS, tied=self.tied, fixed_E=self.fixed_E)
         own = projected[np.arange(resamples), misfit.argmin(axis=1)]
         starts = [*(np.broadcast_to(minimum, own.shape) for minimum in minima), own]
