@@ -120,7 +120,7 @@ def as_runs(
         loss=columns["loss"],
         budget=columns.get("budget", np.full(len(columns["N"]), np.nan)),
     )
-    check_runs(table, "the arrays")
+    check_runs(table, "the arrays", named=False)
     return table
 
 
@@ -177,12 +177,13 @@ def runs_from_frame(
         batch_tokens=_if_there(frame, columns, "batch_tokens", source),
         excluded=excluded,
     )
-    check_runs(table, source)
+    check_runs(table, source, named=columns["run_id"] in frame)
     return table
 
 
-def check_runs(runs: RunTable, source: Path | str) -> None:
-    """Raises LawError if a column is in a unit that no run can have, or a run is there twice."""
+def check_runs(runs: RunTable, source: Path | str, *, named: bool = True) -> None:
+    """Raises LawError if a column is in a unit that no run can have, or a run is there twice: under one run_id, or, where the
+    runs are not `named`, with one N, D and loss."""
 
     if not len(runs):
         raise LawError("too_few_runs", f"{source} has no rows; a fit needs runs")
@@ -216,13 +217,15 @@ def check_runs(runs: RunTable, source: Path | str) -> None:
     if (counts > 1).any():
         twice = names[counts > 1][0]
         raise LawError("duplicates", f"{source}: run_id {twice} is there {counts.max()} times; keep one row for each run")
+    if named:
+        return
     _, first, counts = np.unique(np.stack([N, D, runs.loss]), axis=1, return_index=True, return_counts=True)
     if (counts > 1).any():
         row = first[counts > 1][0]
         raise LawError(
             "duplicates",
             f"{source}: {runs.run_id[row]} (N = {N[row]:g}, D = {D[row]:g}, loss {runs.loss[row]:g}) is there "
-            f"{counts.max()} times; keep one row for each run (seeds differ in their losses), or give weights",
+            f"{counts.max()} times; keep one row for each run, or tell runs apart by a column run_id",
         )
 
 

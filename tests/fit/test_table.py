@@ -180,3 +180,12 @@ def test_columns_for_weights_and_clusters_are_used(tmp_path: Path) -> None:
     assert runs.cluster is not None
     assert runs.where(np.array([0, 2])).cluster.tolist() == ["a", "b"]  # type: ignore[union-attr]
     assert read_runs(path, COLUMNS).cluster is None
+
+
+def test_runs_that_their_table_tells_apart_may_be_equal() -> None:
+    """Rounded losses of two seeds."""
+    frame = pd.DataFrame({"N": np.tile(N, 2), "D": np.tile(D, 2), "loss": np.tile(LOSS, 2)})
+    with pytest.raises(LawError, match="tell runs apart by a column run_id"):
+        fit_parametric(frame, resamples=0)
+    both = fit_parametric(frame.assign(run_id=[f"run-{i}" for i in range(24)]), resamples=0)
+    assert both.alpha.value == pytest.approx(fit_parametric(frame.head(12), resamples=0).alpha.value, rel=1e-6)
