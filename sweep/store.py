@@ -6,13 +6,12 @@
                       curve.jsonl       every step: a pure function of config.yaml
                       throughput.jsonl  how fast it went, each logging interval
                       checkpoint/       see sweep.checkpoint
-                      lock              held by the process that trains it
+                      claim/            who trains it: see sweep.claim
                       traceback.txt     why it failed, if it did
 <store>/corpora/<fingerprint>/          see sweep.data.corpus
 <store>/sweeps/<name>/                  tables, fits and figures
 """
 
-import fcntl
 import json
 import os
 import platform
@@ -28,6 +27,7 @@ from typing import Any
 
 import yaml
 
+from sweep.claim import Claim
 from sweep.errors import InputError
 from sweep.files import write_atomically, write_json
 from sweep.run import RunConfig
@@ -78,17 +78,22 @@ class RunDirectory:
                 f"restore it, or delete {self.path}"
             )
 
+    @property
+    def claim(self) -> Claim:
+        """Who trains the run; a new object each time, to be taken or asked."""
+        return Claim(self.path / "claim")
+
     @contextmanager
-    def claim(self) -> Iterator[bool]:
-        """Own the run for as long as the context lasts; False if another process does. The system frees the claim of a
-        process that dies."""
-        with open(self.path / "lock", "a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+    def own(self) -> Iterator[Claim | None]:
+        """Own the run for as long as the context lasts; None if another living process does."""
+        claim = self.claim
+        if not claim.take():
+            yield None
+            return
+        try:
+            yield claim
+        finally:
+            claim.release()
 
     def config(self) -> RunConfig:
         """Raises InputError if config.yaml is missing or damaged."""

@@ -17,9 +17,11 @@ from models import flops_per_token
 from models.transformer import Transformer
 from sweep import store as states
 from sweep.checkpoint import load_checkpoint, save_checkpoint
+from sweep.claim import Claim
 from sweep.data import Corpus, TrainingWindows, validation_windows
 from sweep.device import describe_device, matmul_peak
 from sweep.errors import InputError
+from sweep.files import write_atomically
 from sweep.run import RunConfig
 from sweep.schedule import learning_rate
 from sweep.store import RunDirectory
@@ -75,13 +77,13 @@ def train(
         InputError: if the directory belongs to another configuration, or all its checkpoints are damaged.
     """
     directory.create(run)
-    with directory.claim() as ours:
-        if not ours:
+    with directory.own() as claim:
+        if claim is None:
             return states.RUNNING
         if (state := directory.status()["state"]) in states.FINAL_STATES:
             return state
         directory.add_provenance(device=describe_device(runtime.device), corpus=corpus.manifest["parts"])
-        return _Training(run, corpus, directory, runtime, on_progress).loop(should_stop)
+        return _Training(run, corpus, directory, runtime, on_progress, claim).loop(should_stop)
 
 
 class _Training:
@@ -94,8 +96,10 @@ class _Training:
         directory: RunDirectory,
         runtime: Runtime,
         on_progress: Callable[[Progress], None],
+        claim: Claim,
     ) -> None:
         self.run, self.directory, self.runtime, self.on_progress = run, directory, runtime, on_progress
+        self.claim = claim
         self.windows = TrainingWindows(
             corpus.tokens("train"), context_length=run.model.context_length, batch_size=run.batch_size, seed=run.seed
         )
@@ -125,6 +129,8 @@ class _Training:
                 evaluate = self.step in self.evaluate_at
                 save = time.perf_counter() - self.saved_at >= self.runtime.checkpoint_interval_s
                 log = time.perf_counter() - self.interval_start >= self.runtime.log_interval_s
+                if (log or evaluate or save) and self.claim.lost():
+                    return states.RUNNING
                 if (log or evaluate or save) and not self._flush():
                     return self._stop(states.DIVERGED)
                 if evaluate and not self._evaluate():
@@ -215,7 +221,12 @@ class _Training:
         self.saved_at = time.perf_counter()
 
     def _stop(self, state: str) -> str:
-        """Leave everything on disk for `state`, and say so in status.json."""
+        """Leave everything on disk for `state`, and say so in status.json.
+
+        A process that slept so long that it was given up for dead writes nothing more: the run is another's now.
+        """
+        if self.claim.lost():
+            return states.RUNNING
         if state != states.DIVERGED:
             if not self._flush():
                 return self._stop(states.DIVERGED)
@@ -250,16 +261,13 @@ class _Training:
             self.validation = checkpoint["validation"]
             self.model.load_state_dict(checkpoint["model"])
             self.optimizer.load_state_dict(checkpoint["optimizer"])
-        curve = open(self.directory.curve, "ab")  # noqa: SIM115  # closed by the loop that writes to it
-        length = checkpoint["curve_bytes"] if checkpoint else 0
-        if curve.tell() < length:
-            curve.close()
-            raise InputError(
-                f"{self.directory.curve} is shorter than its checkpoint says; delete {self.directory.path} to train again"
-            )
-        curve.truncate(length)
-        curve.seek(0, os.SEEK_END)
-        return curve
+        path, length = self.directory.curve, checkpoint["curve_bytes"] if checkpoint else 0
+        before = path.read_bytes()[:length] if length and path.exists() else b""
+        if len(before) < length:
+            raise InputError(f"{path} is shorter than its checkpoint says; delete {self.directory.path} to train again")
+        # A new file: what an owner that was given up for dead may still write goes to the old one, and nowhere.
+        write_atomically(path, before)
+        return open(path, "ab")
 
 
 def build_optimizer(model: Transformer, run: RunConfig) -> torch.optim.AdamW:

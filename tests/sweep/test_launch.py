@@ -62,10 +62,10 @@ def test_a_killed_worker_fails_its_run_and_the_next_launch_resumes_it(
 
     def kill_once(event: Progress | Outcome) -> None:
         if isinstance(event, Progress) and event.run_id == victim.run_id and event.step > 50 and not killed:
-            for child in psutil.Process().children(recursive=True):
-                if any(file.path.endswith(f"{victim.run_id}/lock") for file in child.open_files()):
-                    child.send_signal(signal.SIGKILL)
-                    killed.append(child.pid)
+            owner = Store(tmp_path).run(victim.run_id).claim.owner()
+            assert owner is not None
+            os.kill(owner.pid, signal.SIGKILL)
+            killed.append(owner.pid)
 
     outcomes = {o.run_id: o for o in pool(tmp_path, corpus, checkpoint_interval_s=0.05).run(runs, kill_once)}
     assert len(killed) == 1
