@@ -6,6 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 
+from sweep.fit.bootstrap import resample_weights
 from sweep.fit.newton import _descend, minimise
 from sweep.fit.objective import Objective
 from sweep.fit.search import Search
@@ -91,6 +92,17 @@ def test_no_start_of_the_papers_grid_finds_anything_lower(seed: int) -> None:
     ours = problem.values(minima[:1], weight, delta)[0]
     assert ours <= problem.values(brute, weight, delta).min() * (1 + 1e-9)
     assert certificate.stationary
+
+
+def test_a_resample_is_not_bound_to_where_the_full_fit_ended() -> None:
+    problem, _ = objective(noise=0.01)
+    search = Search(objective=problem, weight=np.ones(len(problem.x)), delta=1e-3)
+    minima, _ = search.run()
+    drawn = resample_weights(len(problem.x), 50, seed=0)
+    lost = np.array([[3.0, -6.0, -14.0, 1.9, 0.02]])
+    good, bad = (search.resample(drawn, start, 0.01) for start in (minima[:1], lost))
+    values = [problem.values(found, drawn, 1e-3) for found in (good, bad)]
+    np.testing.assert_allclose(values[1], values[0], rtol=1e-6)
 
 
 def test_the_optimum_is_that_of_a_high_precision_solve() -> None:

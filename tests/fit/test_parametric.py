@@ -1,5 +1,6 @@
 """Approach 3: a published data set's true optimum, planted surfaces, refusals."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,9 @@ def test_weights_count_like_repeated_runs(published: RunTable) -> None:
     weighted = fit_parametric(published, weights=weight, resamples=0)
     subset = fit_parametric(published.where(weight > 0), resamples=0)
     assert weighted.alpha.value == pytest.approx(subset.alpha.value, rel=1e-9)
+    other = replace(published, loss=np.where(weight > 0, published.loss, 2 * published.loss))
+    one, same = (fit_parametric(of, weights=weight).a for of in (published, other))
+    assert (one.low, one.high) == pytest.approx((same.low, same.high), rel=1e-5)
     for bad in (np.ones(3), -np.ones(240), np.zeros(240)):
         with pytest.raises(LawError, match="weights"):
             fit_parametric(published, weights=bad)
