@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweep import store as states
-from sweep.config import SweepConfig, compose
+from sweep.config import FitConfig, SweepConfig, compose
 from sweep.errors import InputError
 from sweep.files import write_atomically, write_json
 from sweep.run import RunConfig
@@ -161,10 +161,15 @@ def _report_states(runs: Sequence[RunConfig], store: Store) -> int:
 
 
 def fit(config: SweepConfig) -> int:
-    """Fit the laws, print them and write fits.json."""
+    """Fit the laws, print them and write fits.json. Raises InputError if none of the three approaches could be fitted."""
+    from sweep.fit import LawError
+
     fits = make_fits(config)
     print(fits.summary())
     print(f"\nwrote {Path(config.out) / 'fits.json'}")
+    refused = [law for law in (fits.envelope, fits.isoflop, fits.parametric) if isinstance(law, LawError)]
+    if len(refused) == 3:
+        raise InputError("no law could be fitted: " + "; ".join(map(str, refused)))
     return DONE
 
 
@@ -186,7 +191,7 @@ def choose_next(config: SweepConfig) -> int:
         raise InputError("next names runs by all parameters and C = 6ND; leave fit.parameters=total and fit.flops=6N")
     runs, _, _ = read_tables(config)
     asked, options = config.next, config.fit
-    fit = fit_parametric(runs, delta=options.huber_delta, resamples=options.resamples, level=options.level, seed=options.seed)
+    fit = fit_parametric(runs, **_surface_options(options), resamples=options.resamples, level=options.level, seed=options.seed)
     sizes, most_tokens = _sizes_and_tokens(config) if config.table is None else (None, float("inf"))
     chosen = next_runs(
         fit,
@@ -279,10 +284,7 @@ def make_fits(config: SweepConfig) -> "Fits":
         convention={"loss": options.loss, "N": options.parameters, "C": options.flops},
         conventions=conventions,
         questions=Questions(**vars(config.ask)),
-        objective=options.objective,
-        delta=options.huber_delta,
-        tied=options.tied,
-        fixed_E=options.fixed_E,
+        **_surface_options(options),
         seed_noise=options.seed_noise,
         envelope_method=options.envelope,
         envelope_points=options.envelope_points,
@@ -293,6 +295,12 @@ def make_fits(config: SweepConfig) -> "Fits":
     with _writing(Path(config.out)):
         write_json(Path(config.out) / "fits.json", fits.to_dict())
     return fits
+
+
+def _surface_options(options: FitConfig) -> dict[str, Any]:
+    """How Approach 3 is fitted."""
+    names = {"objective": "objective", "delta": "huber_delta", "tied": "tied", "fixed_E": "fixed_E"}
+    return {name: getattr(options, field) for name, field in names.items()}
 
 
 def read_tables(config: SweepConfig) -> tuple["RunTable", "Sequence[Curve]", dict[str, "RunTable"]]:

@@ -115,14 +115,36 @@ class GridConfig:
 
 
 @dataclass(kw_only=True)
-class ClusterConfig:
-    """How runs share the machine; nothing here changes a result."""
+class SlurmConfig:
+    """What an array task asks Slurm for; conf/cluster/slurm.yaml says what each means."""
 
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gpus_per_task: int = 0
+    cpus_per_task: int = 2
+    memory_mb: int | None = None
+    time_limit_minutes: int | None = None
+    task_minutes: float = 60
+    most_at_once: int | None = None
+    signal_s: int = 120
+    directives: list[str] = field(default_factory=list)
+    setup: list[str] = field(default_factory=list)
+    python: str | None = None
+
+
+@dataclass(kw_only=True)
+class ClusterConfig:
+    """How runs share the machine or the cluster; nothing here changes a result."""
+
+    launcher: str = "local"
     workers: str = "auto"
     threads: int = 1
     checkpoint_interval_s: float = 60
     log_interval_s: float = 1
     micro_batch: int | None = None
+    slurm: SlurmConfig | None = None
 
 
 @dataclass(kw_only=True)
@@ -209,6 +231,11 @@ class SweepConfig:
     fit: FitConfig = field(default_factory=FitConfig)
     ask: AskConfig = field(default_factory=AskConfig)
     next: NextConfig = field(default_factory=NextConfig)
+    retry: str | None = None
+    watch: bool = False
+    run_id: str | None = None
+    submission: str | None = None
+    task: int | None = None
     table: str | None = None
     curves: str | None = None
     columns: Columns = field(default_factory=Columns)
@@ -217,6 +244,8 @@ class SweepConfig:
 CHOICES = {
     "device": ("auto", "cpu", "cuda"),
     "precision": ("auto", "fp32", "bf16"),
+    "cluster.launcher": ("local", "slurm"),
+    "retry": ("failed",),
     "fit.loss": ("val", "train"),
     "fit.parameters": ("total", "non_embedding"),
     "grid.isoflop.flops": ("6N", "kaplan", "chinchilla", "exact"),
@@ -257,11 +286,19 @@ BOUNDS = {
     "cluster.checkpoint_interval_s": (0, True),
     "cluster.log_interval_s": (0, True),
     "cluster.micro_batch": (1, True),
+    "cluster.slurm.gpus_per_task": (0, True),
+    "cluster.slurm.cpus_per_task": (1, True),
+    "cluster.slurm.memory_mb": (1, True),
+    "cluster.slurm.time_limit_minutes": (1, True),
+    "cluster.slurm.task_minutes": (0, False),
+    "cluster.slurm.most_at_once": (1, True),
+    "cluster.slurm.signal_s": (1, True),
+    "task": (0, True),
     "fit.huber_delta": (0, False),
     "fit.fixed_E": (0, True),
     "fit.seed_noise": (0, False),
     "fit.smoothing_steps": (0, True),
-    "fit.envelope_points": (2, True),
+    "fit.envelope_points": (30, True),
     "fit.resamples": (0, True),
     "ask.inference_tokens": (0, True),
     "ask.flops_per_second": (0, False),
@@ -338,6 +375,11 @@ def _check_values(config: SweepConfig) -> None:
     for name in ("grid.isoflop.budgets", "grid.horizons.parameters", "grid.horizons.tokens_per_parameter", "grid.runs"):
         if _lookup(config, name) == []:
             raise InputError(f"{name} is empty; name at least one, or leave it out of the grid")
+    if config.cluster.launcher == "slurm":
+        if config.cluster.slurm is None:
+            raise InputError("cluster.launcher=slurm without cluster.slurm; choose cluster=slurm, or a file like it")
+        if config.device == "auto":  # a login node's own devices say nothing
+            config.device = "cuda" if config.cluster.slurm.gpus_per_task else "cpu"
     workers = config.cluster.workers
     if workers != "auto" and not (workers.isdigit() and int(workers) > 0):
         raise InputError(f"cluster.workers={workers} is neither auto nor a positive number")

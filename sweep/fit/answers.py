@@ -19,7 +19,7 @@ from sweep.fit.frontier import (
     size_penalty,
 )
 from sweep.fit.parametric import ParametricFit
-from sweep.fit.result import Estimate, LawError
+from sweep.fit.result import Estimate, LawError, positive
 
 FACTORS = (0.5, 2.0)  # of N_opt, whose cost is told
 DECADES = (1, 10, 100)  # times the largest C
@@ -61,7 +61,7 @@ class Goal:
             "C": self.C.to_dict() if self.C else None,
             "N": self.N,
             "D": self.D,
-            "lifetime": vars(self.lifetime) if self.lifetime else None,
+            "lifetime": dict(vars(self.lifetime)) if self.lifetime else None,
             "reason": self.reason or None,
         }
 
@@ -127,10 +127,8 @@ def answer(fits: Sequence[Approach | LawError], questions: Questions, *, largest
         LawError: if a budget, loss or token count is out of range.
     """
     for name, values in (("budgets", questions.budgets), ("losses", questions.losses)):
-        for value in values:
-            if not (np.isfinite(value) and value > 0):
-                raise LawError("bad_option", f"ask.{name} has {value}, which is out of range; it must be positive")
-    budgets = list(questions.budgets) or [factor * largest for factor in DECADES]
+        positive(f"ask.{name}", list(values))
+    budgets = [float(C) for C in questions.budgets] or [factor * largest for factor in DECADES]
     fitted = [fit for fit in fits if not isinstance(fit, LawError)]
     surface = next((fit for fit in fitted if isinstance(fit, ParametricFit)), None)
     return Answers(

@@ -15,7 +15,7 @@ from sweep.fit.envelope import fit_envelope
 from sweep.fit.parametric import ParametricFit, fit_parametric
 from sweep.fit.result import Estimate, LawError
 from sweep.fit.surface import Compute
-from sweep.fit.table import COLUMNS, Curve, RunTable, runs_from_frame
+from sweep.fit.table import COLUMNS, Curve, RunsLike, RunTable, as_runs, runs_from_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +72,7 @@ def tables_by_convention(frame: "pd.DataFrame", columns: Mapping[str, str] = COL
 
 
 def compare_conventions(
-    tables: Mapping[str, RunTable],
+    tables: Mapping[str, RunsLike],
     curves: Sequence[Curve] = (),
     *,
     delta: float = 1e-3,
@@ -93,7 +93,7 @@ def compare_conventions(
 
     def parametric(protocol: str, table: RunTable) -> tuple[Estimate | None, str]:
         # Two conventions with one N have one surface; only what C costs differs.
-        key = (protocol, table.N.tobytes())
+        key = (protocol, b"".join(column.tobytes() for column in (table.N, table.D, table.loss)))
         if key not in surfaces:
             try:
                 surfaces[key] = fit_parametric(replace(table, C=6 * table.N * table.D), delta=delta, **options)
@@ -108,7 +108,7 @@ def compare_conventions(
             return None, str(error)
 
     found = []
-    for name, table in tables.items():
+    for name, table in ((name, as_runs(given)) for name, given in tables.items()):
         found.append((name, AS_RUN, "parametric", len(table), *parametric(AS_RUN, table)))
         own = _recount(curves, table)
         if own:

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from sweep.fit.newton import EVERYTHING
 from sweep.fit.parametric import ParametricFit
-from sweep.fit.result import LawError
+from sweep.fit.result import LawError, positive
 from sweep.fit.surface import Surface
-from sweep.fit.table import RunTable
+from sweep.fit.table import RunsLike, RunTable, as_runs
 
 TARGETS = ("a", "loss")
 SAME_RUN = 0.05  # in log N and log D: nearer than this to a run, a new one is the same
@@ -69,7 +70,7 @@ class NextRuns:
 
 def next_runs(
     fit: ParametricFit,
-    runs: RunTable,
+    runs: RunsLike,
     *,
     flops: float,
     target: str = "a",
@@ -101,12 +102,19 @@ def next_runs(
     Raises:
         LawError: if an option is out of range, or no candidate fits the allowance.
     """
+    runs = as_runs(runs)
     if target not in TARGETS:
         raise LawError("bad_option", f"target={target!r} is none of {', '.join(TARGETS)}")
     if (target == "loss") != (target_C is not None):
         raise LawError("bad_option", "target_C is the budget for target='loss'; give both or neither")
-    if not flops > 0:
-        raise LawError("bad_option", f"flops={flops} is out of range; the allowance must be positive")
+    for name, value in (
+        ("flops", flops),
+        ("target_C", target_C or 1),
+        ("most", most),
+        ("reach", reach),
+        ("sizes", sizes or [1]),
+    ):
+        positive(name, value)
     N, D = _candidates(fit.surface, runs, sizes, candidates, min(flops, reach * runs.C.max()), most_tokens)
     if not len(N):
         cheapest = runs.C.min()
@@ -116,7 +124,7 @@ def next_runs(
         )
     C = np.asarray(fit.surface.compute.flops(N, D))
     sd = _error(fit, runs)
-    believed = [_Belief(surface, runs, N, D, sd, target, target_C) for surface in _surfaces(fit)]
+    believed = [_Belief(surface, fit.free, runs, N, D, sd, target, target_C) for surface in _surfaces(fit)]
     plans = [_greedy(believed, C, flops, most, per_flop=per_flop) for per_flop in (False, True)]
     plans = [_exchange(believed, C, flops, plan) for plan in plans]
     chosen = min(plans, key=lambda plan: _mean_log_variance(believed, plan))
@@ -132,11 +140,19 @@ def next_runs(
 
 
 def expected_sd(
-    surface: Surface, N: np.ndarray, D: np.ndarray, *, sd: float, target: str = "a", target_C: float | None = None
+    surface: Surface,
+    N: np.ndarray,
+    D: np.ndarray,
+    *,
+    sd: float,
+    target: str = "a",
+    target_C: float | None = None,
+    free: np.ndarray = EVERYTHING,
 ) -> float:
-    """Standard deviation of the target after runs at (N, D) whose log L scatters by `sd`, by the Fisher information."""
-    J = _gradients(surface, N, D) / sd
-    g = _target_gradient(surface, target, target_C)
+    """Standard deviation of the target after runs at (N, D) whose log L scatters by `sd`, by the Fisher information about the
+    constants in the `free` directions."""
+    J = _gradients(surface, N, D) @ free / sd
+    g = _target_gradient(surface, target, target_C) @ free
     return float(np.sqrt(g @ np.linalg.inv(J.T @ J) @ g))
 
 
@@ -148,7 +164,7 @@ def _error(fit: ParametricFit, runs: RunTable) -> float:
     if len(drawn) < ENOUGH_RESAMPLES:
         return sd
     low, high = np.quantile(drawn, [0.16, 0.84])
-    return float(sd * (high - low) / 2 / expected_sd(fit.surface, runs.N, runs.D, sd=sd)) or sd
+    return float(sd * (high - low) / 2 / expected_sd(fit.surface, runs.N, runs.D, sd=sd, free=fit.free)) or sd
 
 
 def _candidates(
@@ -165,7 +181,7 @@ def _candidates(
     C = np.asarray(surface.compute.flops(N, D))
     near = (np.abs(np.log(N[:, None] / runs.N)) < SAME_RUN) & (np.abs(np.log(D[:, None] / runs.D)) < SAME_RUN)
     keep = (C <= largest) & (C >= runs.C.min() * 0.99) & (D <= most_tokens) & ~near.any(axis=1)
-    keep &= (N >= 0.99 * runs.N.min()) & (N <= N.max())
+    keep &= N >= 0.99 * runs.N.min()
     return N[keep], D[keep]
 
 
@@ -187,12 +203,20 @@ class _Belief:
     """One surface that may be true: what the runs tell about its constants, and what candidates would."""
 
     def __init__(
-        self, surface: Surface, runs: RunTable, N: np.ndarray, D: np.ndarray, sd: float, target: str, target_C: float | None
+        self,
+        surface: Surface,
+        free: np.ndarray,
+        runs: RunTable,
+        N: np.ndarray,
+        D: np.ndarray,
+        sd: float,
+        target: str,
+        target_C: float | None,
     ) -> None:
-        present = _gradients(surface, runs.N, runs.D) / sd
+        present = _gradients(surface, runs.N, runs.D) @ free / sd
         self.information = present.T @ present
-        self.g = _target_gradient(surface, target, target_C)
-        self.J = _gradients(surface, N, D) / sd
+        self.g = _target_gradient(surface, target, target_C) @ free
+        self.J = _gradients(surface, N, D) @ free / sd
 
     def variance(self, chosen: Sequence[int] = ()) -> float:
         """Of the target, with the candidates `chosen`."""
@@ -243,9 +267,9 @@ def _mean_log_variance(believed: Sequence[_Belief], chosen: Sequence[int]) -> fl
 
 
 def _gradients(surface: Surface, N: np.ndarray, D: np.ndarray) -> np.ndarray:
-    """d log L / d (log E, log A, log B, alpha, beta) of runs, shape (runs, 5)."""
+    """d log L / d (log A, log B, log E, alpha, beta) of runs, shape (runs, 5)."""
     of_N, of_D = surface.A / N**surface.alpha, surface.B / D**surface.beta
-    columns = [np.full_like(of_N, surface.E), of_N, of_D, -np.log(N) * of_N, -np.log(D) * of_D]
+    columns = [of_N, of_D, np.full_like(of_N, surface.E), -np.log(N) * of_N, -np.log(D) * of_D]
     return np.stack(columns, axis=1) / (surface.E + of_N + of_D)[:, None]
 
 
@@ -254,9 +278,9 @@ def _target_gradient(surface: Surface, target: str, target_C: float | None) -> n
 
     def value(shift: np.ndarray) -> float:
         moved = Surface(
-            E=surface.E * np.exp(shift[0]),
-            A=surface.A * np.exp(shift[1]),
-            B=surface.B * np.exp(shift[2]),
+            A=surface.A * np.exp(shift[0]),
+            B=surface.B * np.exp(shift[1]),
+            E=surface.E * np.exp(shift[2]),
             alpha=surface.alpha + shift[3],
             beta=surface.beta + shift[4],
             compute=surface.compute,

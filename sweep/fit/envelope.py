@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from sweep.fit.result import Estimate, LawError, PowerLaw
+from sweep.fit.result import Estimate, LawError, PowerLaw, check_intervals, positive
+from sweep.fit.surface import Compute
 from sweep.fit.table import Curve, as_curves
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 MIN_SIZES = 3  # two sizes make a step, not a law
 METHODS = ("interpolated", "bins", "hull")
+LEAST_POINTS = 30  # ten in each third
 BINS = 50  # wide enough that every bin has points of every size that competes there
 CurvesLike: TypeAlias = "Sequence[Curve] | pd.DataFrame"
 
@@ -46,6 +48,7 @@ class EnvelopeFit:
         flops, loss, N, D: the envelope itself, shape (points,): at each C the lowest loss and whose it was.
         curvature: whether one power law is enough.
         method: how the envelope was drawn, one of `METHODS`.
+        compute: what C the curves cost.
         replicates: the three laws for each resample, coefficients and exponents of shape (resamples,).
         level: of the intervals.
     """
@@ -61,17 +64,18 @@ class EnvelopeFit:
     D: np.ndarray
     curvature: Curvature
     method: str
+    compute: Compute
     replicates: dict[str, PowerLaw] = field(repr=False)
     level: float
     status: str = "converged"
 
     def optimal(self, C: Any) -> tuple[Any, Any]:
         """(N_opt, D_opt) at budgets `C`."""
-        return self.N_law(C), self.D_law(C)
+        return self.N_law(positive("C", C)), self.D_law(C)
 
     def predict(self, N: Any, D: Any) -> Any:
-        """The lowest training loss that C = 6 N D FLOPs buy, at the best split; at any other the loss is higher."""
-        return self.loss_law(6 * np.asarray(N, dtype=float) * D)
+        """The lowest training loss that the FLOPs of (N, D) buy, at their best split; at any other the loss is higher."""
+        return self.loss_law(self.compute.flops(positive("N", N), positive("D", D)))
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -81,7 +85,7 @@ class EnvelopeFit:
             "b": self.b.to_dict(),
             "N_coefficient": self.N_law.coefficient,
             "D_coefficient": self.D_law.coefficient,
-            "loss_law": vars(self.loss_law),
+            "loss_law": dict(vars(self.loss_law)),
             "sizes_on_envelope": len(np.unique(self.N)),
             "flops_range": [float(self.flops[0]), float(self.flops[-1])],
             "method": self.method,
@@ -135,7 +139,7 @@ def fit_envelope(
         curves: `Curve`s, or a pandas table with columns run_id, N, tokens and loss (and flops_per_token, by default 6 N).
         method: "interpolated": the best of all curves, read off at `points` log-spaced FLOPs, as in the paper; "bins": the
             lowest measured point of each of 50 bins of log C; "hull": the vertices of the lower convex hull of all measured
-            points in log C and log L, without the first and the last, which the range makes vertices.
+            points in log C and log L, without the first and the last, which the range makes vertices; it has no interval.
         smoothing: standard deviation, in points of a curve, of the Gaussian to smooth with; the paper takes 10 steps. 0 for
             curves that are smooth, as those of a sweep's curves.parquet are.
         points: along the envelope.
@@ -146,6 +150,9 @@ def fit_envelope(
     """
     if method not in METHODS:
         raise LawError("bad_option", f"method={method!r} is none of {', '.join(METHODS)}")
+    if points < LEAST_POINTS:
+        raise LawError("bad_option", f"points={points} is out of range; it must be at least {LEAST_POINTS}")
+    check_intervals(resamples, level, seed)
     known = as_curves(curves)
     if not known:
         raise LawError("no_curves", "there are no training curves; Approach 1 needs them beside the table of runs")
@@ -162,12 +169,14 @@ def fit_envelope(
         )
     rng = np.random.default_rng(seed)
     drawn = np.full((resamples, 10), np.nan)
-    for i in range(resamples):
+    # Vertices of a hull are extremes, and few: resampling them makes intervals that hold the truth in one case of four.
+    for i in range(resamples if method != "hull" else 0):
         resample = sweep.envelope(np.unique(rng.choice(everything, len(known))))
         if len(np.unique(resample[1])) >= MIN_SIZES:  # nothing less is a law
             drawn[i] = _statistics(*resample)
     value = _statistics(flops, N, D, loss)
-    drawn[:, 4:6] += np.array(value[4:6]) - np.nanmedian(drawn[:, 4:6], axis=0) if resamples else 0
+    if np.isfinite(drawn[:, 4]).any():
+        drawn[:, 4:6] += np.array(value[4:6]) - np.nanmedian(drawn[:, 4:6], axis=0)
     a, b, first, middle, last, second = (Estimate.from_resamples(value[i], drawn[:, i], level) for i in (0, 2, 6, 7, 8, 9))
     laws = {
         name: (PowerLaw(exponent=value[i], coefficient=float(np.exp(value[i + 1]))), _law(drawn[:, i : i + 2]))
@@ -186,6 +195,7 @@ def fit_envelope(
         D=D,
         curvature=Curvature(thirds=(first, middle, last), second=second, bends=bends),
         method=method,
+        compute=_compute(known),
         replicates={name: law for name, (_, law) in laws.items()},
         level=level,
     )
@@ -202,6 +212,11 @@ def _statistics(flops: np.ndarray, N: np.ndarray, D: np.ndarray, loss: np.ndarra
         thirds.append(np.polyfit(x[inside], np.log(N[inside]), 1)[0] if inside.sum() > 1 else np.nan)
     centred = x - x.mean()
     return [float(v) for v in (*whole, *thirds, 2 * np.polyfit(centred, np.log(N), 2)[0] if len(x) > 2 else np.nan)]
+
+
+def _compute(curves: Sequence[Curve]) -> Compute:
+    N, per_token = (np.array([getattr(curve, name) for curve in curves]) for name in ("N", "flops_per_token"))
+    return Compute.of_runs(N, np.ones_like(N), per_token)
 
 
 def _law(exponent_and_log: np.ndarray) -> PowerLaw:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from sweep.fit.answers import Answers, Questions, answer
 from sweep.fit.conventions import KAPLAN_COUNTING, ConventionRow, compare_conventions
-from sweep.fit.envelope import EnvelopeFit, fit_envelope
+from sweep.fit.envelope import CurvesLike, EnvelopeFit, fit_envelope
 from sweep.fit.holdout import HoldOut, rolling_hold_out
 from sweep.fit.isoflop import IsoflopFit, fit_isoflop
 from sweep.fit.kaplan_table import fit_kaplan
@@ -14,7 +14,7 @@ from sweep.fit.law_fit import LawFit
 from sweep.fit.parametric import ParametricFit, fit_parametric
 from sweep.fit.result import LawError
 from sweep.fit.sensitivity import Variant, sensitivity
-from sweep.fit.table import Curve, RunTable
+from sweep.fit.table import Curve, RunsLike, RunTable, as_curves, as_runs
 
 Fit = TypeVar("Fit")
 
@@ -96,10 +96,10 @@ class Fits:
 
 
 def fit_all(
-    runs: RunTable,
-    curves: Sequence[Curve],
+    runs: RunsLike,
+    curves: CurvesLike = (),
     *,
-    convention: dict[str, str],
+    convention: dict[str, str] | None = None,
     conventions: Mapping[str, RunTable] | None = None,
     questions: Questions = Questions(),
     objective: str = "huber",
@@ -116,11 +116,13 @@ def fit_all(
     """Fit every law; see each for its arguments. A law that cannot be fitted does not keep the others.
 
     Args:
-        runs, curves: what is fitted.
+        runs: what is fitted, as `fit_parametric` takes it.
+        curves: as `fit_envelope` takes them.
         convention: what N, C and the loss in them are, by name.
         conventions: the same runs under others, by name.
         questions: to answer with the fits.
     """
+    runs, curves = as_runs(runs), as_curves(curves)
     intervals: dict[str, Any] = {"resamples": resamples, "level": level, "seed": seed}
     surface: dict[str, Any] = {"objective": objective, "delta": delta, "tied": tied, "fixed_E": fixed_E, **intervals}
     envelope = _or_reason(lambda: fit_envelope(curves, method=envelope_method, points=envelope_points, **intervals))
@@ -129,7 +131,7 @@ def fit_all(
     isoflop = _or_reason(lambda: fit_isoflop(runs, surface=known, seed_noise=seed_noise, **intervals))
     others = conventions or {}
     return Fits(
-        convention=convention,
+        convention=convention or {},
         runs=runs,
         curves=curves,
         envelope=envelope,

@@ -9,43 +9,44 @@ import numpy as np
 from sweep.fit.envelope import EnvelopeFit
 from sweep.fit.isoflop import IsoflopFit
 from sweep.fit.parametric import ParametricFit
-from sweep.fit.result import Estimate, LawError, PowerLaw
+from sweep.fit.result import Estimate, LawError, PowerLaw, positive
 from sweep.fit.surface import Surface
 
 Approach: TypeAlias = EnvelopeFit | IsoflopFit | ParametricFit
 NAMES = {EnvelopeFit: "envelope", IsoflopFit: "isoflop", ParametricFit: "parametric"}
+FAR = 2  # times the largest C fitted
 INFERENCE_FLOPS = 2  # per parameter and token: a forward pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Allocation:
-    """The compute-optimal run at one budget, by one approach; `loss` is in nats per token."""
+    """The compute-optimal run at one budget, by one approach; `loss` is in nats per token. Beyond twice the largest C that was
+    fitted Approaches 1 and 2 give no loss: theirs is a power law without E, which ends below any E."""
 
     approach: str
     C: float
     N: Estimate
     D: Estimate
     tokens_per_parameter: Estimate
-    loss: Estimate
+    loss: Estimate | None
 
     def to_dict(self) -> dict[str, Any]:
-        names = ("N", "D", "tokens_per_parameter", "loss")
-        return {"approach": self.approach, "C": self.C} | {name: getattr(self, name).to_dict() for name in names}
+        names = ("N", "D", "tokens_per_parameter")
+        values = {"approach": self.approach, "C": self.C} | {name: getattr(self, name).to_dict() for name in names}
+        return values | {"loss": self.loss.to_dict() if self.loss else None}
 
     def line(self) -> str:
         """For a reader."""
         return (
             f"C = {self.C:.3g}: N = {self.N}, D = {self.D}, {self.tokens_per_parameter} tokens per parameter, "
-            f"loss {self.loss} ({self.approach})"
+            f"{f'loss {self.loss}' if self.loss else 'too far for a loss'} ({self.approach})"
         )
 
 
 def allocate(fit: Approach, budgets: Sequence[float]) -> list[Allocation]:
     """N_opt, D_opt, their ratio and the loss at each of `budgets` FLOPs, with the fit's intervals."""
     rows = []
-    for C in budgets:
-        if not (np.isfinite(C) and C > 0):
-            raise LawError("bad_option", f"a budget of {C} FLOPs is out of range; it must be positive")
+    for C in map(float, positive("budgets", list(budgets))):
         N, D, loss = _at(fit, C)
         drawn_N, drawn_D, drawn_loss = _replicates_at(fit, C)
         pairs = ((N, drawn_N), (D, drawn_D), (D / N, drawn_D / drawn_N), (loss, drawn_loss))
@@ -57,7 +58,7 @@ def allocate(fit: Approach, budgets: Sequence[float]) -> list[Allocation]:
                 N=estimates[0],
                 D=estimates[1],
                 tokens_per_parameter=estimates[2],
-                loss=estimates[3],
+                loss=estimates[3] if isinstance(fit, ParametricFit) or FAR * _largest(fit) >= C else None,
             )
         )
     return rows
@@ -65,6 +66,7 @@ def allocate(fit: Approach, budgets: Sequence[float]) -> list[Allocation]:
 
 def allocate_sizes(law: PowerLaw | Surface, sizes: Sequence[float]) -> list[tuple[float, float, float]]:
     """(N, C, D) at which each of `sizes` is optimal, for a law of N_opt in C = 6 N D or a surface."""
+    positive("sizes", list(sizes))
     if isinstance(law, Surface):
         return [(float(N), float(C := law.budget_for_size(N)), float(law.compute.tokens(N, C))) for N in sizes]
     budgets = [(N / law.coefficient) ** (1 / law.exponent) for N in sizes]
@@ -77,7 +79,7 @@ def budget_for_loss(fit: ParametricFit, loss: float) -> Estimate:
     Raises:
         LawError: if `loss` is not above E, which no budget reaches.
     """
-    C = fit.surface.budget_for_loss(loss)
+    C = fit.surface.budget_for_loss(positive("loss", loss))
     if not np.isfinite(C):
         raise LawError("unreachable", f"a loss of {loss:g} is not above E = {fit.E.value:.4g}: no budget reaches it")
     drawn = fit.replicates.budget_for_loss(loss)
@@ -102,7 +104,8 @@ class SizePenalty:
 
 def size_penalty(surface: Surface, C: float, factor: float) -> SizePenalty:
     """The penalty for `factor` times N_opt at a budget of `C` FLOPs (Hoffmann et al. 2022's valley, read along both axes)."""
-    N_opt, _ = surface.optimal(C)
+    N_opt, _ = surface.optimal(positive("C", C))
+    positive("factor", factor)
     best, N = surface.frontier_loss(C), factor * N_opt
     D = tokens_for_loss(surface, N, best)
     return SizePenalty(
@@ -144,7 +147,9 @@ def lifetime_optimum(surface: Surface, loss: float, inference_tokens: float) -> 
     """
     from scipy.optimize import minimize_scalar
 
-    C = surface.budget_for_loss(loss)
+    if not 0 <= inference_tokens < np.inf:
+        raise LawError("bad_option", f"inference_tokens={inference_tokens} is out of range; it must not be negative")
+    C = surface.budget_for_loss(positive("loss", loss))
     if not np.isfinite(C):
         raise LawError("unreachable", f"a loss of {loss:g} is not above E = {surface.E:.4g}: no budget reaches it")
     N_train, D_train = surface.optimal(C)
@@ -187,9 +192,18 @@ def footprint(C: float, *, flops_per_second: float, watts: float, pue: float = 1
         pue: power usage effectiveness of the building.
         tonnes_per_MWh: CO2 equivalent of the electricity.
     """
+    for name, value in (("C", C), ("flops_per_second", flops_per_second), ("watts", watts), ("pue", pue)):
+        positive(name, value)
     hours = C / flops_per_second / 3600
     kWh = hours * watts * pue / 1e3
     return Footprint(gpu_hours=hours, kWh=kWh, kg_CO2=kWh * tonnes_per_MWh)
+
+
+def _largest(fit: EnvelopeFit | IsoflopFit) -> float:
+    """The largest C that was fitted."""
+    if isinstance(fit, EnvelopeFit):
+        return float(fit.flops[-1])
+    return max(profile.C_opt for profile in fit.profiles if profile.status == "converged")
 
 
 def _at(fit: Approach, C: float) -> tuple[Any, Any, Any]:

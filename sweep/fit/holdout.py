@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from sweep.fit.isoflop import IsoflopFit, fit_isoflop
 from sweep.fit.parametric import fit_parametric
-from sweep.fit.result import Estimate, LawError
+from sweep.fit.result import Estimate, LawError, check_intervals
 from sweep.fit.table import RunsLike, RunTable, as_runs
 
 PARTS = 6  # of log C, where the runs name no budgets
@@ -137,7 +137,8 @@ def hold_out(
     """
     table = as_runs(runs, D, loss, budget)
     budgets = _budgets(table)
-    if not 0 < last < len(budgets):
+    check_intervals(resamples, level, seed)
+    if not isinstance(last, int) or not 0 < last < len(budgets):
         raise LawError("too_few_budgets", f"{last} of {len(budgets)} budgets cannot be held out; there must be others to fit")
     above = budgets[-last]
     end = np.inf if until is None or until >= last else budgets[until - last] * ROUNDING

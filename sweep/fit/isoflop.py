@@ -14,11 +14,13 @@ from numpy.typing import ArrayLike
 
 from sweep.fit.parametric import fit_parametric
 from sweep.fit.profile import Profile, fit_profile, minima_of_cubics, minima_of_parabolas
-from sweep.fit.result import Estimate, LawError, PowerLaw
+from sweep.fit.result import Estimate, LawError, PowerLaw, check_intervals, positive
 from sweep.fit.surface import Compute, Surface
 from sweep.fit.table import RunsLike, RunTable, as_runs
 
 MIN_PROFILES = 3
+LEAST_SPAN = 2.0  # of the budgets
+MOST_a = 1.2  # with D falling ever so slowly; noise reaches further than any frontier
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,11 +59,11 @@ class IsoflopFit:
 
     def optimal(self, C: Any) -> tuple[Any, Any]:
         """(N_opt, D_opt) at budgets `C`."""
-        return self.N_law(C), self.D_law(C)
+        return self.N_law(positive("C", C)), self.D_law(C)
 
     def predict(self, N: Any, D: Any) -> Any:
         """L(N, D): the loss law at C, plus the profiles' mean parabola about N_opt(C)."""
-        C = self.compute.flops(N, D)
+        C = self.compute.flops(positive("N", N), positive("D", D))
         return self.loss_law(C) + self.curvature * np.log(N / self.N_law(C)) ** 2
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,7 +76,7 @@ class IsoflopFit:
             "a_bias": self.a_bias,
             "N_coefficient": self.N_law.coefficient,
             "D_coefficient": self.D_law.coefficient,
-            "loss_law": vars(self.loss_law),
+            "loss_law": dict(vars(self.loss_law)),
             "curvature": self.curvature,
             "seed_noise": self.seed_noise if np.isfinite(self.seed_noise) else None,
             "profiles": [profile.to_dict() for profile in self.profiles],
@@ -115,9 +117,10 @@ def fit_isoflop(
 ) -> IsoflopFit:
     """A parabola of loss in log N for each planned budget, then power laws through their minima.
 
-    The laws are weighted orthogonal regressions in logs, weighted by how well each profile fixes its minimum. Intervals come
-    from new losses about the parabolas: normal ones of standard deviation `seed_noise` if that is known, else the residuals of
-    all profiles, drawn with replacement and scaled up by what the fit took from them.
+    The laws of N and of the loss are weighted orthogonal regressions in logs, weighted by how well each profile fixes its
+    minimum; that of D follows from N's and what C costs. Intervals come from new losses about the parabolas: normal ones of
+    standard deviation `seed_noise` if that is known, else the residuals of all profiles, drawn with replacement and scaled
+    up by what the fit took from them.
 
     Args:
         runs: a table with a column `budget`, or the N of each run followed by `D`, `loss` and `budget`.
@@ -130,8 +133,10 @@ def fit_isoflop(
         TooFewProfiles: if fewer than three profiles have a minimum inside their sizes.
     """
     table = as_runs(runs, D, loss, budget)
-    if seed_noise is not None and not seed_noise > 0:
-        raise LawError("bad_option", f"seed_noise={seed_noise} is out of range; it must be positive, or left out")
+    check_intervals(resamples, level, seed)
+    if seed_noise is not None and not positive("seed_noise", seed_noise) < np.inf:
+        raise LawError("bad_option", f"seed_noise={seed_noise} is out of range; it must be finite, or left out")
+    compute = Compute.of_runs(table.N, table.D, table.C)
     profiles = _profiles(table)
     if surface is None:
         try:
@@ -144,12 +149,19 @@ def fit_isoflop(
 
     C = np.array([profile.C_opt for profile in good])
     weight = np.array([1 / _variance(profile) for profile in good])
-    N_law, D_law, loss_law = (
+    N_law, loss_law = (
         PowerLaw.fit_orthogonal(C, np.array([getattr(profile, name) for profile in good]), weight)
-        for name in ("N_opt", "D_opt", "loss_opt")
+        for name in ("N_opt", "loss_opt")
     )
+    if not 0 < N_law.exponent < MOST_a:
+        raise TooFewProfiles(
+            f"the minima follow N_opt ∝ C^{N_law.exponent:.3g}, which no frontier does: the budgets are too close, or the "
+            "minima too uncertain; add budgets further apart",
+            profiles,
+        )
     corrected, cubic = (np.array([getattr(profile, name) for profile in good]) for name in ("N_corrected", "N_cubic"))
     drawn = _replicates(good, C, weight, seed_noise, residuals, resamples, seed)
+    drawn["D"] = _tokens_law(drawn["N"], compute)
     a_bias = a_corrected = a_cubic = None
     if np.isfinite(corrected).all():
         without = PowerLaw.fit_orthogonal(C, corrected, weight).exponent
@@ -159,15 +171,15 @@ def fit_isoflop(
         a_cubic = Estimate.from_resamples(PowerLaw.fit_orthogonal(C, cubic, weight).exponent, drawn["cubic"].exponent, level)
     return IsoflopFit(
         a=Estimate.from_resamples(N_law.exponent, drawn["N"].exponent, level),
-        b=Estimate.from_resamples(D_law.exponent, drawn["D"].exponent, level),
+        b=Estimate.from_resamples(_tokens_law(N_law, compute).exponent, drawn["D"].exponent, level),
         a_cubic=a_cubic,
         a_corrected=a_corrected,
         a_bias=a_bias,
         N_law=N_law,
-        D_law=D_law,
+        D_law=_tokens_law(N_law, compute),
         loss_law=loss_law,
         curvature=float(np.mean([profile.coefficients[2] for profile in good])),
-        compute=Compute.of_runs(table.N, table.D, table.C),
+        compute=compute,
         seed_noise=noise,
         profiles=profiles,
         replicates={name: drawn[name] for name in ("N", "D", "loss")},
@@ -185,7 +197,14 @@ def _profiles(table: RunTable) -> tuple[Profile, ...]:
         for value in budgets
         for part in [table.where(table.budget == value)]
     )
-    found = sum(profile.status == "converged" for profile in profiles)
+    minima = [profile.C_opt for profile in profiles if profile.status == "converged"]
+    found = len(minima)
+    if found >= MIN_PROFILES and max(minima) < LEAST_SPAN * min(minima):
+        raise TooFewProfiles(
+            f"the budgets lie within a factor of {max(minima) / min(minima):.2g}; a power law needs at least {LEAST_SPAN:g}: "
+            "add budgets further apart",
+            profiles,
+        )
     if found < MIN_PROFILES:
         refused = "; ".join(f"{p.budget:.3g}: {p.reason}" for p in profiles if p.status != "converged")
         raise TooFewProfiles(
@@ -228,6 +247,20 @@ def _variance(profile: Profile) -> float:
     return float(gradient @ np.linalg.inv(design.T @ design) @ gradient)
 
 
+def _tokens_law(N_law: PowerLaw, compute: Compute) -> PowerLaw:
+    """D_opt = C / (kappa N_opt^eta)."""
+    with np.errstate(invalid="ignore"):
+        return PowerLaw(
+            coefficient=1 / (compute.kappa * N_law.coefficient**compute.eta), exponent=1 - compute.eta * N_law.exponent
+        )
+
+
+def _cubic_exponents(C: np.ndarray, N: np.ndarray, weight: np.ndarray, drawn: np.ndarray) -> tuple[float, np.ndarray]:
+    """a by the cubics' minima, and its replicates about it: they were drawn about parabolas, which are elsewhere."""
+    value = PowerLaw.fit_orthogonal(C, N, weight).exponent
+    return value, drawn - np.nanmedian(drawn) + value if np.isfinite(drawn).any() else drawn
+
+
 def _replicates(
     profiles: Sequence[Profile],
     C: np.ndarray,
@@ -244,7 +277,7 @@ def _replicates(
     rng = np.random.default_rng(seed)
     if seed_noise is None and not len(residuals):
         resamples = 0
-    points: dict[str, list[np.ndarray]] = {name: [] for name in ("N", "D", "loss", "cubic")}
+    points: dict[str, list[np.ndarray]] = {name: [] for name in ("N", "loss", "cubic")}
     for profile in profiles:
         shape = (resamples, len(profile.N))
         noise = (
@@ -253,7 +286,6 @@ def _replicates(
         losses = profile.parabola(profile.N) + noise
         at, low = minima_of_parabolas(profile.x, losses)
         points["N"].append(profile.centre + at)
-        points["D"].append(np.interp(at, profile.x, np.log(profile.D)))
         points["loss"].append(np.log(low))
         points["cubic"].append(profile.centre + minima_of_cubics(profile, losses))
     return {name: _laws(np.log(C), np.stack(logs, axis=1), weight) for name, logs in points.items()}

@@ -9,14 +9,14 @@ from sweep.fit.kaplan import PF_DAY
 from sweep.fit.kaplan_fits import fit_scale_law, fit_size_data_law, fit_size_steps_law
 from sweep.fit.law_fit import LawFit
 from sweep.fit.result import LawError
-from sweep.fit.table import Curve, RunTable
+from sweep.fit.table import Curve, RunsLike, RunTable, as_runs
 
 CURVE_POINTS = 20  # of each curve: its neighbouring points say the same
 SETTLED = 0.2  # of the horizon: before it warm-up shows
 
 
 def fit_kaplan(
-    runs: RunTable, curves: Sequence[Curve] = (), *, resamples: int = 200, level: float = 0.8, seed: int = 0
+    runs: RunsLike, curves: Sequence[Curve] = (), *, resamples: int = 200, level: float = 0.8, seed: int = 0
 ) -> dict[str, LawFit[Any] | LawError]:
     """Every law that a sweep shows, or why it does not show it.
 
@@ -31,6 +31,7 @@ def fit_kaplan(
     """
     options: dict[str, Any] = {"resamples": resamples, "level": level, "seed": seed}
     laws: dict[str, LawFit[Any] | LawError] = {}
+    runs = as_runs(runs)
     for name, X in (("L_N", runs.N), ("L_D", runs.D), ("L_C", runs.C / PF_DAY)):
         best = unbeaten(X, runs.loss)
         laws[name] = _or_reason(lambda X=X, best=best: fit_scale_law(X[best], runs.loss[best], **options))  # type: ignore[misc]

@@ -14,16 +14,18 @@ from numpy.typing import ArrayLike
 
 from sweep.fit.bootstrap import resample_weights
 from sweep.fit.objective import Objective
-from sweep.fit.result import Estimate, LawError, Status
+from sweep.fit.result import Estimate, LawError, Status, check_intervals, positive
 from sweep.fit.search import Certificate, Search
 from sweep.fit.surface import Compute, Surface
 from sweep.fit.table import RunsLike, RunTable, as_runs
 
 OBJECTIVES = ("huber", "lad", "log_mse", "linear_mse")
 STARTING_MINIMA = 2  # the full fit's best and next-best, that every resample starts from
-ILL_CONDITIONED = 1e10
+ILL_CONDITIONED = 1e7  # of IsoFLOP sweeps it is about 1e4
 STEEPEST = 5  # exponents that were ever measured are below 1; the start grid ends at 2
 NEGLIGIBLE_TERM, NEGLIGIBLE_E = 1e-3, 0.02  # shares of the predicted loss
+ONE_BUDGET = 1.5  # between the 5 % and the 95 % quantile of C: below it all runs are of one budget
+LEAST_CLUSTERS = 3
 COLLINEAR = 0.05  # the spread of log D at given log N, relative to that of log D, below which N and D are one variable
 
 
@@ -43,6 +45,7 @@ class ParametricFit:
         surface: the constants as a `Surface`, with what C the runs cost.
         replicates: the same for every bootstrap resample, constants of shape (resamples,).
         residual_sd: standard deviation of log L about the surface, robust (from the median absolute residual).
+        free: directions of (log A, log B, log E, alpha, beta) that were free, as columns.
         level: of the intervals.
     """
 
@@ -61,6 +64,7 @@ class ParametricFit:
     surface: Surface = field(repr=False)
     replicates: Surface = field(repr=False)
     residual_sd: float
+    free: np.ndarray = field(repr=False)
     level: float
 
     @property
@@ -70,11 +74,11 @@ class ParametricFit:
 
     def predict(self, N: Any, D: Any) -> Any:
         """L(N, D)."""
-        return self.surface.predict(N, D)
+        return self.surface.predict(positive("N", N), positive("D", D))
 
     def optimal(self, C: Any) -> tuple[Any, Any]:
         """(N_opt, D_opt) at budgets `C`, in the FLOPs that the runs were counted in."""
-        return self.surface.optimal(C)
+        return self.surface.optimal(positive("C", C))
 
     def counted(self, compute: Compute) -> "ParametricFit":
         """The same fit where C is counted otherwise: the surface stays, its frontier moves."""
@@ -88,7 +92,7 @@ class ParametricFit:
         values |= {
             name: getattr(self, name) for name in ("objective", "gradient_norm", "delta", "status", "kind", "residual_sd")
         }
-        return values | {"certificate": self.certificate.to_dict(), "compute": vars(self.surface.compute)}
+        return values | {"certificate": self.certificate.to_dict(), "compute": dict(vars(self.surface.compute))}
 
     def summary(self) -> str:
         """For a reader."""
@@ -149,8 +153,9 @@ def fit_parametric(
     """
     if objective not in OBJECTIVES:
         raise LawError("bad_option", f"objective={objective!r} is none of {', '.join(OBJECTIVES)}")
-    if not delta > 0:
-        raise LawError("bad_option", f"delta={delta} is out of range; it must be positive")
+    if not 0 < positive("delta", delta) < np.inf:
+        raise LawError("bad_option", f"delta={delta} is out of range; it must be finite (objective='log_mse' is its limit)")
+    check_intervals(resamples, level, seed)
     table = as_runs(runs, D, loss)
     if fixed_E is not None:
         _require_above(table, fixed_E)
@@ -165,13 +170,13 @@ def fit_parametric(
         tied=tied,
         fixed_E=fixed_E,
     )
-    _require_enough(table, free=search.basis.shape[1])
+    _require_enough(table.where(search.weight > 0), free=search.basis.shape[1])
     labels = _labels(table.cluster if clusters is None else clusters, table)
     drawn = resample_weights(len(table), resamples, seed=seed, clusters=labels)
 
     minima, certificate = search.run()
     theta = minima[:1]
-    shares = _largest_shares(theta, search.objective)
+    shares = _shares(theta, search.objective)
     _require_identified(theta[0], shares)
     compute = Compute.of_runs(table.N, table.D, table.C)
     constants = {name: float(value[0]) for name, value in _constants(theta, centre).items()}
@@ -187,11 +192,12 @@ def fit_parametric(
         objective=search.value(theta),
         kind=objective,
         delta=delta if objective == "huber" else None,
-        status=_status(certificate, E_is_nothing=fixed_E is None and shares[2] < NEGLIGIBLE_E),
+        status=_status(certificate, E_is_nothing=fixed_E is None and shares[2].max() < NEGLIGIBLE_E),
         certificate=certificate,
         surface=surface,
         replicates=replicates,
         residual_sd=residual_sd,
+        free=search.basis,
         level=level,
     )
 
@@ -215,7 +221,10 @@ def _constants(theta: np.ndarray, centre: np.ndarray) -> dict[str, np.ndarray]:
 def _weights(weights: ArrayLike | None, runs: int) -> np.ndarray:
     if weights is None:
         return np.ones(runs)
-    weight = np.asarray(weights, dtype=float)
+    try:
+        weight = np.asarray(weights, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise LawError("bad_option", f"weights are no numbers ({error})") from error
     if weight.shape != (runs,) or not (np.isfinite(weight) & (weight >= 0)).all() or not weight.any():
         raise LawError("bad_option", f"weights must be {runs} numbers, not negative and not all zero, one for each run")
     return weight * runs / weight.sum()
@@ -224,9 +233,11 @@ def _weights(weights: ArrayLike | None, runs: int) -> np.ndarray:
 def _labels(clusters: ArrayLike | None, table: RunTable) -> np.ndarray | None:
     if clusters is None:
         return None
-    labels = np.asarray(clusters)
+    labels = np.asarray(clusters).astype(str)
     if labels.shape != (len(table),):
         raise LawError("bad_option", f"clusters has shape {labels.shape}; give one label for each of the {len(table)} runs")
+    if len(np.unique(labels)) < LEAST_CLUSTERS:
+        raise LawError("bad_option", f"clusters has fewer than {LEAST_CLUSTERS} different labels; intervals need more, or none")
     return labels
 
 
@@ -240,7 +251,8 @@ def _require_enough(table: RunTable, free: int) -> None:
         )
     x, y = np.log(table.N), np.log(table.D)
     apart = y - np.polyval(np.polyfit(x, y, 1), x)
-    if np.std(apart) < COLLINEAR * np.std(y):
+    low, high = np.quantile(table.C, [0.05, 0.95])
+    if np.std(apart) < COLLINEAR * np.std(y) or high < ONE_BUDGET * low:
         raise LawError(
             "collinear",
             "D follows from N in every run (one budget, or one number of tokens per parameter), so their terms cannot be told "
@@ -249,7 +261,7 @@ def _require_enough(table: RunTable, free: int) -> None:
 
 
 def _require_above(table: RunTable, E: float) -> None:
-    if not E >= 0 or not np.isfinite(E):
+    if not isinstance(E, int | float | np.number) or not 0 <= E < np.inf:
         raise LawError("bad_option", f"fixed_E={E} is out of range; it is a loss, or 0 for a law without it")
     lowest = int(table.loss.argmin())
     if table.loss[lowest] <= E:
@@ -260,17 +272,18 @@ def _require_above(table: RunTable, E: float) -> None:
         )
 
 
-def _largest_shares(theta: np.ndarray, problem: Objective) -> np.ndarray:
-    """The largest share that each term, of N, of D and E, has in the predicted loss of any run; shape (3,)."""
+def _shares(theta: np.ndarray, problem: Objective) -> np.ndarray:
+    """The share that each term, of N, of D and E, has in the predicted loss of every run; shape (3, runs)."""
     terms = [np.broadcast_to(term, (1, len(problem.x)))[0] for term in problem.terms(theta)]
-    return (np.stack(terms) / sum(terms)).max(axis=1)
+    return np.stack(terms) / sum(terms)
 
 
 def _require_identified(theta: np.ndarray, shares: np.ndarray) -> None:
-    """Raises LawError if the term of N or of D is nowhere a thousandth of the loss, or an exponent is impossible."""
+    """Raises LawError if the term of N or of D is nowhere a thousandth of the loss, or as good as the same in all runs, or if
+    an exponent is impossible."""
     for name, share in zip(("A / N^alpha", "B / D^beta"), shares[:2], strict=True):
-        if share < NEGLIGIBLE_TERM:
-            raise LawError("unidentified", f"the term {name} vanishes at the optimum: the runs do not show it; widen the grid")
+        if share.max() < NEGLIGIBLE_TERM or np.ptp(share) < NEGLIGIBLE_TERM:
+            raise LawError("unidentified", f"the term {name} does not show in these losses: widen the grid")
     for name, exponent in zip(("alpha", "beta"), theta[3:], strict=True):
         if not 0 < exponent < STEEPEST:
             reason = f"{name} = {exponent:.3g} at the optimum is not between 0 and {STEEPEST}: widen the grid"

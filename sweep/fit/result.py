@@ -13,6 +13,26 @@ LEAST_RESAMPLES = 10
 BEYOND = 1e300  # stands for infinity where quantiles are interpolated
 
 
+def check_intervals(resamples: int, level: float, seed: int) -> None:
+    """Raises LawError if these are not what intervals can be made with."""
+    for name, value, least in (("resamples", resamples, 0), ("seed", seed, 0)):
+        if not isinstance(value, int | np.integer) or value < least:
+            raise LawError("bad_option", f"{name}={value!r} is out of range; it must be a whole number from {least} on")
+    if not isinstance(level, int | float) or not 0 < level < 1:
+        raise LawError("bad_option", f"level={level!r} is out of range; it must lie between 0 and 1")
+
+
+def positive(name: str, value: Any) -> Any:
+    """`value` as floats. Raises LawError if any is not a positive number."""
+    try:
+        number = np.asarray(value, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise LawError("bad_option", f"{name}={value!r} is no number; give one, or several") from error
+    if not (number > 0).all():
+        raise LawError("bad_option", f"{name}={value!r} is out of range; it must be positive")
+    return number[()]
+
+
 class LawError(InputError):
     """A law cannot be fitted to these runs. `status` is a short name for why, the message says what is needed."""
 
@@ -48,12 +68,9 @@ class Estimate:
         return cls(float(value), float(low), float(high))
 
     def to_dict(self) -> dict[str, float | None]:
-        """Plain numbers; None for an end that is infinite or was not found, as JSON has no infinity."""
-        ends = {
-            name: end if end is not None and np.isfinite(end) else None
-            for name, end in (("low", self.low), ("high", self.high))
-        }
-        return {"value": self.value, **ends}
+        """Plain numbers; None for one that is infinite or was not found, as JSON has neither infinity nor NaN."""
+        numbers = {"value": self.value, "low": self.low, "high": self.high}
+        return {name: number if number is not None and np.isfinite(number) else None for name, number in numbers.items()}
 
     def __str__(self) -> str:
         interval = "no interval" if self.low is None else f"{self.low:.4g} to {self.high:.4g}"

@@ -18,6 +18,7 @@ LAD_DELTA = 1e-5  # so narrow a Huber loss, over its width, is |r| but for its l
 WIDE_STEPS, NARROW_STEPS = 12, 40  # most starts arrive in ten; one that crawls for longer is in no basin of its own
 FOREMOST = 4
 FIRST_LOOK, CLOSE = 4, 1.02  # steps of every resample's starts, and how near to its best one must be to go on
+LOG_OF_NOTHING = -50.0  # log E where E is next to nothing: it then shows in no digit of a loss
 SAME = 1e-6  # objectives nearer than this, relatively, are of one basin
 FLAT_GRADIENT = 1e-9  # relative to all runs pulling the same way
 
@@ -100,6 +101,7 @@ class Search:
         found, arrivals = found[order], arrivals[order]
         # The foremost are followed to the very end, even where E crawls to zero.
         found[:FOREMOST] = minimise(self.objective, found[:FOREMOST], weight, [self.width], basis=basis)
+        found, arrivals = self._without_E(found, arrivals)
         values = self.objective.values(found, weight, self.width)
         order = np.argsort(values)
         found, values, arrivals = found[order], values[order], arrivals[order]
@@ -117,6 +119,16 @@ class Search:
         share = float(arrivals[winners].sum() / arrivals.sum())
         proof = self._certify(best, subgradient, int(arrivals.sum()), share, values[others])
         return np.concatenate([best, found[others]]), proof
+
+    def _without_E(self, found: np.ndarray, arrivals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`found` with its foremost solutions for E = 0 added, which a free E approaches but never reaches."""
+        if self.fixed_E is not None:
+            return found, arrivals
+        closed = found[:FOREMOST].copy()
+        closed[:, 2] = LOG_OF_NOTHING
+        held = np.delete(self.basis, 2, axis=1)
+        closed = minimise(self.objective, closed, self.weight, _widths(WIDEST_DELTA, self.width), basis=held)
+        return np.concatenate([found, closed]), np.concatenate([arrivals, np.zeros(len(closed), dtype=int)])
 
     def resample(self, drawn: np.ndarray, minima: np.ndarray, spread: float) -> np.ndarray:
         """Minima of resampled problems, shape (resamples, 5): the best that any of `minima` and an own start lead to.

@@ -9,7 +9,7 @@ import numpy as np
 from sweep.fit.envelope import CurvesLike, fit_envelope
 from sweep.fit.isoflop import IsoflopFit, fit_isoflop
 from sweep.fit.parametric import fit_parametric
-from sweep.fit.result import Estimate, LawError
+from sweep.fit.result import Estimate, LawError, check_intervals, positive
 from sweep.fit.table import RunsLike, RunTable, as_runs
 
 DELTAS = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -65,6 +65,8 @@ def sensitivity(
         delta, resamples, level, seed: as in `fit_parametric`.
     """
     table = as_runs(runs)
+    positive("delta", delta)
+    check_intervals(resamples, level, seed)
     options: dict[str, Any] = {"resamples": resamples, "level": level, "seed": seed}
 
     def variant(group: str, label: str, fit: Callable[[], Estimate | None], used: int) -> Variant:

@@ -8,6 +8,7 @@ import numpy as np
 from sweep.fit.result import LawError
 
 FAR_OFF = 0.3  # in log C
+PLAUSIBLE_ETA = (0.5, 1.5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,11 @@ class Compute:
         if np.allclose(C, 6 * N * D, rtol=1e-6):
             return cls()
         slope, intercept = np.polyfit(np.log(N), np.log(C / D), 1)
+        if not PLAUSIBLE_ETA[0] <= slope <= PLAUSIBLE_ETA[1]:
+            raise LawError(
+                "mixed_counting",
+                f"C / D grows as N^{slope:.2g} over the runs, where it should grow about as N: check the columns of N, D and C",
+            )
         off = float(np.quantile(np.abs(np.log(C / D) - slope * np.log(N) - intercept), 0.9))
         if off > FAR_OFF:
             raise LawError(

@@ -18,7 +18,7 @@ COLUMNS = {name: name for name in ("run_id", "N", "D", "C", "loss", "budget", "w
 # A table outside these is in another unit. The smallest models that anyone trained have a few hundred parameters.
 SMALLEST_N, SMALLEST_D = 100, 1000
 TOKENS_PER_PARAMETER = (1e-3, 1e6)  # of the median run
-LARGEST_LOSS = 50  # nats per token: a vocabulary would need e^50 tokens
+LARGEST_LOSS = 15  # nats per token, of the median run: a guess among three million tokens
 COMPUTE_FACTOR = 100  # between C and 6 N D, beyond any convention's difference
 
 
@@ -102,7 +102,10 @@ def as_runs(
 
         if not (D is None and loss is None and budget is None):
             raise LawError("bad_option", "D, loss and budget are given beside a table; put them in as its columns")
-        frame = runs if isinstance(runs, pd.DataFrame) else pd.DataFrame({key: np.asarray(col) for key, col in runs.items()})  # type: ignore[union-attr]
+        try:
+            frame = pd.DataFrame(runs)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise LawError("bad_value", f"the columns do not make a table ({error}); give one number for each run") from error
         return runs_from_frame(frame, COLUMNS, "the table")
     if D is None or loss is None:
         raise LawError("missing_column", "D and loss are needed beside N: give three arrays of one length, or a table")
@@ -124,21 +127,25 @@ def as_runs(
     return table
 
 
-def read_runs(path: Path, columns: Mapping[str, str], *, require_C: bool = False) -> RunTable:
+def read_runs(path: Path | str, columns: Mapping[str, str] = COLUMNS, *, require_C: bool = False) -> RunTable:
     """The table of runs in a .csv, .parquet or .jsonl file; see `runs_from_frame`."""
     return runs_from_frame(read_frame(path), columns, path, require_C=require_C)
 
 
 def runs_from_frame(
-    frame: "pd.DataFrame", columns: Mapping[str, str], source: Path | str, *, require_C: bool = False
+    frame: "pd.DataFrame",
+    columns: Mapping[str, str] = COLUMNS,
+    source: Path | str = "the table",
+    *,
+    require_C: bool = False,
 ) -> RunTable:
     """A checked table of runs.
 
     Args:
         frame: one row per run.
-        columns: the frame's name for each of `COLUMNS`. N and loss are needed, and D or C: the other follows from C = 6 N D.
-            Without run_id a run is named by its row; without budget there are no profiles. Rows whose column `state` is not
-            "done" are excluded, whatever else they hold.
+        columns: the frame's names for any of `COLUMNS`, where they differ. N and loss are needed, and D or C: the other follows
+            from C = 6 N D. Without run_id a run is named by its row; without budget there are no profiles. Rows whose column
+            `state` is not "done" are excluded, whatever else they hold.
         source: what the frame came from, for messages.
         require_C: refuse a table without the column of C, because C = 6 N D is not the convention that is asked for.
 
@@ -146,6 +153,10 @@ def runs_from_frame(
         LawError: if a column is missing, a value is missing, not a number, not positive or in another unit, or a run is there
             twice.
     """
+    columns = {**COLUMNS, **columns}
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice):
+        raise LawError("bad_value", f"{source} has the column {twice[0]!r} twice; drop one")
     if not len(frame):
         raise LawError("too_few_runs", f"{source} has no rows; a fit needs runs")
     seen = sorted(set(frame["state"].astype(str))) if "state" in frame else []
@@ -212,7 +223,8 @@ def check_runs(runs: RunTable, source: Path | str, *, named: bool = True) -> Non
     if not 1 / COMPUTE_FACTOR <= ratio <= COMPUTE_FACTOR:
         raise LawError("wrong_unit", f"{source}: C is {ratio:.3g} times 6 N D; {units}")
     remedy = "it must be in nats per token: take the log of a perplexity"
-    refuse(runs.loss > LARGEST_LOSS, f"the loss is {runs.loss.max():g}", remedy)
+    if (typical := float(np.median(runs.loss))) > LARGEST_LOSS:
+        raise LawError("wrong_unit", f"{source}: the median loss is {typical:g}; {remedy}")
     names, counts = np.unique(runs.run_id, return_counts=True)
     if (counts > 1).any():
         twice = names[counts > 1][0]
@@ -237,14 +249,22 @@ def as_curves(curves: "Sequence[Curve] | pd.DataFrame") -> Sequence[Curve]:
         LawError: if a column is missing, or a value is not a positive number.
     """
     if not hasattr(curves, "columns"):
-        return curves
+        known = list(curves)
+        if not all(isinstance(curve, Curve) for curve in known):
+            raise LawError("bad_value", "the curves are neither `Curve`s nor a pandas table with run_id, N, tokens and loss")
+        check_curves(known, "the curves")
+        return known
     frame: pd.DataFrame = curves  # type: ignore[assignment]
     per_token = "flops_per_token" in frame
     named = ("N", "tokens", "loss", *(("flops_per_token",) if per_token else ()))
     if "run_id" not in frame:
         raise _missing(frame, "run_id", "run_id", "the curves", "")
-    frame = frame.assign(**{name: _column(frame, name, name, "the curves") for name in named}).sort_values("tokens")
-    return [
+    values = {name: _column(frame, name, name, "the curves") for name in named}
+    frame = frame.reset_index(drop=True).assign(**values).sort_values("tokens")
+    sizes = frame.groupby("run_id", sort=False)["N"].nunique()
+    if (sizes > 1).any():
+        raise LawError("bad_value", f"the curve of {sizes.index[sizes > 1][0]} has several N; a run has one")
+    known = [
         Curve(
             run_id=str(name),
             N=float(part["N"].iloc[0]),
@@ -254,15 +274,46 @@ def as_curves(curves: "Sequence[Curve] | pd.DataFrame") -> Sequence[Curve]:
         )
         for name, part in frame.groupby("run_id", sort=False)
     ]
+    check_curves(known, "the curves")
+    return known
 
 
-def read_curves(path: Path, columns: Mapping[str, str], runs: RunTable) -> list[Curve]:
+def check_curves(curves: Sequence[Curve], source: Path | str) -> None:
+    """Raises LawError if a curve is not one, is in a unit that no run can have, or is there twice."""
+    seen = set()
+    for curve in curves:
+        name = f"{source}: the curve of {curve.run_id}"
+        if curve.run_id in seen:
+            raise LawError("duplicates", f"{name} is there twice; keep one for each run")
+        seen.add(curve.run_id)
+        tokens, loss = np.asarray(curve.tokens), np.asarray(curve.loss)
+        if tokens.shape != loss.shape or tokens.ndim != 1 or len(tokens) < 2:
+            raise LawError("bad_value", f"{name} has {tokens.shape} tokens and {loss.shape} losses; give two points or more")
+        values = np.concatenate([tokens, loss, [curve.N, curve.flops_per_token]])
+        if not (np.isfinite(values) & (values > 0)).all():
+            raise LawError("bad_value", f"{name} has a value that is no positive number; mend or drop it")
+        if not (np.diff(tokens) > 0).all():
+            raise LawError("bad_value", f"{name} does not run forward in tokens; sort it, and keep one loss for each")
+        if curve.N < SMALLEST_N or tokens[-1] < SMALLEST_D or tokens[-1] / curve.N < TOKENS_PER_PARAMETER[0]:
+            units = "check that N is in parameters and tokens in tokens, not millions or billions"
+            raise LawError("wrong_unit", f"{name} has N = {curve.N:g} and ends at {tokens[-1]:g} tokens; {units}")
+    if len(curves) and (typical := float(np.median([curve.loss[-1] for curve in curves]))) > LARGEST_LOSS:
+        reason = "it must be in nats per token: take the log of a perplexity"
+        raise LawError("wrong_unit", f"{source}: the median curve ends at a loss of {typical:g}; {reason}")
+    ratio = float(np.median([curve.tokens[-1] / curve.N for curve in curves])) if len(curves) else 1.0
+    if ratio > TOKENS_PER_PARAMETER[1]:
+        units = "check that N is in parameters and tokens in tokens, not millions or billions"
+        raise LawError("wrong_unit", f"{source}: the median curve ends at {ratio:.3g} tokens per parameter; {units}")
+
+
+def read_curves(path: Path | str, columns: Mapping[str, str], runs: RunTable) -> list[Curve]:
     """The curves of `runs`, from a table with columns run_id, tokens and the loss column; others are ignored.
 
     Raises:
         LawError: as `read_runs`, and if no curve belongs to a run of the table.
     """
-    frame = read_frame(path)
+    columns = {**COLUMNS, **columns}
+    frame = read_frame(path).reset_index(drop=True)
     run_id = columns["run_id"]
     if run_id not in frame:
         raise _missing(frame, run_id, "run_id", path, "")
@@ -281,12 +332,15 @@ def read_curves(path: Path, columns: Mapping[str, str], runs: RunTable) -> list[
     ]
     if not curves:
         raise LawError("no_curves", f"curves={path}: none of its {run_id} is in the table of runs; both must name them alike")
+    check_curves(curves, path)
     return curves
 
 
-def read_frame(path: Path) -> "pd.DataFrame":
+def read_frame(path: Path | str) -> "pd.DataFrame":
     """A pandas table from .csv, .parquet or .jsonl, by the name's ending. Raises LawError if it cannot be read."""
     import pandas as pd
+
+    path = Path(path)
 
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {
         ".csv": pd.read_csv,

@@ -7,8 +7,8 @@ import multiprocessing
 import os
 import signal
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -23,6 +23,9 @@ from sweep.store import Store
 if TYPE_CHECKING:
     from sweep.data import Corpus
     from sweep.train import Progress, Runtime
+
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,44 +56,62 @@ class Pool:
     threads: int
     cluster: ClusterConfig
 
-    def run(self, runs: Sequence[RunConfig], on_event: Callable[["Progress | Outcome"], None]) -> list[Outcome]:
+    def run(
+        self,
+        runs: Sequence[RunConfig],
+        on_event: Callable[["Progress | Outcome"], None],
+        stopping: "StopFlag | None" = None,
+    ) -> list[Outcome]:
         """Train `runs` in order, each by the first free worker, and report progress and outcomes as they come.
 
-        A worker that dies fails its run alone, and another takes its place. SIGINT and SIGTERM let every run write a
-        checkpoint; those and the runs not begun come back as "interrupted" and "waiting".
+        A worker that dies fails its run alone, and another takes its place. SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 let every run
+        write a checkpoint; those and the runs not begun come back as "interrupted" and "waiting". `stopping` is the flag that
+        these signals set, if the caller wants to know which came.
         """
+        if stopping is None:
+            with StopFlag() as stopping:
+                return self._run(runs, on_event, stopping)
+        return self._run(runs, on_event, stopping)
+
+    def _run(
+        self, runs: Sequence[RunConfig], on_event: Callable[["Progress | Outcome"], None], stopping: "StopFlag"
+    ) -> list[Outcome]:
         queue, outcomes = list(reversed(runs)), []
-        with _stop_flag() as stopping:
-            workers = [self._start(k) for k in range(min(self.workers, len(runs)))]
-            try:
-                while True:
-                    for worker in workers:
-                        if worker.run is None and queue and not stopping():
-                            worker.give(queue.pop())
-                    busy = {worker.connection: worker for worker in workers if worker.run is not None}
-                    if not busy:
-                        break
-                    for connection in wait(list(busy), timeout=1):
-                        worker = busy[connection]  # type: ignore[index]  # wait returns what it was given
-                        event = worker.receive()
-                        on_event(event)
-                        if isinstance(event, Outcome):
-                            outcomes.append(event)
-                        if not worker.process.is_alive():
-                            workers[workers.index(worker)] = self._start(worker.index)
-                    if stopping():
-                        for worker in workers:
-                            worker.ask_to_stop()
-            finally:
+        workers = [self._start(k) for k in range(min(self.workers, len(runs)))]
+        try:
+            while True:
                 for worker in workers:
-                    worker.close()
+                    if worker.run is None and queue and not stopping():
+                        worker.give(queue.pop())
+                busy = {worker.connection: worker for worker in workers if worker.run is not None}
+                if not busy:
+                    break
+                for connection in wait(list(busy), timeout=1):
+                    worker = busy[connection]  # type: ignore[index]  # wait returns what it was given
+                    event = worker.receive()
+                    on_event(event)
+                    if isinstance(event, Outcome):
+                        outcomes.append(event)
+                    if not worker.process.is_alive() and queue and not stopping():
+                        workers[workers.index(worker)] = self._start(worker.index)
+                if stopping():
+                    for worker in workers:
+                        worker.ask_to_stop()
+        finally:
+            for worker in workers:
+                worker.close()
         return outcomes + [Outcome(run_id=run.run_id, state=states.WAITING) for run in reversed(queue)]
 
     def _start(self, index: int) -> "_Worker":
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, self, index), name=f"isosweep-worker-{index}")
-        process.start()
+        # A signal that comes before the worker can handle it waits until it can: it inherits what is blocked.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         return _Worker(index, process, ours, self.store)
 
@@ -136,7 +157,8 @@ class _Worker:
 
 def _work(connection: Connection, pool: Pool, index: int) -> None:
     """A worker's life: train what comes down the pipe until it closes."""
-    with _stop_flag() as stopping:  # before the slow imports: a signal must not end the process half-way through them
+    with StopFlag() as stopping:  # before the slow imports: a signal must not end the process half-way through them
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         parent = os.getppid()
 
         def orphaned_or_stopping(step: int = 0) -> bool:
@@ -203,22 +225,31 @@ def record_failure(store: Store, run: RunConfig, error: str) -> Outcome:
     return Outcome(run_id=run.run_id, state=states.FAILED, error=message)
 
 
-@contextmanager
-def _stop_flag() -> Iterator[Callable[[], bool]]:
-    """A function that says whether SIGINT or SIGTERM has come; a second SIGINT in the parent interrupts as usual."""
-    received: list[int] = []
+class StopFlag:
+    """Says whether one of `STOP_SIGNALS` has come; a context manager. A second SIGINT in the parent interrupts as usual."""
 
-    def handler(number: int, frame: object) -> None:
-        received.append(number)
-        if received.count(signal.SIGINT) > 1 and multiprocessing.parent_process() is None:
+    def __init__(self) -> None:
+        self._received: list[int] = []
+
+    def __call__(self) -> bool:
+        return bool(self._received)
+
+    def asked_to_requeue(self) -> bool:
+        """Whether a user signal came, as Slurm sends before a time limit or a preemption."""
+        return bool({signal.SIGUSR1, signal.SIGUSR2} & set(self._received))
+
+    def __enter__(self) -> "StopFlag":
+        self._before = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: object) -> None:
+        self._received.append(number)
+        if self._received.count(signal.SIGINT) > 1 and multiprocessing.parent_process() is None:
             raise KeyboardInterrupt
-
-    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, old in previous.items():
-            signal.signal(number, old)
 
 
 def pool_size(cluster: ClusterConfig, device: str) -> int:

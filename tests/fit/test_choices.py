@@ -96,6 +96,9 @@ def test_next_runs_keep_to_the_allowance_and_are_new() -> None:
     parsed = yaml.safe_load(chosen.grid(earlier=[(1e6, 2e7)]))
     assert parsed["runs"][0] == {"N": 1e6, "D": 2e7}
     np.testing.assert_allclose([run["N"] for run in parsed["runs"][1:]], chosen.N, rtol=1e-6)
+    same_sizes = next_runs(fit, runs, flops=2e20, sizes=runs.N.tolist(), candidates=60)
+    distance = np.abs(np.log(same_sizes.N[:, None] / runs.N)) + np.abs(np.log(same_sizes.D[:, None] / runs.D))
+    assert distance.min() > 0.04
     ladder = next_runs(fit, runs, flops=2e20, sizes=[1e8, 3e8, 1e9], most_tokens=2e10)
     assert set(ladder.N) <= {1e8, 3e8, 1e9}
     assert ladder.D.max() <= 2e10
@@ -144,6 +147,8 @@ def test_sensitivity_is_one_table_of_every_choice() -> None:
         assert a is not None
         assert a.value == pytest.approx(CHINCHILLA.a, abs=0.06)
     assert by_label["without the 5 highest losses"].runs == 40
+    assert by_label["without the smallest 4 of 45"].runs == 41
+    assert by_label["without the largest"].runs == by_label["without the smallest"].runs == 36
     base, other = by_label["3, parametric surface"].a, by_label["twice the tokens"].a
     assert other is not None
     assert base is not None
@@ -202,6 +207,7 @@ def test_kaplans_laws_from_a_table() -> None:
         assert (runs.loss[runs.C < runs.C[i]] > runs.loss[i]).all()
     exact = np.array([4.0, 3.0, 3.5, 2.0]), np.array([1.0, 2.0, 3.0, 3.0])
     assert unbeaten(exact[1], exact[0]).tolist() == [True, True, False, True]
+    assert unbeaten(np.array([1.0, 2.0]), np.array([3.0, 3.0])).tolist() == [True, False]  # more for the same is no gain
 
 
 def test_all_laws_at_once_survive_what_cannot_be_fitted() -> None:

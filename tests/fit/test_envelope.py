@@ -91,7 +91,7 @@ def test_every_way_to_draw_the_envelope_finds_the_same_law(method: str) -> None:
     assert 6 * N * D == pytest.approx(1e20, rel=1e-6)
     assert N == pytest.approx(SURFACE.optimal(1e20)[0], rel=0.15)
     assert fit.predict(N, D) == pytest.approx(SURFACE.frontier_loss(1e20), rel=0.01)
-    assert fit.a.low is not None
+    assert (fit.a.low is None) == (method == "hull")  # few and extreme points: resampling them says nothing
     assert fit.to_dict()["method"] == method
 
 
@@ -103,6 +103,7 @@ def test_a_hull_is_convex_and_below_every_point() -> None:
     for curve in curves:
         C = curve.tokens * curve.flops_per_token
         inside = (fit.flops[0] <= C) & (fit.flops[-1] >= C)
+        assert fit.flops[0] > 1.0001 * min(c.tokens[-1] * c.flops_per_token for c in curves)  # the range's end is no vertex
         assert (np.log(curve.loss[inside]) >= np.interp(np.log(C[inside]), x, y) - 1e-12).all()
 
 

@@ -8,6 +8,7 @@ from sweep.fit import (
     Compute,
     LawError,
     Noise,
+    ParametricFit,
     Questions,
     Simulator,
     Surface,
@@ -71,12 +72,14 @@ def test_intervals_at_any_budget_by_every_approach() -> None:
         near, far = allocate(fit, [1e20, 1e23])
         assert near.N.value == pytest.approx(CHINCHILLA.optimal(1e20)[0], rel=tolerance)
         assert near.tokens_per_parameter.value == pytest.approx(near.D.value / near.N.value)
+        assert (far.loss is None) == (not isinstance(fit, ParametricFit))  # without an E it would fall below any
         for row in (near, far):
-            for estimate in (row.N, row.D, row.tokens_per_parameter, row.loss):
+            for estimate in filter(None, (row.N, row.D, row.tokens_per_parameter, row.loss)):
                 assert estimate.low is not None
                 assert estimate.high is not None
                 assert estimate.low <= estimate.value <= estimate.high
         assert far.N.high / far.N.low > near.N.high / near.N.low  # type: ignore[operator]
+        assert near.loss is not None
         assert near.loss.value == pytest.approx(CHINCHILLA.frontier_loss(1e20), rel=0.02)
     with pytest.raises(LawError, match="must be positive"):
         allocate(fits[2], [-1.0])
@@ -150,5 +153,5 @@ def test_answers_cover_what_was_asked() -> None:
     assert "GPU-hours" in answers.summary()
     assert {penalty.factor for penalty in answers.penalties[1e21]} == {0.5, 2.0}
     assert [row.C for row in answer(fits, Questions(), largest=1e20).allocations] == [1e20] * 2 + [1e21] * 2 + [1e22] * 2
-    with pytest.raises(LawError, match=r"ask\.losses has -1"):
+    with pytest.raises(LawError, match=r"ask\.losses=\[-1\] is out of range"):
         answer(fits, Questions(losses=[-1]), largest=1e20)

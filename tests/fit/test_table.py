@@ -105,9 +105,9 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
 
 def test_curves_belong_to_runs(tmp_path: Path) -> None:
     runs = read_runs(written(FRAME, tmp_path / "runs.csv"), COLUMNS)
-    frame = pd.DataFrame({"run_id": ["a", "a", "x"], "tokens": [200, 100, 5], "loss": [3.0, 4.0, 9.0]})
+    frame = pd.DataFrame({"run_id": ["a", "a", "x"], "tokens": [200_000, 100_000, 5_000], "loss": [3.0, 4.0, 9.0]})
     (curve,) = read_curves(written(frame, tmp_path / "curves.csv"), COLUMNS, runs)
-    assert curve.tokens.tolist() == [100, 200]
+    assert curve.tokens.tolist() == [100_000, 200_000]
     assert curve.loss.tolist() == [4.0, 3.0]
     assert curve.flops_per_token == pytest.approx(6e6)
     with pytest.raises(InputError, match="none of its run_id"):

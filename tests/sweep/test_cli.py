@@ -165,7 +165,8 @@ def test_an_unwritable_out_is_refused(table: Path, capsys: pytest.CaptureFixture
 
 def test_a_table_that_fits_no_law_says_why(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pd.read_csv(table).head(2).to_csv(tmp_path / "two.csv", index=False)
-    assert main(["fit", f"table={tmp_path / 'two.csv'}", f"out={tmp_path}"]) == DONE
+    assert main(["fit", f"table={tmp_path / 'two.csv'}", f"out={tmp_path}"]) == BAD_INPUT
+    assert "no law could be fitted" in capsys.readouterr().err
     fits = json.loads((tmp_path / "fits.json").read_text())
     assert fits["parametric"]["status"] == "too_few_runs"
     assert fits["isoflop"]["status"] == "too_few_profiles"
