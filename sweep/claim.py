@@ -57,6 +57,10 @@ class Owner:
 
     def alive(self) -> bool | None:
         """Whether it lives; None if that cannot be told from here."""
+        here = Owner.here()
+        if self.job and self.job == here.job and self.restarts < here.restarts:
+            # This very job, before Slurm gave it up and started it again. It may not have noticed; it will see the new claim.
+            return False
         if self.host == _host():
             return _started(self.pid) == self.started and _exists(self.pid)
         return self._job_runs() if self.job else None
@@ -75,11 +79,7 @@ class Owner:
         if asked.returncode:
             return False if "Invalid job id" in asked.stderr else None
         states = asked.stdout.split()
-        if not states or all(state in ENDED or state == "PENDING" for state in states):
-            return False
-        environment = os.environ
-        same = environment.get("SLURM_ARRAY_JOB_ID") and Owner.here().job == self.job
-        return not (same and Owner.here().restarts > self.restarts)  # this very job, started again: its earlier start is over
+        return any(state not in (*ENDED, "PENDING") for state in states)  # pending: it is to start again
 
 
 class Claim:
@@ -131,6 +131,11 @@ class Claim:
         """Who owns the run, alive or not; None if nobody."""
         last = self._last()
         return self._owner(last) if last else None
+
+    def living_here(self) -> Owner | None:
+        """The owner, if it is a living process of this machine."""
+        owner = self.owner()
+        return owner if owner is not None and owner.host == _host() and owner.alive() else None
 
     def held(self) -> bool:
         """Whether a living process owns the run."""

@@ -1,5 +1,8 @@
 """The command line: `isosweep <command> key=value …`, the same as `python -m sweep <command> key=value …`."""
 
+import json
+import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -23,13 +26,17 @@ if TYPE_CHECKING:
     from sweep.grid import PlannedRun
 
 DONE, SOME_RUNS_FAILED, BAD_INPUT = 0, 1, 2
+RUN_ID_DIGITS, WATCH_S = 16, 5
 PLAN_COLUMNS = ["run", "budget", "N", "width", "layers", "D", "D/N", "6ND", "steps", "batch", "peak_lr", "expected", "state"]
 
 USAGE = """usage: isosweep <command> [key=value ...]
 
 commands
   plan    every run of the sweep: N, D, C, steps, rate, state, expected time; creates nothing
-  launch  train the runs that are missing, here; run it again to resume
+  launch  train the runs that are missing, here or (cluster=slurm) as a Slurm array; run it again to resume
+  status  every run's state, loss and time left, from the store and the queue (--watch: again and again)
+  cancel  stop what is running or queued; every run writes a checkpoint
+  logs    what a run printed and why it failed: isosweep logs <run_id>
   fit     tables of runs and curves, every law, fits.json and a summary
   plot    the same, and the figures
   next    the runs that would tell most for the FLOPs there are, as a grid to launch
@@ -42,8 +49,11 @@ Every key=value is a Hydra override of conf/sweep.yaml:
   isosweep plot table=runs.csv curves=curves.parquet out=fits
   isosweep fit table=runs.csv out=fits ask.budgets=[1e20] ask.losses=[2.5] ask.inference_tokens=1e12
 
+  isosweep launch experiment=smoke --retry failed     runs that failed are left out unless they are asked for
+
 exit codes: 0 done, 1 some runs failed, 2 bad input
 """
+FLAGS = {"--watch": "watch=true", "--retry": "retry="}  # how flags are spelled as overrides
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,10 +66,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise InputError(f"there is no command {name!r}; the commands are {', '.join(COMMANDS)}")
-        return COMMANDS[name](compose(overrides))
+        return COMMANDS[name](compose(spell_out(overrides)))
     except InputError as error:
         print(f"isosweep: {error}", file=sys.stderr)
         return BAD_INPUT
+
+
+def spell_out(arguments: Sequence[str]) -> list[str]:
+    """Overrides from arguments: `--watch`, `--retry failed` and a bare run_id are short for one.
+
+    Raises:
+        InputError: for a flag that there is not.
+    """
+    overrides: list[str] = []
+    left = iter(arguments)
+    for argument in left:
+        flag, _, value = argument.partition("=")
+        if flag.startswith("--"):
+            if flag not in FLAGS:
+                raise InputError(f"there is no flag {flag}; the flags are {', '.join(FLAGS)}")
+            override = FLAGS[flag]
+            overrides.append(override + (value or next(left, "failed")) if override.endswith("=") else override)
+        elif len(argument) == RUN_ID_DIGITS and not set(argument) - set("0123456789abcdef"):
+            overrides.append(f"run_id='{argument}'")
+        else:
+            overrides.append(argument)
+    return overrides
 
 
 def plan(config: SweepConfig) -> int:
@@ -69,6 +101,7 @@ def plan(config: SweepConfig) -> int:
     from sweep.device import resolve_device
     from sweep.estimate import Speed, makespan
     from sweep.launch.local import pool_size
+    from sweep.status import duration
 
     planned, _ = plan_runs(config)
     store, device = Store(Path(config.store)), resolve_device(config.device)
@@ -94,7 +127,7 @@ def plan(config: SweepConfig) -> int:
             f"{run.steps:,}",
             f"{run.batch_tokens:,}",
             f"{run.optimizer.peak_lr:.3g}",
-            _duration(seconds),
+            duration(seconds),
             status["state"],
         )
     _console(width=160).print(table)
@@ -105,7 +138,7 @@ def plan(config: SweepConfig) -> int:
     print(
         f"\n{len(planned)} runs, {waiting} to train; {sum(p.run.D for p in planned):,} tokens, "
         f"{sum(6 * p.run.N * p.run.D for p in planned):.3g} FLOPs (6ND) in all; "
-        f"expected {_duration(total)} with {workers} workers on {device}"
+        f"expected {duration(total)} with {workers} workers on {device}"
     )
     return DONE
 
@@ -114,21 +147,63 @@ def launch(config: SweepConfig) -> int:
     """Make the corpus if need be, train every run that is missing, and say how it went."""
     _, recipe = plan_runs(config)  # refuses what is wrong with the grid before anything is written
     corpus = make_corpus(config, recipe)
-    planned = expand_on(config, recipe)  # again, now that the number of training tokens is known for certain
-    return train_missing(config, [p.run for p in planned], corpus)
+    # Again, now that the number of training tokens is known for certain.
+    runs = [p.run for p in expand_on(config, recipe)]
+    if config.cluster.launcher == "slurm":
+        return submit_missing(config, runs, corpus)
+    return train_missing(config, runs, corpus)
+
+
+def submit_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus") -> int:
+    """Submit those of `runs` that are neither finished nor queued nor running as a Slurm array, and return."""
+    from sweep.estimate import Speed
+    from sweep.launch import slurm
+
+    assert config.cluster.slurm is not None
+    store = Store(Path(config.store).resolve())
+    todo, left_out = runs_to_launch(config, runs, store)
+    queue = slurm.queued(store)
+    new = [run for run in todo if run.run_id not in queue and not store.run(run.run_id).claim.held()]
+    finished = len(runs) - len(todo) - left_out
+    print(f"{config.name}: {len(runs)} runs, {finished} finished before, {len(todo) - len(new)} queued or running")
+    if new:
+        speed = Speed.measured(((run, store.run(run.run_id)) for run in runs), config.device, config.data.validation_tokens)
+        seconds = [speed.seconds(run, store.run(run.run_id).status()["step"]) for run in new]
+        tasks = slurm.pack(new, seconds, workers=slurm.workers(config.cluster), task_s=60 * config.cluster.slurm.task_minutes)
+        jobs = slurm.submit(tasks, config.name, store, corpus.directory, config.device, config.cluster)
+        print(f"submitted {len(new)} runs in {len(tasks)} tasks: job {', '.join(jobs)}")
+    return DONE
+
+
+def runs_to_launch(config: SweepConfig, runs: Sequence[RunConfig], store: Store) -> tuple[list[RunConfig], int]:
+    """Those of `runs` that a launch should train, and how many it leaves out because they failed.
+
+    A run that failed would mostly fail again: it is trained only if `retry=failed` asks for it, and then only those are.
+    """
+    from sweep.launch.local import missing
+
+    todo = missing(runs, store)
+    failed = [run for run in todo if store.run(run.run_id).status()["state"] == states.FAILED]
+    if config.retry == "failed":
+        return failed, 0
+    if failed:
+        print(f"{len(failed)} runs failed before and are left out; launch --retry failed trains them again")
+    return [run for run in todo if run not in failed], len(failed)
 
 
 def train_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus") -> int:
     """Train those of `runs` that are not finished in a local pool, print how it went, and return the exit code."""
     from sweep.device import require_device, resolve_device
-    from sweep.launch.local import Pool, missing, pool_size
+    from sweep.launch.local import Pool, pool_size
     from sweep.progress import SweepProgress
+    from sweep.status import duration
 
     device = resolve_device(config.device)
     require_device(device)
     store = Store(Path(config.store).resolve())
-    todo = missing(runs, store)
-    print(f"{config.name}: {len(runs)} runs, {len(runs) - len(todo)} finished before, {len(todo)} to train on {device}")
+    todo, left_out = runs_to_launch(config, runs, store)
+    finished = len(runs) - len(todo) - left_out
+    print(f"{config.name}: {len(runs)} runs, {finished} finished before, {len(todo)} to train on {device}")
     pool = Pool(
         store=store.root,
         corpus=corpus.directory.resolve(),
@@ -141,7 +216,7 @@ def train_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpu
     if todo:
         with SweepProgress(todo, _console()) as progress:
             pool.run(todo, progress)
-        print(f"trained in {_duration(time.monotonic() - start)}, in {store.root}")
+        print(f"trained in {duration(time.monotonic() - start)}, in {store.root}")
     return _report_states(runs, store)
 
 
@@ -158,6 +233,66 @@ def _report_states(runs: Sequence[RunConfig], store: Store) -> int:
     if any(status["state"] not in states.FINAL_STATES for status in statuses.values()):
         print("the same command again resumes what is not finished")
     return DONE if counts[states.DONE] == len(runs) else SOME_RUNS_FAILED
+
+
+def status(config: SweepConfig) -> int:
+    """Print where every run of the sweep is; with `watch`, until nothing is running or queued."""
+    from sweep.status import overview
+
+    while True:
+        planned, _ = plan_runs(config)
+        view = overview(planned, Store(Path(config.store)), config)
+        console = _console(width=150)
+        if config.watch and console.is_terminal:
+            console.clear()
+        console.print(view.table(f"{config.name} in {config.store}"))
+        print(view.totals())
+        if not (config.watch and view.going()):
+            return DONE
+        time.sleep(WATCH_S)
+
+
+def cancel(config: SweepConfig) -> int:
+    """Stop the sweep's runs, in the queue and on this machine; those that run write a checkpoint."""
+    from sweep.launch import slurm
+
+    store = Store(Path(config.store))
+    planned, _ = plan_runs(config)
+    ids = [p.run.run_id for p in planned]
+    queue = slurm.queued(store)
+    tasks = [queue[run_id] for run_id in ids if run_id in queue]
+    slurm.cancel(tasks)
+    here = {owner.pid for run_id in ids if (owner := store.run(run_id).claim.living_here()) and not owner.job}
+    for pid in here:
+        os.kill(pid, signal.SIGTERM)
+    print(f"cancelled {len({task.job for task in tasks})} tasks of Slurm and stopped {len(here)} processes here")
+    return DONE
+
+
+def logs(config: SweepConfig) -> int:
+    """Print what is known of one run: where it is, why it failed, and what its array task printed."""
+    from sweep.launch import slurm
+
+    if config.run_id is None:
+        raise InputError("which run? isosweep logs <run_id>; isosweep status lists them")
+    store = Store(Path(config.store))
+    directory = store.run(config.run_id)
+    if not directory.path.is_dir():
+        raise InputError(f"run_id={config.run_id} is not in store={config.store}; isosweep status lists the runs there are")
+    print(f"{directory.path}: {json.dumps(directory.status())}")
+    for path in (directory.traceback, *slurm.logs_of(store, config.run_id)):
+        if path.exists():
+            print(f"\n{path}\n{path.read_text(errors='replace').rstrip()}")
+    return DONE
+
+
+def task(config: SweepConfig) -> int:
+    """Be an array task: what slurm/array.sbatch runs."""
+    from sweep.launch.slurm import run_task
+
+    if config.submission is None or config.task is None:
+        raise InputError("submission=<directory> and task=<number> say which task; slurm/array.sbatch gives them")
+    return run_task(Path(config.submission), config.task)
 
 
 def fit(config: SweepConfig) -> int:
@@ -225,6 +360,10 @@ COMMANDS: dict[str, Callable[[SweepConfig], int]] = {
     "fit": fit,
     "plot": plot,
     "next": choose_next,
+    "status": status,
+    "cancel": cancel,
+    "logs": logs,
+    "task": task,
 }
 
 
@@ -372,11 +511,3 @@ def _console(width: int | None = None) -> "Console":
 
     console = Console()
     return console if console.is_terminal else Console(width=width or 120)
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

@@ -180,7 +180,7 @@ class _Training:
         tokens_per_s = (self.step - self.interval_step) * self.run.batch_tokens / seconds
         self.interval_step = self.step
         mfu = tokens_per_s * self.flops_per_token / matmul_peak(self.runtime.device, self.run.precision)
-        row = {"step": self.step, "tokens_per_s": round(tokens_per_s, 1), "mfu": round(mfu, 4)}
+        row = {"step": self.step, "loss": self.last_loss, "tokens_per_s": round(tokens_per_s, 1), "mfu": round(mfu, 4)}
         with open(self.directory.throughput, "a") as file:
             file.write(json.dumps(row) + "\n")
         self.on_progress(

@@ -251,6 +251,16 @@ def queued(store: Store) -> dict[str, QueuedTask]:
     return found
 
 
+def logs_of(store: Store, run_id: str) -> list[Path]:
+    """The logs of all array tasks that had the run, oldest first."""
+    found = []
+    for path in sorted((store.root / "submissions").glob("*/tasks.json")):
+        for index, run_ids in enumerate(json.loads(path.read_text())["tasks"]):
+            if run_id in run_ids:
+                found.append(path.parent / f"task-{index}.log")
+    return found
+
+
 def cancel(tasks: Sequence[QueuedTask]) -> None:
     """Take array tasks out of the queue; those that run write a checkpoint first."""
     jobs = sorted({task.job for task in tasks})
