@@ -13,6 +13,7 @@ import secrets
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from sweep.store import INTERRUPTED, WAITING, Store
 
 OVERHEAD_S, MARGIN, LEAST_MINUTES = 300, 1.5, 15  # of a task, beyond what its runs are expected to take
 PROCESS_MB, BYTES_PER_PARAMETER, BYTES_PER_ACTIVATION = 1200, 24, 80  # of a worker
+GRACE_S = 600  # longer than any KillWait
 REQUEUE_EXIT = 75  # EX_TEMPFAIL: for clusters whose RequeueExit names it, where scontrol may not
 
 
@@ -167,7 +169,9 @@ def run_task(submission: Path, index: int) -> int:
     """What an array task does: train its runs that are not done and that nobody else trains; the exit code.
 
     USR1 and USR2, which come before a time limit or a preemption, and SIGTERM make every run write a checkpoint. After the
-    former the task asks Slurm to queue it again; after a SIGTERM alone it does not, for that is how Slurm cancels.
+    former the task asks Slurm to queue it again. SIGTERM alone is how Slurm cancels, and how it preempts where no user signal
+    goes before: it is then Slurm that ends the task, and knows whether to queue it again; a task that ended itself would count
+    as complete.
     """
     try:
         manifest = json.loads((submission / "tasks.json").read_text())
@@ -198,6 +202,9 @@ def run_task(submission: Path, index: int) -> int:
     left = [outcome for outcome in outcomes if outcome.state in (INTERRUPTED, WAITING)]
     if left and stopping.asked_to_requeue():
         return _requeue(len(left))
+    if left:
+        print(f"{len(left)} runs are not done: waiting for Slurm to end this task", flush=True)
+        time.sleep(GRACE_S)
     return int(any(outcome.state == "failed" for outcome in outcomes))
 
 
