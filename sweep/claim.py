@@ -1,8 +1,9 @@
 """Who trains a run: one owner at a time, on one machine or on many that share a file system.
 
-A claim is a file in the run's claim/, numbered one above the last. Creating it with O_EXCL is atomic, on NFS too, so of any
-number of processes that find a run free one gets the next number; the highest number owns the run. Nothing is ever deleted that
-somebody may be judging, and an owner that was given up for dead, and wakes, finds a higher number and stops.
+A claim is a file in the run's claim/, numbered one above the last. It is written under another name and linked to its own,
+which is atomic, on NFS too, and fails if the name is there: of any number of processes that find a run free one gets the next
+number, and the highest number owns the run. Nothing is ever deleted that somebody may be judging, and an owner that was given up
+for dead, and wakes, finds a higher number and stops.
 
 An owner is dead if its process is gone (same machine), if Slurm no longer runs its job, or if its file has not been touched for
 `STALE_S`; the age of a file is taken from the file system's own clock.
@@ -18,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.files import write_atomically
+from sweep.files import temporary_beside, write_atomically
 
 HEARTBEAT_S, STALE_S = 15.0, 180.0
 ENDED = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY")
@@ -101,12 +102,8 @@ class Claim:
         last = self._last()
         if last and not self._free(last):
             return False
-        try:
-            file = os.open(self._path(last + 1), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
+        if not self._create(last + 1):
             return False
-        with os.fdopen(file, "w") as opened:
-            json.dump(asdict(Owner.here()), opened)
         self.number = last + 1
         if self.lost():  # this process was so slow that the number had come and gone
             self._path(self.number).unlink()
@@ -115,6 +112,18 @@ class Claim:
             self._path(old).unlink(missing_ok=True)
         self._ended.clear()
         threading.Thread(target=self._beat, name="isosweep-heartbeat", daemon=True).start()
+        return True
+
+    def _create(self, number: int) -> bool:
+        """Whether the claim of that number is now this process's."""
+        draft = temporary_beside(self._path(number))
+        draft.write_text(json.dumps(asdict(Owner.here())))
+        try:
+            os.link(draft, self._path(number))
+        except FileExistsError:
+            return draft.stat().st_nlink == 2  # NFS may answer twice: it was this link that the name comes from
+        finally:
+            draft.unlink()
         return True
 
     def lost(self) -> bool:
@@ -145,7 +154,6 @@ class Claim:
     def _free(self, number: int) -> bool:
         owner = self._owner(number)
         if owner is None:
-            # Released; or being written this very moment by a process that may yet die.
             return self._released(number) or self._age(number) > self.stale_s
         alive = owner.alive()
         return self._age(number) > self.stale_s if alive is None else not alive
@@ -177,7 +185,7 @@ class Claim:
     def _read(self, number: int) -> dict[str, Any]:
         try:
             found = json.loads(self._path(number).read_text())
-        except (OSError, ValueError):  # gone, or being written
+        except (OSError, ValueError):  # gone, or damaged
             return {}
         return found if isinstance(found, dict) else {}
 

@@ -91,7 +91,7 @@ def test_the_heartbeat_keeps_a_claim_alive(tmp_path: Path) -> None:
     assert time.time() - path.stat().st_mtime > 400
 
 
-def test_a_claim_half_written_is_waited_for_and_then_passed_over(tmp_path: Path) -> None:
+def test_a_damaged_claim_is_waited_for_and_then_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "00000001.json"
     path.write_text("")
     assert Claim(tmp_path, stale_s=60).held()

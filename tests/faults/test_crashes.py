@@ -1,0 +1,163 @@
+"""A run that is killed, at whatever moment, ends as if it had never been: curve and weights are the same bytes."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sweep import store as states
+from sweep.checkpoint import load_checkpoint, read_manifest
+from sweep.data import Corpus
+from sweep.run import RunConfig
+from sweep.store import RunDirectory, Store
+from sweep.train import Runtime, train
+
+EVERY_STEP = Runtime(checkpoint_interval_s=0, log_interval_s=0)
+WRITES = ("fsync", "replace", "utime")
+
+
+def in_a_child(work: Callable[[], Any], *, kill_after_s: float | None = None) -> int:
+    """The exit code of a forked process that does `work`: 0, or minus the signal that ended it."""
+    child = os.fork()
+    if not child:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    if kill_after_s is not None:
+        time.sleep(kill_after_s)
+        os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def killed_at(count: int, after: bool, work: Callable[[], Any]) -> Callable[[], Any]:
+    """`work` in a process that kills itself just before, or just after, its `count`-th call that puts something on disk."""
+
+    def doomed() -> None:
+        left = [count]
+
+        def dying(call: Callable[..., Any]) -> Callable[..., Any]:
+            def wrapped(*arguments: Any, **options: Any) -> Any:
+                left[0] -= 1
+                if left[0] == 0 and not after:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                result = call(*arguments, **options)
+                if left[0] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return result
+
+            return wrapped
+
+        for name in WRITES:
+            setattr(os, name, dying(getattr(os, name)))
+        work()
+
+    return doomed
+
+
+@pytest.fixture(scope="module")
+def run(corpus: Corpus) -> RunConfig:
+    from models import ModelConfig
+    from sweep.run import OptimizerSettings, ScheduleSettings
+
+    return RunConfig(
+        model=ModelConfig(vocab_size=257, d_model=4, n_layers=1, n_heads=1, n_kv_heads=1, d_ff=12, context_length=32),
+        corpus=corpus.fingerprint,
+        batch_size=4,
+        steps=6,
+        optimizer=OptimizerSettings(peak_lr=0.02, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, grad_clip=1.0),
+        schedule=ScheduleSettings(warmup_steps=2, final_fraction=0.1, cycle=1.0),
+        seed=0,
+        precision="fp32",
+        evaluation_points=2,
+    )
+
+
+def undisturbed(run: RunConfig, corpus: Corpus, root: Path) -> RunDirectory:
+    directory = Store(root).run(run.run_id)
+    assert train(run, corpus, directory, EVERY_STEP) == states.DONE
+    return directory
+
+
+def assert_same(one: RunDirectory, other: RunDirectory) -> None:
+    assert one.status()["state"] == states.DONE
+    assert one.curve.read_bytes() == other.curve.read_bytes()
+    states_of = [load_checkpoint(directory.checkpoints) for directory in (one, other)]
+    weights = [state["model"] for state in states_of if state is not None]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_kill_at_every_write_changes_no_bit(run: RunConfig, corpus: Corpus, tmp_path: Path, after: bool) -> None:
+    clean = undisturbed(run, corpus, tmp_path / "clean")
+    count = 0
+    while True:
+        count += 1
+        directory = Store(tmp_path / f"killed-{count}").run(run.run_id)
+        code = in_a_child(killed_at(count, after, lambda d=directory: train(run, corpus, d, EVERY_STEP)))  # type: ignore[misc]
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        assert train(run, corpus, directory, EVERY_STEP) == states.DONE
+        assert_same(directory, clean)
+    assert count > 30  # there were as many moments to die at
+
+
+def test_kills_at_random_moments_change_no_bit(run: RunConfig, corpus: Corpus, tmp_path: Path) -> None:
+    """Fifty runs, each killed again and again until it is through."""
+    longer = replace(run, steps=60)
+    clean = undisturbed(longer, corpus, tmp_path / "clean")
+    kills = 0
+    for seed in range(50):
+        moments = random.Random(seed)
+        directory = Store(tmp_path / f"run-{seed}").run(longer.run_id)
+        runtime = Runtime(checkpoint_interval_s=moments.choice([0, 0.01, 0.05]), log_interval_s=0)
+        for _ in range(3):
+            code = in_a_child(lambda d=directory, r=runtime: train(longer, corpus, d, r), kill_after_s=moments.uniform(0, 0.3))  # type: ignore[misc]
+            kills += code == -signal.SIGKILL
+        assert train(longer, corpus, directory, runtime) == states.DONE
+        assert_same(directory, clean)
+    assert kills > 50
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "empty", "remove"])
+def test_the_checkpoint_before_a_damaged_one_is_taken(run: RunConfig, corpus: Corpus, tmp_path: Path, harm: str) -> None:
+    clean = undisturbed(run, corpus, tmp_path / "clean")
+    directory = Store(tmp_path / "harmed").run(run.run_id)
+    assert train(run, corpus, directory, EVERY_STEP, should_stop=lambda step: step == 4) == states.INTERRUPTED
+    path = directory.checkpoints / read_manifest(directory.checkpoints)[-1]["file"]
+    content = bytearray(path.read_bytes())
+    if harm == "remove":
+        path.unlink()
+    else:
+        content[len(content) // 2] ^= 1
+        path.write_bytes({"flip": bytes(content), "truncate": bytes(content[:-100]), "empty": b""}[harm])
+    assert train(run, corpus, directory, EVERY_STEP) == states.DONE
+    assert_same(directory, clean)
+
+
+def test_an_owner_that_slept_through_its_own_replacement_writes_nothing_more(
+    run: RunConfig, corpus: Corpus, tmp_path: Path
+) -> None:
+    """As after a node came back: the first process goes on where it was, while another has finished the run."""
+    longer = replace(run, steps=40)
+    clean = undisturbed(longer, corpus, tmp_path / "clean")
+    directory = Store(tmp_path / "taken").run(longer.run_id)
+
+    def be_taken_over(step: int) -> bool:
+        if step == 15:
+            last = max(directory.path.glob("claim/*.json"))
+            last.write_text('{"released": true}')  # given up for dead
+            assert in_a_child(lambda: train(longer, corpus, directory, EVERY_STEP)) == 0
+        return False
+
+    assert train(longer, corpus, directory, Runtime(log_interval_s=0), should_stop=be_taken_over) == states.RUNNING
+    assert_same(directory, clean)
