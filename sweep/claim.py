@@ -2,8 +2,8 @@
 
 A claim is a file in the run's claim/, numbered one above the last. It is written under another name and linked to its own,
 which is atomic, on NFS too, and fails if the name is there: of any number of processes that find a run free one gets the next
-number, and the highest number owns the run. Nothing is ever deleted that somebody may be judging, and an owner that was given up
-for dead, and wakes, finds a higher number and stops.
+number, and the highest number owns the run. Nothing is ever deleted that somebody may be judging, and an owner that was given
+up for dead, and wakes, finds a higher number and stops.
 
 An owner is dead if its process is gone (same machine), if Slurm no longer runs its job, or if its file has not been touched for
 `STALE_S`; the age of a file is taken from the file system's own clock.

@@ -1,0 +1,178 @@
+"""Sweeps on a real Slurm: every run exactly once, whatever happens to its jobs."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from slurm.one_machine import OneMachineCluster, wait_until
+from sweep import store as states
+from sweep.cli import main, plan_runs
+from sweep.config import compose
+from sweep.store import RunDirectory, Store
+
+GRID = ["grid.isoflop.budgets=[8e9,1.6e10,3.2e10]", "grid.isoflop.sizes=4", "grid.isoflop.span=4"]
+SMALL = ["experiment=smoke", *GRID, "data.validation_tokens=8192", "optimizer.batch_tokens=512", "fit.resamples=20"]
+SLURM = [
+    "cluster=slurm",
+    "cluster.slurm.partition=main",
+    "cluster.slurm.cpus_per_task=1",
+    "cluster.slurm.task_minutes=0.02",
+    "cluster.checkpoint_interval_s=0.5",
+    "cluster.log_interval_s=0.1",
+]
+
+
+def isosweep(cluster: OneMachineCluster, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "sweep", *arguments],
+        env=cluster.environment,
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def directories(overrides: list[str]) -> list[RunDirectory]:
+    config = compose(overrides)
+    planned, _ = plan_runs(config)
+    return [Store(Path(config.store)).run(p.run.run_id) for p in planned]
+
+
+def states_of(overrides: list[str]) -> list[str]:
+    return [directory.status()["state"] for directory in directories(overrides)]
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The sweep, trained here and left in peace."""
+    overrides = [*SMALL, f"store={tmp_path_factory.mktemp('clean')}"]
+    assert main(["launch", *overrides]) == 0
+    return overrides
+
+
+def assert_exactly_once(overrides: list[str], clean: list[str], tmp_path: Path) -> None:
+    """Every run is done, with the very curve of a run that was left in peace; and the fits are the same."""
+    for one, other in zip(directories(overrides), directories(clean), strict=True):
+        assert one.status()["state"] == states.DONE
+        assert one.curve.read_bytes() == other.curve.read_bytes()
+    found = []
+    for name, of in (("one", overrides), ("other", clean)):
+        assert main(["fit", *of, f"out={tmp_path / name}"]) == 0
+        found.append(json.loads((tmp_path / name / "fits.json").read_text()))
+    assert found[0] == found[1]
+
+
+def test_a_launch_returns_and_three_at_once_train_every_run_once(
+    clean_slurm: OneMachineCluster, clean: list[str], tmp_path: Path
+) -> None:
+    overrides = [*SMALL, *SLURM, f"store={tmp_path / 'store'}"]
+    command = [sys.executable, "-m", "sweep", "launch", *overrides]
+    root = Path(__file__).resolve().parents[2]
+    isosweep(clean_slurm, "plan", *overrides)
+    launches = [subprocess.Popen(command, env=clean_slurm.environment, cwd=root, stdout=subprocess.PIPE) for _ in range(3)]
+    assert [launch.wait(timeout=60) for launch in launches] == [0] * 3
+    assert states.DONE not in states_of(overrides)  # it returned before anything was trained
+    assert "0 finished before, 12 queued or running" in isosweep(clean_slurm, "launch", *overrides)
+    shown = isosweep(clean_slurm, "status", *overrides)
+    assert "queued" in shown or "running" in shown
+    wait_until(lambda: set(states_of(overrides)) == {states.DONE}, timeout_s=150)
+    for directory in directories(overrides):
+        starts = json.loads((directory.path / "provenance.json").read_text())["starts"]
+        assert len(starts) == 1  # whoever came second found it claimed, or done
+    assert_exactly_once(overrides, clean, tmp_path)
+    assert "12 done" in isosweep(clean_slurm, "status", *overrides)
+    run_id = directories(overrides)[0].path.name
+    assert f"{run_id} done" in isosweep(clean_slurm, "logs", run_id, f"store={tmp_path / 'store'}")
+
+
+def test_requeue_preemption_and_a_dead_node_in_the_middle(
+    clean_slurm: OneMachineCluster, clean: list[str], tmp_path: Path
+) -> None:
+    overrides = [*SMALL, *SLURM, f"store={tmp_path / 'store'}"]
+    isosweep(clean_slurm, "launch", *overrides)
+
+    def running() -> list[str]:
+        return clean_slurm.run("squeue", "--noheader", "--array", "--states=RUNNING", "--format=%i %N").splitlines()
+
+    wait_until(lambda: states.RUNNING in states_of(overrides), timeout_s=60)
+    clean_slurm.run("scontrol", "requeue", running()[0].split()[0])
+    wait_until(lambda: bool(running()), timeout_s=60)
+    clean_slurm.run("sbatch", "--partition=high", "--nodelist=n1", "--exclusive", "--output=/dev/null", "--wrap=sleep 3")
+    time.sleep(4)
+    clean_slurm.kill_node("n2")
+    try:
+        wait_until(lambda: set(states_of(overrides)) == {states.DONE}, timeout_s=240)
+    finally:
+        clean_slurm.start_node("n2")
+    assert_exactly_once(overrides, clean, tmp_path)
+
+
+def test_a_time_limit_shorter_than_the_run_is_normal(clean_slurm: OneMachineCluster, tmp_path: Path) -> None:
+    """One run of over a minute under a limit of one: it stops in time, queues itself again, and goes on where it was."""
+    long = [
+        "experiment=smoke",
+        "grid=list",
+        "grid.isoflop=null",
+        "grid.runs=[{N: 4.9e3, D: 1.2e7}]",
+        "data.validation_tokens=8192",
+    ]
+    limits = ["cluster.slurm.time_limit_minutes=1", "cluster.slurm.signal_s=25"]
+    overrides = [*long, *SLURM, *limits, f"store={tmp_path / 'store'}", "name=long"]
+    isosweep(clean_slurm, "launch", *overrides)
+    (directory,) = directories(overrides)
+    wait_until(lambda: directory.status()["state"] == states.DONE, timeout_s=300)
+    starts = json.loads((directory.path / "provenance.json").read_text())["starts"]
+    assert len(starts) > 1
+    steps = [json.loads(line)["step"] for line in directory.curve.read_text().splitlines() if '"loss"' in line]
+    assert steps == list(range(1, directory.config().steps + 1))
+
+
+def test_cancelled_runs_keep_their_checkpoints(clean_slurm: OneMachineCluster, tmp_path: Path) -> None:
+    long = [
+        "experiment=smoke",
+        "grid=list",
+        "grid.isoflop=null",
+        "grid.runs=[{N: 4.9e3, D: 1.2e7}]",
+        "data.validation_tokens=8192",
+    ]
+    overrides = [*long, *SLURM, f"store={tmp_path / 'store'}", "name=long"]
+    isosweep(clean_slurm, "launch", *overrides)
+    (directory,) = directories(overrides)
+    wait_until(lambda: directory.status()["step"] > 0, timeout_s=60)
+    assert "cancelled 1 tasks" in isosweep(clean_slurm, "cancel", *overrides)
+    wait_until(lambda: directory.status()["state"] == states.INTERRUPTED, timeout_s=30)
+    wait_until(lambda: not clean_slurm.run("squeue", "--noheader"), timeout_s=60)
+    assert directory.status()["step"] > 0
+    assert "interrupted" in isosweep(clean_slurm, "status", *overrides)
+
+
+def test_arrays_longer_than_the_cluster_allows_are_split(
+    slurm: OneMachineCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sweep.launch import slurm as launcher
+
+    monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
+    assert launcher._longest_array() == 10_000
+    monkeypatch.setattr(launcher, "_longest_array", lambda: 5)
+    overrides = [*SMALL, *SLURM, "cluster.slurm.directives=[--hold]", f"store={tmp_path / 'store'}"]
+    assert main(["launch", *overrides]) == 0
+    jobs = [json.loads(path.read_text())["job"] for path in tmp_path.glob("store/submissions/*/job.json")]
+    assert len(jobs) >= 2
+    queue = launcher.queued(Store(tmp_path / "store"))
+    assert set(queue) == {directory.path.name for directory in directories(overrides)}
+    slurm.run("scancel", *jobs)
+
+
+def test_what_slurm_refuses_is_one_line(
+    slurm: OneMachineCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
+    overrides = [*SMALL, *SLURM, "cluster.slurm.partition=nowhere", f"store={tmp_path / 'store'}"]
+    assert main(["launch", *overrides]) == 2
+    assert "sbatch refused" in capsys.readouterr().err
