@@ -133,8 +133,12 @@ class Claim:
     def release(self) -> None:
         """Leave the run to whoever comes next."""
         self._ended.set()
-        if not self.lost():
+        if self.lost():
+            return
+        try:
             write_atomically(self._path(self.number), json.dumps({"released": True}))
+        except OSError:  # no space, perhaps: to remove it takes none
+            self._path(self.number).unlink(missing_ok=True)
 
     def owner(self) -> Owner | None:
         """Who owns the run, alive or not; None if nobody."""

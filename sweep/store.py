@@ -15,6 +15,8 @@
 import json
 import os
 import platform
+import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,6 +80,15 @@ class RunDirectory:
                 f"restore it, or delete {self.path}"
             )
 
+    def require_space(self, bytes_needed: float) -> None:
+        """Raises InputError if the file system has no room for what the run will write."""
+        free = shutil.disk_usage(self.path).free
+        if free < bytes_needed:
+            raise InputError(
+                f"{self.path} needs about {bytes_needed / 1e6:.0f} MB for checkpoints and the curve, and "
+                f"{free / 1e6:.0f} MB are free; make room, or choose another store=…"
+            )
+
     @property
     def claim(self) -> Claim:
         """Who trains the run; a new object each time, to be taken or asked."""
@@ -137,6 +148,11 @@ class Store:
     root: Path
 
     def run(self, run_id: str) -> RunDirectory:
+        """Raises InputError if `run_id` is none: a path from elsewhere must not lead out of the store."""
+        if not re.fullmatch(r"[0-9a-f]{16}", run_id):
+            raise InputError(
+                f"run_id={run_id!r} is no run's name; those are 16 hexadecimal digits, as isosweep status lists them"
+            )
         return RunDirectory(self.root / "runs" / run_id)
 
     @property

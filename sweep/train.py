@@ -27,6 +27,7 @@ from sweep.schedule import learning_rate
 from sweep.store import RunDirectory
 
 EVALUATION_TOKENS = 8192  # per forward pass of an evaluation
+CURVE_ROW, SMALL_FILES = 200, 100_000  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ def train(
         another process is training the run, which is then left alone.
 
     Raises:
-        InputError: if the directory belongs to another configuration, or all its checkpoints are damaged.
+        InputError: if the directory belongs to another configuration, all its checkpoints are damaged, or the disk is full.
     """
     directory.create(run)
     with directory.own() as claim:
@@ -82,8 +83,15 @@ def train(
             return states.RUNNING
         if (state := directory.status()["state"]) in states.FINAL_STATES:
             return state
+        directory.require_space(space_needed(run))
         directory.add_provenance(device=describe_device(runtime.device), corpus=corpus.manifest["parts"])
         return _Training(run, corpus, directory, runtime, on_progress, claim).loop(should_stop)
+
+
+def space_needed(run: RunConfig) -> float:
+    """Bytes that a run writes at most at any time: two checkpoints and a third being written, the curve, and small files."""
+    checkpoint = 3 * 4 * run.N + SMALL_FILES  # weights and AdamW's two moments, in fp32
+    return 3 * checkpoint + CURVE_ROW * run.steps + SMALL_FILES
 
 
 class _Training:
@@ -113,6 +121,7 @@ class _Training:
         self.evaluate_at = {round(run.steps * (i + 1) / run.evaluation_points) for i in range(run.evaluation_points)}
         self.step = 0
         self.elapsed_before_s = 0.0  # in earlier starts
+        self.saving_s = 0.0  # of checkpoints, in this start
         self.pending: list[tuple[int, float, Tensor, Tensor]] = []  # steps whose loss has not left the device yet
         self.validation: dict[str, float] = {}
 
@@ -206,6 +215,7 @@ class _Training:
 
     def _save(self, keep: int = 2) -> None:
         """A checkpoint, and the curve up to it, both on disk when this returns."""
+        begin = time.perf_counter()
         self.curve.flush()
         os.fsync(self.curve.fileno())
         state = {
@@ -217,6 +227,7 @@ class _Training:
             "optimizer": self.optimizer.state_dict(),
         }
         save_checkpoint(self.directory.checkpoints, self.step, state, keep=keep)
+        self.saving_s += time.perf_counter() - begin
         self.directory.write_status(states.RUNNING, **self._summary())
         self.saved_at = time.perf_counter()
 
@@ -242,6 +253,7 @@ class _Training:
             "tokens": self.step * self.run.batch_tokens,
             "device": self.runtime.device,
             "elapsed_s": round(self._elapsed_s(), 3),
+            "saving_s": round(self.saving_s, 3),
             **self.validation,
         }
 

@@ -1,0 +1,72 @@
+"""A disk that fills up: a run stops with a clear message, loses nothing, and goes on when there is room."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sweep import store as states
+from sweep.data import Corpus
+from sweep.errors import InputError
+from sweep.launch.local import train_safely
+from sweep.run import RunConfig
+from sweep.store import Store
+from sweep.train import Runtime, space_needed, train
+
+SIZE_KB = 700
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, smaller than what a few runs write."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("mounting a tmpfs takes root")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE_KB}k", "tmpfs", str(path)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+@pytest.mark.parametrize("left_kb", [0, 4, 12, 20, 40, 60, 80])
+def test_a_full_disk_costs_no_step(tiny_run: RunConfig, corpus: Corpus, tiny_disk: Path, tmp_path: Path, left_kb: int) -> None:
+    """Space runs out at one write or another: of the curve, a checkpoint, its manifest or the status."""
+    run = replace(tiny_run, steps=200)
+    clean = Store(tmp_path / "clean").run(run.run_id)
+    train(run, corpus, clean)
+    store, runtime = Store(tiny_disk), Runtime(checkpoint_interval_s=0, log_interval_s=0)
+    filler = tiny_disk / "filler"
+
+    def fill(step: int) -> bool:
+        if step == 50 and not filler.exists():
+            usage = os.statvfs(tiny_disk)
+            with open(filler, "wb") as file:
+                file.write(b"x" * max(0, usage.f_bavail * usage.f_frsize - left_kb * 1024))
+        return False
+
+    outcome = train_safely(run, corpus, store, runtime, should_stop=fill)
+    assert outcome.state == states.FAILED
+    assert "No space left on device" in outcome.error
+    assert not store.run(run.run_id).claim.held()
+    filler.unlink()
+    assert train(run, corpus, store.run(run.run_id), runtime) == states.DONE
+    assert store.run(run.run_id).curve.read_bytes() == clean.curve.read_bytes()
+
+
+def test_a_run_that_would_not_fit_does_not_begin(tiny_run: RunConfig, corpus: Corpus, tiny_disk: Path) -> None:
+    run = replace(tiny_run, steps=10_000)
+    assert space_needed(run) > SIZE_KB * 1024
+    with pytest.raises(InputError, match="MB are free; make room"):
+        train(run, corpus, Store(tiny_disk).run(run.run_id))
+    assert not Store(tiny_disk).run(run.run_id).curve.exists()
+
+
+@pytest.mark.parametrize("name", ["../../etc", "..", "0123456789abcdeg", "0123456789abcdef/..", "", "/etc"])
+def test_no_run_id_leads_out_of_the_store(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="is no run's name"):
+        Store(tmp_path).run(name)
