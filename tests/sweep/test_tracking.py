@@ -168,6 +168,27 @@ def test_only_what_no_resume_takes_back_is_sent(tiny_run: RunConfig, corpus: Cor
     assert [row["_step"] for row in offline_history(directory)] == list(range(1, 7))
 
 
+def test_a_growing_curve_is_followed(tiny_run: RunConfig, corpus: Corpus, tmp_path: Path) -> None:
+    run, store = replace(tiny_run, steps=400), Store(tmp_path)
+    directory = store.run(run.run_id)
+
+    def wait_for_the_mirror(step: int) -> bool:
+        if step == 200:  # the file has rows, and no checkpoint vouches for them yet
+            assert directory.curve.stat().st_size > 8192
+            deadline = time.monotonic() + 60
+            while not list((directory.path / "wandb").glob("offline-run-*")) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            time.sleep(2.5)  # it looks every second
+        return False
+
+    with Mirror(OFFLINE, store) as mirror:
+        runtime = Runtime(log_interval_s=0.01)
+        state = train(run, corpus, directory, runtime, on_progress=mirror, should_stop=wait_for_the_mirror)
+        mirror(Outcome(run_id=run.run_id, state=state))
+    assert mirror.warnings == []
+    assert_mirrors(offline_history(directory), directory)
+
+
 def test_one_process_mirrors_a_run(tiny_run: RunConfig, corpus: Corpus, tmp_path: Path) -> None:
     directory = Store(tmp_path).run(tiny_run.run_id)
     train(tiny_run, corpus, directory)
