@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ commands
   fit     tables of runs and curves, every law, fits.json and a summary
   plot    the same, and the figures
   next    the runs that would tell most for the FLOPs there are, as a grid to launch
+  wandb-sync  send wandb the curves, or the parts of them, that it lacks (launch does with tracker=wandb)
 
 Every key=value is a Hydra override of conf/sweep.yaml:
   isosweep plan experiment=smoke                      a sweep from conf/experiment/
@@ -158,6 +160,7 @@ def submit_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corp
     """Submit those of `runs` that are neither finished nor queued nor running as a Slurm array, and return."""
     from sweep.estimate import Speed
     from sweep.launch import slurm
+    from sweep.tracking import Tracker
 
     assert config.cluster.slurm is not None
     store = Store(Path(config.store).resolve())
@@ -170,7 +173,15 @@ def submit_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corp
         speed = Speed.measured(((run, store.run(run.run_id)) for run in runs), config.device, config.data.validation_tokens)
         seconds = [speed.seconds(run, store.run(run.run_id).status()["step"]) for run in new]
         tasks = slurm.pack(new, seconds, workers=slurm.workers(config.cluster), task_s=60 * config.cluster.slurm.task_minutes)
-        jobs = slurm.submit(tasks, config.name, store, corpus.directory, config.device, config.cluster)
+        what = slurm.Submission(
+            name=config.name,
+            store=store,
+            corpus=corpus.directory,
+            device=config.device,
+            cluster=config.cluster,
+            tracker=Tracker.of(config) if config.tracker.kind == "wandb" else None,
+        )
+        jobs = slurm.submit(tasks, what)
         print(f"submitted {len(new)} runs in {len(tasks)} tasks: job {', '.join(jobs)}")
     return DONE
 
@@ -197,6 +208,7 @@ def train_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpu
     from sweep.launch.local import Pool, pool_size
     from sweep.progress import SweepProgress
     from sweep.status import duration
+    from sweep.tracking import Mirror, Tracker
 
     device = resolve_device(config.device)
     require_device(device)
@@ -213,11 +225,19 @@ def train_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpu
         cluster=config.cluster,
     )
     start = time.monotonic()
-    if todo:
-        with SweepProgress(todo, _console()) as progress:
-            pool.run(todo, progress)
-        print(f"trained in {duration(time.monotonic() - start)}, in {store.root}")
+    with Mirror(Tracker.of(config) if config.tracker.kind == "wandb" else None, store, _warn_of_wandb) as mirror:
+        mirror.send(run.run_id for run in runs if run not in todo)
+        if todo:
+            with SweepProgress(todo, _console()) as progress:
+                pool.run(todo, mirror.beside(progress))
+            print(f"trained in {duration(time.monotonic() - start)}, in {store.root}")
+    if mirror.delivered:
+        print(mirror.summary())
     return _report_states(runs, store)
+
+
+def _warn_of_wandb(text: str) -> None:
+    print(f"isosweep: wandb: {text}; the runs go on, and isosweep wandb-sync sends what it lacks", file=sys.stderr)
 
 
 def _report_states(runs: Sequence[RunConfig], store: Store) -> int:
@@ -354,6 +374,24 @@ def choose_next(config: SweepConfig) -> int:
     return DONE
 
 
+def wandb_sync(config: SweepConfig) -> int:
+    """Send wandb what it lacks of the sweep's curves."""
+    from sweep.tracking import Mirror, Tracker
+
+    planned, _ = plan_runs(config)
+    tracker = Tracker.of(config)
+    if tracker.mode != "offline":  # who asks for it now does not mean a file for later
+        tracker = replace(tracker, mode="online")
+    with Mirror(tracker, Store(Path(config.store).resolve())) as mirror:
+        mirror.send(p.run.run_id for p in planned)
+    if mirror.unreachable:
+        raise InputError(f"wandb: {mirror.warnings[0]}; tracker.mode=offline writes offline runs")
+    for warning in mirror.warnings:
+        print(f"isosweep: wandb: {warning}", file=sys.stderr)
+    print(mirror.summary() or "nothing to send")
+    return SOME_RUNS_FAILED if mirror.warnings else DONE
+
+
 COMMANDS: dict[str, Callable[[SweepConfig], int]] = {
     "plan": plan,
     "launch": launch,
@@ -364,6 +402,7 @@ COMMANDS: dict[str, Callable[[SweepConfig], int]] = {
     "cancel": cancel,
     "logs": logs,
     "task": task,
+    "wandb-sync": wandb_sync,
 }
 
 

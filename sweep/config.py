@@ -148,6 +148,17 @@ class ClusterConfig:
 
 
 @dataclass(kw_only=True)
+class TrackerConfig:
+    """Where curves are mirrored to; see `sweep.tracking`. Nothing here changes a result."""
+
+    kind: str = "none"
+    project: str = "isosweep"
+    entity: str | None = None
+    mode: str = "auto"
+    timeout_s: float = 60
+
+
+@dataclass(kw_only=True)
 class EvaluationConfig:
     """`points` validation losses per run, the last at the horizon."""
 
@@ -228,6 +239,7 @@ class SweepConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     grid: GridConfig = field(default_factory=GridConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     ask: AskConfig = field(default_factory=AskConfig)
     next: NextConfig = field(default_factory=NextConfig)
@@ -253,6 +265,8 @@ CHOICES = {
     "fit.objective": ("huber", "lad", "log_mse", "linear_mse"),
     "fit.envelope": ("interpolated", "bins", "hull"),
     "next.target": ("a", "loss"),
+    "tracker.kind": ("none", "wandb"),
+    "tracker.mode": ("auto", "online", "offline"),
 }
 
 # field: (smallest allowed, whether that value itself is allowed)
@@ -294,6 +308,7 @@ BOUNDS = {
     "cluster.slurm.most_at_once": (1, True),
     "cluster.slurm.signal_s": (1, True),
     "task": (0, True),
+    "tracker.timeout_s": (0, False),
     "fit.huber_delta": (0, False),
     "fit.fixed_E": (0, True),
     "fit.seed_noise": (0, False),

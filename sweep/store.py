@@ -8,6 +8,7 @@
                       checkpoint/       see sweep.checkpoint
                       claim/            who trains it: see sweep.claim
                       traceback.txt     why it failed, if it did
+                      wandb.json        what wandb has of it: see sweep.wandb_mirror
 <store>/corpora/<fingerprint>/          see sweep.data.corpus
 <store>/sweeps/<name>/                  tables, fits and figures
 """

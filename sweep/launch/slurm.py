@@ -26,6 +26,7 @@ from sweep.files import write_atomically, write_json
 from sweep.launch.local import Outcome, Pool, StopFlag
 from sweep.run import RunConfig
 from sweep.store import INTERRUPTED, WAITING, Store
+from sweep.tracking import Mirror, Tracker
 
 OVERHEAD_S, MARGIN, LEAST_MINUTES = 300, 1.5, 15  # of a task, beyond what its runs are expected to take
 PROCESS_MB, BYTES_PER_PARAMETER, BYTES_PER_ACTIVATION = 1200, 24, 80  # of a worker
@@ -62,42 +63,51 @@ def pack(runs: Sequence[RunConfig], seconds: Sequence[float | None], *, workers:
     return sorted(tasks, key=lambda task: -(task.seconds if task.seconds is not None else float("inf")))
 
 
-def submit(tasks: Sequence[Task], name: str, store: Store, corpus: Path, device: str, cluster: ClusterConfig) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """What all tasks of a sweep share: its name, the store, the corpus's directory, the device, how to run, and the mirror."""
+
+    name: str
+    store: Store
+    corpus: Path
+    device: str
+    cluster: ClusterConfig
+    tracker: Tracker | None
+
+
+def submit(tasks: Sequence[Task], what: Submission) -> list[str]:
     """Submit `tasks` as one array, or several where the cluster allows no array that long; the job numbers.
 
     Raises:
         InputError: if sbatch is not there or refuses.
     """
-    assert cluster.slurm is not None
     longest = _longest_array()
-    return [
-        _submit(tasks[start : start + longest], name, store, corpus, device, cluster, cluster.slurm)
-        for start in range(0, len(tasks), longest)
-    ]
+    return [_submit(tasks[start : start + longest], what) for start in range(0, len(tasks), longest)]
 
 
-def _submit(
-    tasks: Sequence[Task], name: str, store: Store, corpus: Path, device: str, cluster: ClusterConfig, slurm: SlurmConfig
-) -> str:
-    root = store.root.resolve()
+def _submit(tasks: Sequence[Task], what: Submission) -> str:
+    slurm = what.cluster.slurm
+    assert slurm is not None
+    root = what.store.root.resolve()
     directory = root / "submissions" / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     directory.mkdir(parents=True)
     write_json(
         directory / "tasks.json",
         {
-            "name": name,
+            "name": what.name,
             "store": str(root),
-            "corpus": str(corpus.resolve()),
-            "device": device,
-            "cluster": asdict(cluster),
+            "corpus": str(what.corpus.resolve()),
+            "device": what.device,
+            "cluster": asdict(what.cluster),
+            "tracker": asdict(what.tracker) if what.tracker else None,
             "tasks": [[run.run_id for run in task.runs] for task in tasks],
         },
     )
     write_atomically(directory / "setup.sh", "\n".join(slurm.setup) + "\n")
     for task in tasks:
         for run in task.runs:
-            store.run(run.run_id).create(run)
-    command = ["sbatch", "--parsable", *_options(tasks, name, directory, cluster, slurm), str(script())]
+            what.store.run(run.run_id).create(run)
+    command = ["sbatch", "--parsable", *_options(tasks, what.name, directory, what.cluster, slurm), str(script())]
     command += [str(directory), slurm.python or sys.executable]
     # From where python -m sweep is this very code, and without this shell's own job, if it is one.
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "SBATCH_"))}
@@ -197,8 +207,9 @@ def run_task(submission: Path, index: int) -> int:
         if isinstance(event, Outcome):
             print(f"{event.run_id} {event.state} {event.error}".rstrip(), flush=True)
 
-    with StopFlag() as stopping:
-        outcomes = pool.run(todo, report, stopping)
+    tracker = Tracker(**manifest["tracker"]) if manifest["tracker"] else None
+    with StopFlag() as stopping, Mirror(tracker, store, lambda text: print(f"wandb: {text}", flush=True)) as mirror:
+        outcomes = pool.run(todo, mirror.beside(report), stopping)
     left = [outcome for outcome in outcomes if outcome.state in (INTERRUPTED, WAITING)]
     if left and stopping.asked_to_requeue():
         return _requeue(len(left))

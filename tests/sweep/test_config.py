@@ -16,7 +16,7 @@ def test_every_experiment_composes(experiment: str) -> None:
     assert config.out == f"store/sweeps/{experiment}"
 
 
-@pytest.mark.parametrize("group", ["model", "data", "optimizer", "schedule", "grid", "cluster"])
+@pytest.mark.parametrize("group", ["model", "data", "optimizer", "schedule", "grid", "cluster", "tracker"])
 def test_every_option_of_every_group_composes(group: str) -> None:
     for path in (conf_directory() / group).glob("*.yaml"):
         needs = {"text": ["data.paths=[a.txt]"], "list": ["grid.runs=[{N: 2e4, D: 1e6}]"]}.get(path.stem, [])
@@ -51,6 +51,10 @@ def test_nothing_in_conf_names_code() -> None:
         ("device=tpu", "device=tpu is none of auto, cpu, cuda"),
         ("fit.flops=7N", "fit.flops=7N is none of 6N"),
         ("cluster.workers=many", "cluster.workers=many"),
+        ("tracker=tensorboard", "tracker/tensorboard.*wandb"),
+        ("tracker.kind=mlflow", "tracker.kind=mlflow is none of none, wandb"),
+        ("tracker.mode=sometimes", "tracker.mode=sometimes is none of auto, online, offline"),
+        ("tracker.timeout_s=0", "tracker.timeout_s=0.0 is out of range; it must be above 0"),
         ("grid=list", "grid.runs is empty"),
         ("grid.isoflop.budgets=[]", "grid.isoflop.budgets is empty"),
         ("+model._target_=os.system", "_target_"),
