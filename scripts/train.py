@@ -12,7 +12,8 @@ import hydra
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import MissingMandatoryValue
 
-from sweep.cli import BAD_INPUT, launch
+from sweep.commands import BAD_INPUT
+from sweep.commands.training import launch
 from sweep.config import NamedRun, conf_directory, from_omegaconf
 from sweep.errors import InputError
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sweep.cli import make_corpus, plan_runs, train_missing
+from sweep.commands.planning import make_corpus, plan_runs
+from sweep.commands.training import train_missing
 from sweep.config import compose
 from sweep.figures import save, set_style
 from sweep.run import RunConfig

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sweep.cli import DONE, corpora, main, plan_runs
+from sweep.cli import main
+from sweep.commands import DONE
+from sweep.commands.planning import corpora, plan_runs
 from sweep.config import compose
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -136,7 +136,7 @@ class _Worker:
             event = self.connection.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
-            error = f"the worker process died (exit code {self.process.exitcode}); launch again to resume the run"
+            error = f"the worker process died (exit code {self.process.exitcode}); launch --retry failed resumes the run"
             event = record_failure(Store(self.store), self.run, error)
         if isinstance(event, Outcome):
             self.run = None

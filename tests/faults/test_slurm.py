@@ -10,7 +10,8 @@ import pytest
 
 from slurm.one_machine import OneMachineCluster, wait_until
 from sweep import store as states
-from sweep.cli import main, plan_runs
+from sweep.cli import main
+from sweep.commands.planning import plan_runs
 from sweep.config import compose
 from sweep.store import RunDirectory, Store
 

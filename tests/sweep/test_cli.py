@@ -11,8 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sweep.cli import BAD_INPUT, COMMANDS, DONE, SOME_RUNS_FAILED, main, plan_runs
+from sweep.cli import COMMANDS, main, spell_out
+from sweep.commands import BAD_INPUT, DONE, SOME_RUNS_FAILED
+from sweep.commands.planning import plan_runs
 from sweep.config import compose
+from sweep.store import Store
 
 
 @pytest.fixture
@@ -210,5 +213,54 @@ def test_a_failed_run_is_exit_code_one_and_named(tmp_path: Path, text_file: Path
     assert json.loads((tmp_path / "runs" / sound / "status.json").read_text())["state"] == "done"
 
     (tmp_path / "runs" / damaged / "config.yaml").unlink()  # the remedy
-    assert main(["launch", *overrides]) == DONE
+    assert main(["launch", *overrides]) == SOME_RUNS_FAILED  # it would mostly fail again
+    assert "1 runs failed before and are left out" in capsys.readouterr().out
+    assert main(["launch", "--retry", "failed", *overrides]) == DONE
     assert "2 done" in capsys.readouterr().out
+
+
+def test_flags_are_short_for_overrides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert spell_out(["--watch", "a=1", "--retry", "failed"]) == ["watch=true", "a=1", "retry=failed"]
+    assert spell_out(["--retry=failed", "0123456789abcdef"]) == ["retry=failed", "run_id='0123456789abcdef'"]
+    for arguments, message in (
+        (["status", "--follow"], "there is no flag --follow"),
+        (["launch", "--retry", "all"], "none of failed"),
+        (["logs", f"store={tmp_path}"], "which run?"),
+        (["logs", "0123456789abcdef", f"store={tmp_path}"], "is not in store"),
+        (["logs", "run_id=../../etc", f"store={tmp_path}"], "is no run's name"),
+        (["task"], "say which task"),
+        (["task", f"submission={tmp_path}", "task=0"], "no such task"),
+        (["plan", "+data._target_=os.system"], "_target_"),
+        (["launch", "cluster.launcher=slurm"], "choose cluster=slurm"),
+    ):
+        assert main(arguments) == BAD_INPUT
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+
+
+def test_status_tells_every_run(tmp_path: Path, text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = [
+        "data=text",
+        f"data.paths=[{text_file}]",
+        "data.validation_tokens=4096",
+        "device=cpu",
+        f"store={tmp_path}",
+        "grid=list",
+        "grid.runs=[{N: 2e3, D: 2e4}, {N: 5e3, D: 2e4}, {N: 8e3, D: 2e4}]",
+    ]
+    assert main(["status", *overrides]) == DONE
+    assert "3 waiting; 0% of" in capsys.readouterr().out
+    assert main(["launch", *overrides]) == DONE
+    directories = [Store(tmp_path).run(p.run.run_id) for p in plan_runs(compose(overrides))[0]]
+    directories[0].write_status("failed", step=3, steps=39, error="ValueError: it broke")
+    directories[1].write_status("running", step=7, steps=39)  # and its process is gone
+    (directories[1].throughput).write_text('{"step": 9, "loss": 4.5}\n{"step": 1')  # as a kill leaves it
+    capsys.readouterr()
+    assert main(["status", *overrides, "--watch"]) == DONE  # nothing is going on: it says so once
+    shown = capsys.readouterr().out
+    assert "ValueError: it broke" in shown
+    assert "interrupted" in shown
+    assert "9/39" in shown
+    assert "4.500" in shown
+    assert "1 failed, 1 interrupted, 1 done" in shown

@@ -17,7 +17,8 @@ import pytest
 
 from sweep import store as states
 from sweep.claim import Claim
-from sweep.cli import BAD_INPUT, DONE, SOME_RUNS_FAILED, main
+from sweep.cli import main
+from sweep.commands import BAD_INPUT, DONE, SOME_RUNS_FAILED
 from sweep.data import Corpus
 from sweep.launch.local import Outcome
 from sweep.run import RunConfig

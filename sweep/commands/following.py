@@ -1,0 +1,75 @@
+"""Commands that follow a sweep: status, cancel, logs, and task, which is what a Slurm job runs."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+from sweep.commands import DONE
+from sweep.commands.planning import console, plan_runs
+from sweep.config import SweepConfig
+from sweep.errors import InputError
+from sweep.store import Store
+
+WATCH_S = 5
+
+
+def status(config: SweepConfig) -> int:
+    """Print where every run of the sweep is; with `watch`, until nothing is running or queued."""
+    from sweep.status import overview
+
+    while True:
+        planned, _ = plan_runs(config)
+        view = overview(planned, Store(Path(config.store)), config)
+        screen = console(width=150)
+        if config.watch and screen.is_terminal:
+            screen.clear()
+        screen.print(view.table(f"{config.name} in {config.store}"))
+        print(view.totals())
+        if not (config.watch and view.going()):
+            return DONE
+        time.sleep(WATCH_S)
+
+
+def cancel(config: SweepConfig) -> int:
+    """Stop the sweep's runs, in the queue and on this machine; those that run write a checkpoint."""
+    from sweep.launch import slurm
+
+    store = Store(Path(config.store))
+    planned, _ = plan_runs(config)
+    ids = [p.run.run_id for p in planned]
+    queue = slurm.queued(store)
+    tasks = [queue[run_id] for run_id in ids if run_id in queue]
+    slurm.cancel(tasks)
+    here = {owner.pid for run_id in ids if (owner := store.run(run_id).claim.living_here()) and not owner.job}
+    for pid in here:
+        os.kill(pid, signal.SIGTERM)
+    print(f"cancelled {len({task.job for task in tasks})} tasks of Slurm and stopped {len(here)} processes here")
+    return DONE
+
+
+def logs(config: SweepConfig) -> int:
+    """Print what is known of one run: where it is, why it failed, and what its array task printed."""
+    from sweep.launch import slurm
+
+    if config.run_id is None:
+        raise InputError("which run? isosweep logs <run_id>; isosweep status lists them")
+    store = Store(Path(config.store))
+    directory = store.run(config.run_id)
+    if not directory.path.is_dir():
+        raise InputError(f"run_id={config.run_id} is not in store={config.store}; isosweep status lists the runs there are")
+    print(f"{directory.path}: {json.dumps(directory.status())}")
+    for path in (directory.traceback, *slurm.logs_of(store, config.run_id)):
+        if path.exists():
+            print(f"\n{path}\n{path.read_text(errors='replace').rstrip()}")
+    return DONE
+
+
+def task(config: SweepConfig) -> int:
+    """Be an array task: what slurm/array.sbatch runs."""
+    from sweep.launch.slurm import run_task
+
+    if config.submission is None or config.task is None:
+        raise InputError("submission=<directory> and task=<number> say which task; slurm/array.sbatch gives them")
+    return run_task(Path(config.submission), config.task)

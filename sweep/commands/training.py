@@ -1,0 +1,201 @@
+"""Commands that train: plan, launch, wandb-sync."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep import store as states
+from sweep.commands import DONE, SOME_RUNS_FAILED
+from sweep.commands.planning import console, expand_on, make_corpus, plan_runs
+from sweep.config import SweepConfig
+from sweep.errors import InputError
+from sweep.run import RunConfig
+from sweep.store import Store
+
+if TYPE_CHECKING:
+    from sweep.data import Corpus
+
+PLAN_COLUMNS = ["run", "budget", "N", "width", "layers", "D", "D/N", "6ND", "steps", "batch", "peak_lr", "expected", "state"]
+
+
+def plan(config: SweepConfig) -> int:
+    """Print every run of the sweep and the totals; write nothing."""
+    from rich.table import Table
+
+    from sweep.device import resolve_device
+    from sweep.estimate import Speed, makespan
+    from sweep.launch.local import pool_size
+    from sweep.status import duration
+
+    planned, _ = plan_runs(config)
+    store, device = Store(Path(config.store)), resolve_device(config.device)
+    speed = Speed.measured(((p.run, store.run(p.run.run_id)) for p in planned), device, config.data.validation_tokens)
+    table = Table(title=f"{config.name}: {len(planned)} runs in {config.store}", box=None, header_style="bold")
+    for heading in PLAN_COLUMNS:
+        table.add_column(heading, justify="left" if heading in ("run", "state") else "right")
+    left: list[float | None] = []
+    for p in planned:
+        run, status = p.run, store.run(p.run.run_id).status()
+        finished = status["state"] in states.FINAL_STATES
+        seconds = 0.0 if finished else speed.seconds(run, status["step"])
+        left.append(seconds)
+        table.add_row(
+            run.run_id,
+            f"{p.budget:.3g}" if p.budget else "-",
+            f"{run.N:,}",
+            str(run.model.d_model),
+            str(run.model.n_layers),
+            f"{run.D:,}",
+            f"{run.D / run.N:.3g}",
+            f"{6 * run.N * run.D:.3g}",
+            f"{run.steps:,}",
+            f"{run.batch_tokens:,}",
+            f"{run.optimizer.peak_lr:.3g}",
+            duration(seconds),
+            status["state"],
+        )
+    console(width=160).print(table)
+    known = [seconds for seconds in left if seconds is not None]
+    workers = pool_size(config.cluster, device)
+    total = makespan(known, workers) if len(known) == len(left) else None
+    waiting = sum(seconds != 0 for seconds in left)
+    print(
+        f"\n{len(planned)} runs, {waiting} to train; {sum(p.run.D for p in planned):,} tokens, "
+        f"{sum(6 * p.run.N * p.run.D for p in planned):.3g} FLOPs (6ND) in all; "
+        f"expected {duration(total)} with {workers} workers on {device}"
+    )
+    return DONE
+
+
+def launch(config: SweepConfig) -> int:
+    """Make the corpus if need be, train every run that is missing, and say how it went."""
+    _, recipe = plan_runs(config)  # refuses what is wrong with the grid before anything is written
+    corpus = make_corpus(config, recipe)
+    # Again, now that the number of training tokens is known for certain.
+    runs = [p.run for p in expand_on(config, recipe)]
+    if config.cluster.launcher == "slurm":
+        return submit_missing(config, runs, corpus)
+    return train_missing(config, runs, corpus)
+
+
+def submit_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus") -> int:
+    """Submit those of `runs` that are neither finished nor queued nor running as a Slurm array, and return."""
+    from sweep.estimate import Speed
+    from sweep.launch import slurm
+    from sweep.tracking import Tracker
+
+    assert config.cluster.slurm is not None
+    store = Store(Path(config.store).resolve())
+    todo, left_out = runs_to_launch(config, runs, store)
+    queue = slurm.queued(store)
+    new = [run for run in todo if run.run_id not in queue and not store.run(run.run_id).claim.held()]
+    finished = len(runs) - len(todo) - left_out
+    print(f"{config.name}: {len(runs)} runs, {finished} finished before, {len(todo) - len(new)} queued or running")
+    if new:
+        speed = Speed.measured(((run, store.run(run.run_id)) for run in runs), config.device, config.data.validation_tokens)
+        seconds = [speed.seconds(run, store.run(run.run_id).status()["step"]) for run in new]
+        tasks = slurm.pack(new, seconds, workers=slurm.workers(config.cluster), task_s=60 * config.cluster.slurm.task_minutes)
+        what = slurm.Submission(
+            name=config.name,
+            store=store,
+            corpus=corpus.directory,
+            device=config.device,
+            cluster=config.cluster,
+            tracker=Tracker.of(config) if config.tracker.kind == "wandb" else None,
+        )
+        jobs = slurm.submit(tasks, what)
+        print(f"submitted {len(new)} runs in {len(tasks)} tasks: job {', '.join(jobs)}")
+    return DONE
+
+
+def runs_to_launch(config: SweepConfig, runs: Sequence[RunConfig], store: Store) -> tuple[list[RunConfig], int]:
+    """Those of `runs` that a launch should train, and how many it leaves out because they failed.
+
+    A run that failed would mostly fail again: it is trained only if `retry=failed` asks for it, and then only those are.
+    """
+    from sweep.launch.local import missing
+
+    todo = missing(runs, store)
+    failed = [run for run in todo if store.run(run.run_id).status()["state"] == states.FAILED]
+    if config.retry == "failed":
+        return failed, 0
+    if failed:
+        print(f"{len(failed)} runs failed before and are left out; launch --retry failed trains them again")
+    return [run for run in todo if run not in failed], len(failed)
+
+
+def train_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus") -> int:
+    """Train those of `runs` that are not finished in a local pool, print how it went, and return the exit code."""
+    from sweep.device import require_device, resolve_device
+    from sweep.launch.local import Pool, pool_size
+    from sweep.progress import SweepProgress
+    from sweep.status import duration
+    from sweep.tracking import Mirror, Tracker
+
+    device = resolve_device(config.device)
+    require_device(device)
+    store = Store(Path(config.store).resolve())
+    todo, left_out = runs_to_launch(config, runs, store)
+    finished = len(runs) - len(todo) - left_out
+    print(f"{config.name}: {len(runs)} runs, {finished} finished before, {len(todo)} to train on {device}")
+    pool = Pool(
+        store=store.root,
+        corpus=corpus.directory.resolve(),
+        device=device,
+        workers=pool_size(config.cluster, device),
+        threads=config.cluster.threads,
+        cluster=config.cluster,
+    )
+    start = time.monotonic()
+    with Mirror(Tracker.of(config) if config.tracker.kind == "wandb" else None, store, _warn_of_wandb) as mirror:
+        mirror.send(run.run_id for run in runs if run not in todo)
+        if todo:
+            with SweepProgress(todo, console()) as progress:
+                pool.run(todo, mirror.beside(progress))
+            print(f"trained in {duration(time.monotonic() - start)}, in {store.root}")
+    if mirror.delivered:
+        print(mirror.summary())
+    return _report_states(runs, store)
+
+
+def _warn_of_wandb(text: str) -> None:
+    print(f"isosweep: wandb: {text}; the runs go on, and isosweep wandb-sync sends what it lacks", file=sys.stderr)
+
+
+def _report_states(runs: Sequence[RunConfig], store: Store) -> int:
+    """Say which of `runs` are not done and why; the exit code."""
+    statuses = {run.run_id: store.run(run.run_id).status() for run in runs}
+    counts = Counter(status["state"] for status in statuses.values())
+    print(", ".join(f"{count} {state}" for state, count in counts.most_common()))
+    for run_id, status in statuses.items():
+        if status["state"] == states.FAILED:
+            print(f"  {run_id} failed: {status['error']} (see {store.run(run_id).path})")
+        if status["state"] == states.DIVERGED:
+            print(f"  {run_id} diverged at step {status['step']}: its loss was not finite; a lower optimizer.lr_scale may help")
+    if counts[states.FAILED]:
+        print("launch --retry failed trains what failed again, from its last checkpoint")
+    if any(status["state"] not in (*states.FINAL_STATES, states.FAILED) for status in statuses.values()):
+        print("the same command again resumes what is not finished")
+    return DONE if counts[states.DONE] == len(runs) else SOME_RUNS_FAILED
+
+
+def wandb_sync(config: SweepConfig) -> int:
+    """Send wandb what it lacks of the sweep's curves."""
+    from sweep.tracking import Mirror, Tracker
+
+    planned, _ = plan_runs(config)
+    tracker = Tracker.of(config)
+    if tracker.mode != "offline":  # who asks for it now does not mean a file for later
+        tracker = replace(tracker, mode="online")
+    with Mirror(tracker, Store(Path(config.store).resolve())) as mirror:
+        mirror.send(p.run.run_id for p in planned)
+    if mirror.unreachable:
+        raise InputError(f"wandb: {mirror.warnings[0]}; tracker.mode=offline writes offline runs")
+    for warning in mirror.warnings:
+        print(f"isosweep: wandb: {warning}", file=sys.stderr)
+    print(mirror.summary() or "nothing to send")
+    return SOME_RUNS_FAILED if mirror.warnings else DONE
