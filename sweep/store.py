@@ -9,6 +9,8 @@
                       claim/            who trains it: see sweep.claim
                       traceback.txt     why it failed, if it did
                       wandb.json        what wandb has of it: see sweep.wandb_mirror
+<store>/index.parquet                   a table of all runs, made anew by `isosweep status`
+<store>/submissions/                    see sweep.launch.slurm
 <store>/corpora/<fingerprint>/          see sweep.data.corpus
 <store>/sweeps/<name>/                  tables, fits and figures
 """

@@ -10,6 +10,7 @@ from sweep.commands import DONE
 from sweep.commands.planning import console, plan_runs
 from sweep.config import SweepConfig
 from sweep.errors import InputError
+from sweep.index import write_index
 from sweep.store import Store
 
 WATCH_S = 5
@@ -27,6 +28,9 @@ def status(config: SweepConfig) -> int:
             screen.clear()
         screen.print(view.table(f"{config.name} in {config.store}"))
         print(view.totals())
+        store = Store(Path(config.store))
+        if store.root.is_dir():
+            print(f"all runs of the store: {write_index(store)}")
         if not (config.watch and view.going()):
             return DONE
         time.sleep(WATCH_S)

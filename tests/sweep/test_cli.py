@@ -15,6 +15,7 @@ from sweep.cli import COMMANDS, main, spell_out
 from sweep.commands import BAD_INPUT, DONE, SOME_RUNS_FAILED
 from sweep.commands.planning import plan_runs
 from sweep.config import compose
+from sweep.index import write_index
 from sweep.store import Store
 
 
@@ -264,3 +265,10 @@ def test_status_tells_every_run(tmp_path: Path, text_file: Path, capsys: pytest.
     assert "9/39" in shown
     assert "4.500" in shown
     assert "1 failed, 1 interrupted, 1 done" in shown
+
+    (directories[2].path / "config.yaml").write_text("not: a run")
+    (tmp_path / "index.parquet").unlink()
+    index = pd.read_parquet(write_index(Store(tmp_path))).set_index("run_id")  # made anew from the runs' own files
+    assert index.loc[directories[0].path.name, "state"] == "failed"
+    assert index.loc[directories[0].path.name, "steps"] == directories[0].config().steps
+    assert "not a run configuration" in index.loc[directories[2].path.name, "error"]
