@@ -59,6 +59,7 @@ class Mirror:
         warn: told the first thing that goes wrong; others of a launch hardly differ.
 
     Attributes:
+        timeout_s: how long the end waits for a sign of life; the tracker's, unless there is a hurry.
         delivered: how many runs wandb has in full now, and did not before, by mode.
         warnings: all that went wrong.
         unreachable: whether there was no key, no server or no wandb to begin with.
@@ -67,6 +68,7 @@ class Mirror:
     def __init__(self, tracker: Tracker | None, store: Store, warn: Callable[[str], None] = lambda text: None) -> None:
         self.tracker = None if tracker is None or tracker.mode == "disabled" else tracker
         self.store, self.warn = store, warn
+        self.timeout_s = tracker.timeout_s if tracker else 0.0
         self.delivered: Counter[str] = Counter()
         self.warnings: list[str] = []
         self.unreachable = False
@@ -117,17 +119,16 @@ class Mirror:
         """Wait for the rest, as long as wandb gives signs of life."""
         if self._process is None:
             return
-        assert self.tracker is not None
         self._tell("close", "")
         heard = time.monotonic()
         try:
-            while self._process.is_alive() and time.monotonic() - heard < self.tracker.timeout_s:
+            while self._process.is_alive() and time.monotonic() - heard < self.timeout_s:
                 self._push()
                 if self._listen(0.1):
                     heard = time.monotonic()
             self._listen(0)
             if self._process.is_alive():
-                self._warn(f"nothing came from it for {self.tracker.timeout_s:g} s")
+                self._warn(f"nothing came from it for {self.timeout_s:g} s")
             elif self._process.exitcode:
                 self._warn(f"its process died (exit code {self._process.exitcode})")
         finally:
@@ -161,8 +162,9 @@ class Mirror:
         self._reports, their_reports = context.Pipe(duplex=False)
         os.set_blocking(self._commands.fileno(), False)
         arguments = (theirs, their_reports, self.tracker, self.store.root)
-        self._process = context.Process(target=serve, args=arguments, name="isosweep-wandb", daemon=True)
-        self._process.start()
+        process = context.Process(target=serve, args=arguments, name="isosweep-wandb", daemon=True)
+        process.start()
+        self._process = process
         theirs.close()
         their_reports.close()
 

@@ -29,6 +29,7 @@ from models import flops_per_token
 from sweep import store as states
 from sweep.claim import Claim
 from sweep.files import write_json
+from sweep.launch.local import STOP_SIGNALS
 from sweep.run import RunConfig
 from sweep.store import RunDirectory, Store
 from sweep.tracking import ALIVE, DELIVERED, UNREACHABLE, WARNING, Tracker, delivery
@@ -41,7 +42,7 @@ ROWS_PER_SIGN_OF_LIFE = 1000
 def serve(commands: Connection, reports: Connection, tracker: Tracker, root: Path) -> None:
     """Mirror the runs that `commands` name until told to close."""
     os.nice(10)  # training goes first
-    for number in (signal.SIGINT, signal.SIGTERM):  # the pool decides when this ends
+    for number in STOP_SIGNALS:  # the pool decides when this ends
         signal.signal(number, signal.SIG_IGN)
     for name in ("WANDB_SERVICE", "WANDB_SWEEP_ID"):  # of a process around this one that uses wandb itself
         os.environ.pop(name, None)

@@ -31,6 +31,7 @@ from sweep.tracking import Mirror, Tracker
 OVERHEAD_S, MARGIN, LEAST_MINUTES = 300, 1.5, 15  # of a task, beyond what its runs are expected to take
 PROCESS_MB, BYTES_PER_PARAMETER, BYTES_PER_ACTIVATION = 1200, 24, 80  # of a worker
 GRACE_S = 600  # longer than any KillWait
+MIRROR_S = 5  # that a task which must stop waits for wandb: its next start goes on there
 REQUEUE_EXIT = 75  # EX_TEMPFAIL: for clusters whose RequeueExit names it, where scontrol may not
 
 
@@ -210,6 +211,8 @@ def run_task(submission: Path, index: int) -> int:
     tracker = Tracker(**manifest["tracker"]) if manifest["tracker"] else None
     with StopFlag() as stopping, Mirror(tracker, store, lambda text: print(f"wandb: {text}", flush=True)) as mirror:
         outcomes = pool.run(todo, mirror.beside(report), stopping)
+        if stopping():
+            mirror.timeout_s = MIRROR_S
     left = [outcome for outcome in outcomes if outcome.state in (INTERRUPTED, WAITING)]
     if left and stopping.asked_to_requeue():
         return _requeue(len(left))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from sweep import store as states
 from sweep.claim import Claim
 from sweep.cli import main
 from sweep.commands import BAD_INPUT, DONE, SOME_RUNS_FAILED
+from sweep.config import ClusterConfig, SlurmConfig, compose
 from sweep.data import Corpus
 from sweep.launch.local import Outcome
+from sweep.launch.slurm import run_task
 from sweep.run import RunConfig
 from sweep.store import RunDirectory, Store
 from sweep.tracking import Mirror, Tracker, is_mirrored
@@ -206,7 +208,6 @@ def test_one_process_mirrors_a_run(tiny_run: RunConfig, corpus: Corpus, tmp_path
 
 KILLED = """
 import os, signal, sys
-from dataclasses import replace
 from pathlib import Path
 from sweep.data import Corpus
 from sweep.launch.local import Outcome
@@ -340,6 +341,18 @@ def test_a_mirror_that_hangs_holds_up_no_event(tmp_path: Path, monkeypatch: pyte
     assert "nothing came" in mirror.warnings[0]
 
 
+def test_a_mirror_that_cannot_start_is_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(process: object) -> None:
+        raise OSError("Cannot allocate memory")
+
+    monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", no_memory)
+    with Mirror(OFFLINE, Store(tmp_path)) as mirror:
+        mirror._tell("end", "a" * 16)
+        mirror(Outcome(run_id="b" * 16, state=states.DONE))
+    assert len(mirror.warnings) == 1
+    assert "Cannot allocate memory" in mirror.warnings[0]
+
+
 def test_a_full_disk_is_noticed(tiny_run: RunConfig, corpus: Corpus, tmp_path: Path) -> None:
     run, store = replace(tiny_run, steps=400), Store(tmp_path)
     directory = store.run(run.run_id)
@@ -401,9 +414,24 @@ def test_wandb_sync_without_a_key_or_a_server_says_so(
     assert "2 runs mirrored offline" in capfd.readouterr().out
 
 
-def test_wandb_mode_decides_what_the_sweep_leaves_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sweep.config import compose
+def test_an_array_task_mirrors_its_runs(tiny_run: RunConfig, corpus: Corpus, tmp_path: Path) -> None:
+    directory = Store(tmp_path).run(tiny_run.run_id)
+    directory.create(tiny_run)
+    manifest = {
+        "name": "g",
+        "store": str(tmp_path),
+        "corpus": str(corpus.directory),
+        "device": "cpu",
+        "cluster": asdict(ClusterConfig(slurm=SlurmConfig())),
+        "tracker": asdict(OFFLINE),
+        "tasks": [[tiny_run.run_id]],
+    }
+    (tmp_path / "tasks.json").write_text(json.dumps(manifest))
+    assert run_task(tmp_path, 0) == 0
+    assert_mirrors(offline_history(directory), directory)
 
+
+def test_wandb_mode_decides_what_the_sweep_leaves_open(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Tracker.of(compose(["tracker=wandb"])).mode == "auto"
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert Tracker.of(compose(["tracker=wandb", "name=x"])) == replace(OFFLINE, project="isosweep", group="x", mode="disabled")
