@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from sweep.commands import BAD_INPUT, DONE
 from sweep.commands.following import cancel, logs, status, task
 from sweep.commands.laws import choose_next, fit, plot
-from sweep.commands.training import launch, plan, wandb_sync
+from sweep.commands.training import launch, plan, train, wandb_sync
 from sweep.config import SweepConfig, compose
 from sweep.errors import InputError
 
@@ -16,6 +16,7 @@ USAGE = """usage: isosweep <command> [key=value ...]
 commands
   plan    every run of the sweep: N, D, C, steps, rate, state, expected time; creates nothing
   launch  train the runs that are missing, here or (cluster=slurm) as a Slurm array; run it again to resume
+  train   one run: isosweep train <run_id>; under torchrun or srun on all their processes
   status  every run's state, loss and time left, from the store and the queue (--watch: again and again)
   cancel  stop what is running or queued; every run writes a checkpoint
   logs    what a run printed and why it failed: isosweep logs <run_id>
@@ -42,6 +43,7 @@ FLAGS = {"--watch": "watch=true", "--retry": "retry="}  # how flags are spelled 
 COMMANDS: dict[str, Callable[[SweepConfig], int]] = {
     "plan": plan,
     "launch": launch,
+    "train": train,
     "fit": fit,
     "plot": plot,
     "next": choose_next,

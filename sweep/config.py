@@ -136,7 +136,8 @@ class SlurmConfig:
 
 @dataclass(kw_only=True)
 class ClusterConfig:
-    """How runs share the machine or the cluster; nothing here changes a result."""
+    """How runs share the machine or the cluster, and how (`strategy`) one run is spread over several processes; nothing here
+    changes a result."""
 
     launcher: str = "local"
     workers: str = "auto"
@@ -144,6 +145,7 @@ class ClusterConfig:
     checkpoint_interval_s: float = 60
     log_interval_s: float = 1
     micro_batch: int | None = None
+    strategy: str = "ddp"
     slurm: SlurmConfig | None = None
 
 
@@ -257,6 +259,7 @@ CHOICES = {
     "device": ("auto", "cpu", "cuda"),
     "precision": ("auto", "fp32", "bf16"),
     "cluster.launcher": ("local", "slurm"),
+    "cluster.strategy": ("ddp", "fsdp"),
     "retry": ("failed",),
     "fit.loss": ("val", "train"),
     "fit.parameters": ("total", "non_embedding"),

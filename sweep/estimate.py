@@ -35,6 +35,7 @@ class Speed:
             reference.seconds(run) / status["elapsed_s"]
             for run, status in statuses
             if status["state"] == DONE and status["elapsed_s"] > 0 and status["device"] == device
+            if status.get("ranks", 1) == 1
         ]
         if ratios:
             return cls(evaluation_tokens, float(np.median(ratios)))

@@ -1,4 +1,8 @@
-"""Training one run: read top to bottom, it is the whole of what happens to a model."""
+"""Training one run: read top to bottom, it is the whole of what happens to a model.
+
+Several processes can train one run (see `sweep.distributed`): each goes through all of this, but what `parallel.first` is given
+to do the first alone does.
+"""
 
 import json
 import math
@@ -7,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -20,6 +25,7 @@ from sweep.checkpoint import load_checkpoint, save_checkpoint
 from sweep.claim import Claim
 from sweep.data import Corpus, TrainingWindows, validation_windows
 from sweep.device import describe_device, matmul_peak
+from sweep.distributed import ALONE, Parallel
 from sweep.errors import InputError
 from sweep.files import write_atomically
 from sweep.run import RunConfig
@@ -38,6 +44,7 @@ class Runtime:
     checkpoint_interval_s: float = 60
     log_interval_s: float = 1
     micro_batch: int | None = None
+    parallel: Parallel = ALONE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +69,15 @@ def train(
 ) -> str:
     """Train `run` from its last checkpoint, or from the start, to its horizon; everything it finds goes to `directory`.
 
+    With several processes each makes this call, and all get the same answer.
+
     Args:
         run: what to train.
         corpus: the data it names.
         directory: where its files are.
-        runtime: device and intervals.
-        on_progress: called about every `runtime.log_interval_s`.
-        should_stop: asked before every step with the steps done; True writes a checkpoint and ends the call.
+        runtime: device, intervals, and the other processes.
+        on_progress: called about every `runtime.log_interval_s`, by the first process.
+        should_stop: asked before every step with the steps done; True, on any process, writes a checkpoint and ends the call.
 
     Returns:
         The state that status.json now has: "done", "diverged" (a loss was not finite) or "interrupted"; or "running" if
@@ -77,15 +86,29 @@ def train(
     Raises:
         InputError: if the directory belongs to another configuration, all its checkpoints are damaged, or the disk is full.
     """
-    directory.create(run)
-    with directory.own() as claim:
-        if claim is None:
-            return states.RUNNING
-        if (state := directory.status()["state"]) in states.FINAL_STATES:
-            return state
-        directory.require_space(space_needed(run))
-        directory.add_provenance(device=describe_device(runtime.device), corpus=corpus.manifest["parts"])
-        return _Training(run, corpus, directory, runtime, on_progress, claim).loop(should_stop)
+    parallel = runtime.parallel
+    parallel.first(lambda: directory.create(run))
+    with directory.own() if parallel.rank == 0 else nullcontext() as claim:
+        state = parallel.first(lambda: _reason_to_leave(run, corpus, directory, runtime, claim))
+        return state or _Training(run, corpus, directory, runtime, on_progress, claim).loop(should_stop)
+
+
+def _reason_to_leave(
+    run: RunConfig, corpus: Corpus, directory: RunDirectory, runtime: Runtime, claim: Claim | None
+) -> str | None:
+    """The state of a run that needs no training by us; else note that this start trains it, and return None."""
+    if claim is None:
+        return states.RUNNING
+    if (state := directory.status()["state"]) in states.FINAL_STATES:
+        return state
+    directory.require_space(space_needed(run))
+    directory.add_provenance(
+        device=describe_device(runtime.device),
+        ranks=runtime.parallel.size,
+        strategy=runtime.parallel.strategy,
+        corpus=corpus.manifest["parts"],
+    )
+    return None
 
 
 def space_needed(run: RunConfig) -> float:
@@ -104,17 +127,17 @@ class _Training:
         directory: RunDirectory,
         runtime: Runtime,
         on_progress: Callable[[Progress], None],
-        claim: Claim,
+        claim: Claim | None,
     ) -> None:
         self.run, self.directory, self.runtime, self.on_progress = run, directory, runtime, on_progress
-        self.claim = claim
+        self.parallel, self.claim = runtime.parallel, claim  # the first process has the claim
         self.windows = TrainingWindows(
             corpus.tokens("train"), context_length=run.model.context_length, batch_size=run.batch_size, seed=run.seed
         )
         self.held_out = validation_windows(corpus.tokens("validation"), run.model.context_length)
         self.model = Transformer(run.model)
         self.model.initialise(run.seed)
-        self.model.to(runtime.device)
+        self.model = self.parallel.spread(self.model, runtime.device)
         self.optimizer = build_optimizer(self.model, run)
         self.flops_per_token = flops_per_token(run.model, "exact")
         # Evenly spaced, the last at the horizon.
@@ -130,15 +153,19 @@ class _Training:
         with self.curve:
             self.interval_start = self.saved_at = self.started = time.perf_counter()
             self.interval_step = self.step
-            self.directory.write_status(states.RUNNING, **self._summary())
+            self.parallel.first(lambda: self.directory.write_status(states.RUNNING, **self._summary()))
             while self.step < self.run.steps:
-                if should_stop(self.step):
+                # Clocks and signals differ between processes: all do what any wants.
+                stop, save, log = self.parallel.agree(
+                    should_stop(self.step),
+                    time.perf_counter() - self.saved_at >= self.runtime.checkpoint_interval_s,
+                    time.perf_counter() - self.interval_start >= self.runtime.log_interval_s,
+                )
+                if stop:
                     return self._stop(states.INTERRUPTED)
                 self._train_step()
                 evaluate = self.step in self.evaluate_at
-                save = time.perf_counter() - self.saved_at >= self.runtime.checkpoint_interval_s
-                log = time.perf_counter() - self.interval_start >= self.runtime.log_interval_s
-                if (log or evaluate or save) and self.claim.lost():
+                if (log or evaluate or save) and self._lost():
                     return states.RUNNING
                 if (log or evaluate or save) and not self._flush():
                     return self._stop(states.DIVERGED)
@@ -154,7 +181,7 @@ class _Training:
             group["lr"] = lr
         batch = to_device(self.windows.batch(self.step), self.runtime.device)
         loss, grad_norm = optimizer_step(
-            self.model, self.optimizer, batch, self.run, self.runtime.micro_batch or self.run.batch_size
+            self.model, self.optimizer, batch, self.run, self.runtime.micro_batch or self.run.batch_size, self.parallel
         )
         self.step += 1
         self.pending.append((self.step, lr, loss, grad_norm))
@@ -166,8 +193,8 @@ class _Training:
         """
         if not self.pending:
             return True
-        losses = torch.stack([loss for _, _, loss, _ in self.pending]).tolist()
-        norms = torch.stack([norm for _, _, _, norm in self.pending]).tolist()
+        losses = self.parallel.mean(torch.stack([loss for _, _, loss, _ in self.pending])).tolist()
+        norms = self.parallel.mean(torch.stack([norm for _, _, _, norm in self.pending])).tolist()  # they are the same on all
         for (step, lr, _, _), loss, norm in zip(self.pending, losses, norms, strict=True):
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 self.step = step - 1
@@ -175,7 +202,8 @@ class _Training:
             self._write_row(step, loss=loss, lr=lr, grad_norm=norm)
             self.last_loss = loss
         self.pending.clear()
-        self._report()
+        self.parallel.first(self._report)
+        self.interval_start, self.interval_step = time.perf_counter(), self.step
         return True
 
     def _write_row(self, step: int, **values: float) -> None:
@@ -184,11 +212,10 @@ class _Training:
         self.curve.write(json.dumps(row, separators=(",", ":")).encode() + b"\n")
 
     def _report(self) -> None:
-        now = time.perf_counter()
-        seconds, self.interval_start = now - self.interval_start, now
+        seconds = time.perf_counter() - self.interval_start
         tokens_per_s = (self.step - self.interval_step) * self.run.batch_tokens / seconds
-        self.interval_step = self.step
-        mfu = tokens_per_s * self.flops_per_token / matmul_peak(self.runtime.device, self.run.precision)
+        peak = self.parallel.size * matmul_peak(self.runtime.device, self.run.precision)
+        mfu = tokens_per_s * self.flops_per_token / peak
         row = {"step": self.step, "loss": self.last_loss, "tokens_per_s": round(tokens_per_s, 1), "mfu": round(mfu, 4)}
         with open(self.directory.throughput, "a") as file:
             file.write(json.dumps(row) + "\n")
@@ -204,7 +231,7 @@ class _Training:
 
     def _evaluate(self) -> bool:
         """Write the held-out loss to the curve; False if it is not finite."""
-        loss, standard_error = evaluate(self.model, self.held_out, self.run.precision)
+        loss, standard_error = evaluate(self.model, self.held_out, self.run.precision, self.parallel)
         if not math.isfinite(loss):
             return False
         self.validation = {"val_loss": loss, "val_loss_se": standard_error}
@@ -216,19 +243,23 @@ class _Training:
     def _save(self, keep: int = 2) -> None:
         """A checkpoint, and the curve up to it, both on disk when this returns."""
         begin = time.perf_counter()
-        self.curve.flush()
-        os.fsync(self.curve.fileno())
-        state = {
-            "step": self.step,
-            "curve_bytes": self.curve.tell(),
-            "elapsed_s": self._elapsed_s(),
-            "validation": self.validation,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        save_checkpoint(self.directory.checkpoints, self.step, state, keep=keep)
-        self.saving_s += time.perf_counter() - begin
-        self.directory.write_status(states.RUNNING, **self._summary())
+        weights = self.parallel.gather(self.model, self.optimizer)
+
+        def write() -> None:
+            self.curve.flush()
+            os.fsync(self.curve.fileno())
+            state = {
+                "step": self.step,
+                "curve_bytes": self.curve.tell(),
+                "elapsed_s": self._elapsed_s(),
+                "validation": self.validation,
+                **weights,
+            }
+            save_checkpoint(self.directory.checkpoints, self.step, state, keep=keep)
+            self.saving_s += time.perf_counter() - begin
+            self.directory.write_status(states.RUNNING, **self._summary())
+
+        self.parallel.first(write)
         self.saved_at = time.perf_counter()
 
     def _stop(self, state: str) -> str:
@@ -236,15 +267,19 @@ class _Training:
 
         A process that slept so long that it was given up for dead writes nothing more: the run is another's now.
         """
-        if self.claim.lost():
+        if self._lost():
             return states.RUNNING
         if state != states.DIVERGED:
             if not self._flush():
                 return self._stop(states.DIVERGED)
             self._save(keep=1 if state == states.DONE else 2)
         self.curve.flush()
-        self.directory.write_status(state, **self._summary())
+        self.parallel.first(lambda: self.directory.write_status(state, **self._summary()))
         return state
+
+    def _lost(self) -> bool:
+        """Whether somebody else has taken the run over."""
+        return self.parallel.first(lambda: self.claim is None or self.claim.lost())
 
     def _summary(self) -> dict[str, Any]:
         return {
@@ -252,6 +287,7 @@ class _Training:
             "steps": self.run.steps,
             "tokens": self.step * self.run.batch_tokens,
             "device": self.runtime.device,
+            "ranks": self.parallel.size,
             "elapsed_s": round(self._elapsed_s(), 3),
             "saving_s": round(self.saving_s, 3),
             **self.validation,
@@ -267,19 +303,31 @@ class _Training:
         Raises:
             InputError: if all checkpoints are damaged, or the curve lacks steps that the checkpoint has.
         """
-        checkpoint = load_checkpoint(self.directory.checkpoints, self.runtime.device)
+        weights: dict[str, Any] = {}
+
+        def read() -> dict[str, Any] | None:
+            checkpoint = load_checkpoint(self.directory.checkpoints)
+            if checkpoint is not None:  # what is large goes to the others piece by piece
+                weights.update(model=checkpoint.pop("model"), optimizer=checkpoint.pop("optimizer"))
+            return checkpoint
+
+        checkpoint = self.parallel.first(read)
         if checkpoint is not None:
             self.step, self.elapsed_before_s = checkpoint["step"], checkpoint["elapsed_s"]
             self.validation = checkpoint["validation"]
-            self.model.load_state_dict(checkpoint["model"])
-            self.optimizer.load_state_dict(checkpoint["optimizer"])
-        path, length = self.directory.curve, checkpoint["curve_bytes"] if checkpoint else 0
-        before = path.read_bytes()[:length] if length and path.exists() else b""
-        if len(before) < length:
-            raise InputError(f"{path} is shorter than its checkpoint says; delete {self.directory.path} to train again")
-        # A new file: what an owner that was given up for dead may still write goes to the old one, and nowhere.
-        write_atomically(path, before)
-        return open(path, "ab")
+            self.parallel.scatter(weights, self.model, self.optimizer)
+        path = self.directory.curve
+        self.parallel.first(lambda: _cut(path, checkpoint["curve_bytes"] if checkpoint else 0))
+        return open(path if self.parallel.rank == 0 else os.devnull, "ab")
+
+
+def _cut(curve: Path, length: int) -> None:
+    """Leave the first `length` bytes of the curve. Raises InputError if it has not as many."""
+    before = curve.read_bytes()[:length] if length and curve.exists() else b""
+    if len(before) < length:
+        raise InputError(f"{curve} is shorter than its checkpoint says; delete {curve.parent} to train again")
+    # A new file: what an owner that was given up for dead may still write goes to the old one, and nowhere.
+    write_atomically(curve, before)
 
 
 def build_optimizer(model: Transformer, run: RunConfig) -> torch.optim.AdamW:
@@ -294,39 +342,52 @@ def build_optimizer(model: Transformer, run: RunConfig) -> torch.optim.AdamW:
 
 
 def optimizer_step(
-    model: Transformer, optimizer: torch.optim.Optimizer, batch_BS: Tensor, run: RunConfig, micro_batch: int
+    model: Transformer,
+    optimizer: torch.optim.Optimizer,
+    batch_BS: Tensor,
+    run: RunConfig,
+    micro_batch: int,
+    parallel: Parallel = ALONE,
 ) -> tuple[Tensor, Tensor]:
     """One update from `batch_BS`, ids of shape (B, T + 1), taken `micro_batch` windows at a time.
 
+    Each process takes its share of the batch, so weighted that the mean over processes, which is what they make of their
+    gradients, is the mean over the batch.
+
     Returns:
-        The batch's mean loss and the norm of its gradient before clipping, as scalars still on the device.
+        The batch's mean loss, to be averaged over processes, and the norm of its gradient before clipping, as scalars still on
+        the device.
     """
     loss = torch.zeros((), device=batch_BS.device)
-    for part in batch_BS.split(micro_batch):
-        with autocast(run.precision, batch_BS.device.type):
-            part_loss = model.loss(part[:, :-1], part[:, 1:]) * (len(part) / len(batch_BS))
-        part_loss.backward()
+    shares = parallel.share(len(batch_BS), micro_batch)
+    for i, (rows, counted) in enumerate(shares, start=1):
+        part = batch_BS[rows]
+        with parallel.accumulating(model, more=i < len(shares)):
+            with autocast(run.precision, batch_BS.device.type):
+                part_loss = model.loss(part[:, :-1], part[:, 1:]) * (counted * parallel.size / len(batch_BS))
+            part_loss.backward()
         loss += part_loss.detach()
-    grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), run.optimizer.grad_clip)
+    grad_norm = parallel.whole(torch.nn.utils.clip_grad_norm_(model.parameters(), run.optimizer.grad_clip))
     optimizer.step()
     optimizer.zero_grad()
     return loss, grad_norm
 
 
 @torch.no_grad()
-def evaluate(model: Transformer, windows: np.ndarray, precision: str) -> tuple[float, float]:
+def evaluate(model: Transformer, windows: np.ndarray, precision: str, parallel: Parallel = ALONE) -> tuple[float, float]:
     """Mean loss over two or more held-out windows, shape (windows, T + 1), and its standard error, in nats per token.
 
     The error is that of the mean over text; runs that share the windows differ by much less than it.
     """
-    device = model.embedding.weight.device
-    rows = max(1, EVALUATION_TOKENS // (windows.shape[1] - 1))
-    means = []
-    for start in range(0, len(windows), rows):
-        batch = to_device(windows[start : start + rows], device.type)
+    device = next(model.parameters()).device
+    per_window = torch.zeros(len(windows), dtype=torch.double, device=device)
+    for rows, counted in parallel.share(len(windows), max(1, EVALUATION_TOKENS // (windows.shape[1] - 1))):
+        batch = to_device(windows[rows], device.type)
         with autocast(precision, device.type):
-            means.append(model.loss(batch[:, :-1], batch[:, 1:], reduction="none").mean(dim=1))
-    per_window = torch.cat(means).double()
+            means = model.loss(batch[:, :-1], batch[:, 1:], reduction="none").mean(dim=1)
+        if counted:  # nobody else has these: their mean over processes is to be this
+            per_window[rows] = means.double() * parallel.size
+    per_window = parallel.mean(per_window)
     return per_window.mean().item(), per_window.std().item() / math.sqrt(len(per_window))
 
 

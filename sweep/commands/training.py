@@ -1,4 +1,4 @@
-"""Commands that train: plan, launch, wandb-sync."""
+"""Commands that train: plan, launch, train, wandb-sync."""
 
 import sys
 import time
@@ -164,6 +164,45 @@ def train_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpu
 
 def _warn_of_wandb(text: str) -> None:
     print(f"isosweep: wandb: {text}; the runs go on, and isosweep wandb-sync sends what it lacks", file=sys.stderr)
+
+
+def train(config: SweepConfig) -> int:
+    """Train the run named run_id, here, or under torchrun or srun as one of their processes."""
+    from sweep.device import require_device, resolve_device
+    from sweep.distributed import Parallel
+    from sweep.launch.distributed import train_together
+    from sweep.tracking import Tracker
+
+    if config.run_id is None:
+        raise InputError("which run? isosweep train <run_id>; isosweep plan lists them")
+    device = resolve_device(config.device)
+    require_device(device)
+    parallel = Parallel.from_environment(device, config.cluster.strategy)
+    store = Store(Path(config.store).resolve())
+    tracker = Tracker.of(config) if config.tracker.kind == "wandb" else None
+    return train_together(parallel, lambda: find_run(config, store), store, config.cluster, tracker)
+
+
+def find_run(config: SweepConfig, store: Store) -> tuple[RunConfig, "Corpus"]:
+    """The run named run_id and its corpus: from the store, or as the sweep plans it.
+
+    Raises:
+        InputError: if it is in neither.
+    """
+    from sweep.data import Corpus
+
+    assert config.run_id is not None
+    directory = store.run(config.run_id)
+    if (directory.path / "config.yaml").exists() and (store.corpora / (run := directory.config()).corpus).exists():
+        return run, Corpus.open(store.corpora / run.corpus)
+    _, recipe = plan_runs(config)
+    corpus = make_corpus(config, recipe)
+    for planned in expand_on(config, recipe):
+        if planned.run.run_id == config.run_id:
+            return planned.run, corpus
+    raise InputError(
+        f"run_id={config.run_id} is neither in store={config.store} nor in this sweep; isosweep plan lists its runs"
+    )
 
 
 def _report_states(runs: Sequence[RunConfig], store: Store) -> int:
