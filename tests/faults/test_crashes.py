@@ -63,22 +63,9 @@ def killed_at(count: int, after: bool, work: Callable[[], Any]) -> Callable[[], 
     return doomed
 
 
-@pytest.fixture(scope="module")
-def run(corpus: Corpus) -> RunConfig:
-    from models import ModelConfig
-    from sweep.run import OptimizerSettings, ScheduleSettings
-
-    return RunConfig(
-        model=ModelConfig(vocab_size=257, d_model=4, n_layers=1, n_heads=1, n_kv_heads=1, d_ff=12, context_length=32),
-        corpus=corpus.fingerprint,
-        batch_size=4,
-        steps=6,
-        optimizer=OptimizerSettings(peak_lr=0.02, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, grad_clip=1.0),
-        schedule=ScheduleSettings(warmup_steps=2, final_fraction=0.1, cycle=1.0),
-        seed=0,
-        precision="fp32",
-        evaluation_points=2,
-    )
+@pytest.fixture
+def run(tiny_run: RunConfig) -> RunConfig:
+    return replace(tiny_run, steps=6, evaluation_points=2)
 
 
 def undisturbed(run: RunConfig, corpus: Corpus, root: Path) -> RunDirectory:

@@ -17,6 +17,7 @@ from sweep.store import RunDirectory, Store
 
 GRID = ["grid.isoflop.budgets=[8e9,1.6e10,3.2e10]", "grid.isoflop.sizes=4", "grid.isoflop.span=4"]
 SMALL = ["experiment=smoke", *GRID, "data.validation_tokens=8192", "optimizer.batch_tokens=512", "fit.resamples=20"]
+LONG = ["experiment=smoke", "grid=list", "grid.isoflop=null", "grid.runs=[{N: 4.9e3, D: 1.2e7}]", "data.validation_tokens=8192"]
 SLURM = [
     "cluster=slurm",
     "cluster.slurm.partition=main",
@@ -116,15 +117,8 @@ def test_requeue_preemption_and_a_dead_node_in_the_middle(
 
 def test_a_time_limit_shorter_than_the_run_is_normal(clean_slurm: OneMachineCluster, tmp_path: Path) -> None:
     """One run of over a minute under a limit of one: it stops in time, queues itself again, and goes on where it was."""
-    long = [
-        "experiment=smoke",
-        "grid=list",
-        "grid.isoflop=null",
-        "grid.runs=[{N: 4.9e3, D: 1.2e7}]",
-        "data.validation_tokens=8192",
-    ]
     limits = ["cluster.slurm.time_limit_minutes=1", "cluster.slurm.signal_s=25"]
-    overrides = [*long, *SLURM, *limits, f"store={tmp_path / 'store'}", "name=long"]
+    overrides = [*LONG, *SLURM, *limits, f"store={tmp_path / 'store'}", "name=long"]
     isosweep(clean_slurm, "launch", *overrides)
     (directory,) = directories(overrides)
     wait_until(lambda: directory.status()["state"] == states.DONE, timeout_s=300)
@@ -135,14 +129,7 @@ def test_a_time_limit_shorter_than_the_run_is_normal(clean_slurm: OneMachineClus
 
 
 def test_cancelled_runs_keep_their_checkpoints(clean_slurm: OneMachineCluster, tmp_path: Path) -> None:
-    long = [
-        "experiment=smoke",
-        "grid=list",
-        "grid.isoflop=null",
-        "grid.runs=[{N: 4.9e3, D: 1.2e7}]",
-        "data.validation_tokens=8192",
-    ]
-    overrides = [*long, *SLURM, f"store={tmp_path / 'store'}", "name=long"]
+    overrides = [*LONG, *SLURM, f"store={tmp_path / 'store'}", "name=long"]
     isosweep(clean_slurm, "launch", *overrides)
     (directory,) = directories(overrides)
     wait_until(lambda: directory.status()["step"] > 0, timeout_s=60)

@@ -19,6 +19,12 @@ from sweep.index import write_index
 from sweep.store import Store
 
 
+def tiny_sweep(text_file: Path, store: Path) -> list[str]:
+    """A sweep of the text, of the runs that a test names."""
+    data = ["data=text", f"data.paths=[{text_file}]", "data.validation_tokens=4096"]
+    return [*data, "device=cpu", f"store={store}", "grid=list"]
+
+
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
     """A planted surface at five budgets of seven sizes, with a column of runs that are not done."""
@@ -196,12 +202,7 @@ def test_plan_creates_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_a_failed_run_is_exit_code_one_and_named(tmp_path: Path, text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = [
-        "data=text",
-        f"data.paths=[{text_file}]",
-        "data.validation_tokens=4096",
-        "device=cpu",
-        f"store={tmp_path}",
-        "grid=list",
+        *tiny_sweep(text_file, tmp_path),
         "grid.runs=[{N: 2e3, D: 2e4}, {N: 5e3, D: 2e4}]",
     ]
     damaged, sound = (p.run.run_id for p in plan_runs(compose(overrides))[0])
@@ -242,12 +243,7 @@ def test_flags_are_short_for_overrides(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_status_tells_every_run(tmp_path: Path, text_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = [
-        "data=text",
-        f"data.paths=[{text_file}]",
-        "data.validation_tokens=4096",
-        "device=cpu",
-        f"store={tmp_path}",
-        "grid=list",
+        *tiny_sweep(text_file, tmp_path),
         "grid.runs=[{N: 2e3, D: 2e4}, {N: 5e3, D: 2e4}, {N: 8e3, D: 2e4}]",
     ]
     assert main(["status", *overrides]) == DONE
