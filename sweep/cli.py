@@ -43,10 +43,10 @@ FLAGS = {"--watch": "watch=true", "--retry": "retry="}  # how flags are spelled 
 COMMANDS: dict[str, Callable[[SweepConfig], int]] = {
     "plan": plan,
     "launch": launch,
-    "train": train,
     "fit": fit,
     "plot": plot,
     "next": choose_next,
+    "train": train,
     "status": status,
     "cancel": cancel,
     "logs": logs,

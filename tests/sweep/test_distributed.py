@@ -371,9 +371,10 @@ def test_an_error_on_another_rank_ends_all(long_run: RunDirectory, corpus: Corpu
     assert_finishes(long_run, corpus)
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGUSR1, signal.SIGKILL])
 def test_a_run_ends_with_its_torchrun(long_run: RunDirectory, corpus: Corpus, how: signal.Signals) -> None:
-    launcher = start(["-m", "torch.distributed.run", "--nproc-per-node=2", *command(long_run, "fsdp")])
+    options = ["--nproc-per-node=2", "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1,SIGUSR2"]
+    launcher = start(["-m", "torch.distributed.run", *options, *command(long_run, "fsdp")])
     wait_until(trained(long_run, 5))
     launcher.send_signal(how)
     assert launcher.wait(ENDS_WITHIN_S) != 0
