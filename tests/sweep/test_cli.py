@@ -144,7 +144,7 @@ def test_figures_are_pictures_of_everything(table: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fly"], "there is no command 'fly'; the commands are plan, launch, fit, plot"),
+        (["fly"], "there is no command 'fly'; the commands are plan, launch"),
         (["plan", "experiment=nope"], "experiment/nope"),
         (["plan", "grid=list", "grid.runs=[{N: 1, D: 1e6}]"], "no model of 1 parameters"),
         (["plan", "data.validation_tokens=99999999"], "too few for data.validation_tokens=99,999,999"),
