@@ -50,9 +50,15 @@ def corpora(config: SweepConfig) -> Path:
 
 
 def make_corpus(config: SweepConfig, recipe: "CorpusRecipe") -> "Corpus":
-    """The corpus on disk, made if it is not there. Raises InputError if the store cannot be written."""
+    """The corpus on disk, made if it is not there.
+
+    Raises:
+        InputError: if the store cannot be written, or the corpus in it has changed since it was made.
+    """
     Store(Path(config.store)).require_writable()
-    if recipe.find(corpora(config)) is None:
+    if (found := recipe.find(corpora(config))) is not None:
+        found.verify()
+    else:
         print(f"tokenising {config.data.source} ({config.data.tokenizer}) into {corpora(config) / recipe.fingerprint}")
     return recipe.build(corpora(config))
 

@@ -75,6 +75,17 @@ class Corpus:
                 )
         return corpus
 
+    def verify(self) -> None:
+        """Read all tokens once. Raises InputError if they are not those that the manifest was made for."""
+        for part, expected in self.manifest["parts"].items():
+            with open(self.directory / f"{part}.bin", "rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != expected["sha256"]:
+                raise InputError(
+                    f"corpus {self.directory / part}.bin is not what it was when it was made (SHA-256 {found[:16]}…, not "
+                    f"{expected['sha256'][:16]}…); delete {self.directory} and it will be made again"
+                )
+
     @property
     def fingerprint(self) -> str:
         return self.manifest["fingerprint"]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,17 @@ def test_truncated_tokens_are_refused(corpus: Corpus, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(InputError, match=r"is damaged .* delete"):
         Corpus.open(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_tokens_that_changed_are_refused(corpus: Corpus, tmp_path: Path, part: str) -> None:
+    shutil.copytree(corpus.directory, tmp_path / "corpus")
+    copy = Corpus.open(tmp_path / "corpus")
+    copy.verify()
+    with open(tmp_path / "corpus" / f"{part}.bin", "r+b") as file:
+        file.write(b"\xff\xff")  # an id beyond the vocabulary
+    with pytest.raises(InputError, match=rf"{part}.bin is not what it was.*made again"):
+        copy.verify()
 
 
 def test_bpe_is_lossless_and_splits_digits(text_file: Path, tmp_path: Path) -> None:
