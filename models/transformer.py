@@ -116,12 +116,8 @@ class Transformer(nn.Module):
             if isinstance(module, nn.RMSNorm):
                 module.weight.fill_(1.0)
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        """Logits of the next token, shape (B, T, V), for ids `tokens_BT` with T at most `context_length`."""
-        return self.head(self.hidden(tokens_BT))
-
-    def hidden(self, tokens_BT: Tensor) -> Tensor:
-        """What the head reads, shape (B, T, D)."""
+    def forward(self, tokens_BT: Tensor, targets_BT: Tensor | None = None, reduction: str = "mean") -> Tensor:
+        """Logits of the next token, shape (B, T, V), for ids `tokens_BT` with T at most `context_length`; or their `loss`."""
         T = tokens_BT.shape[1]
         cos_TK, sin_TK = self.cos_TK[:T], self.sin_TK[:T]  # type: ignore[index]  # buffers are typed Tensor | Module
         x_BTD = self.embedding(tokens_BT)
@@ -130,13 +126,15 @@ class Transformer(nn.Module):
                 x_BTD = checkpoint(block, x_BTD, cos_TK, sin_TK, use_reentrant=False)
             else:
                 x_BTD = block(x_BTD, cos_TK, sin_TK)
-        return self.norm(x_BTD)
+        hidden_BTD = self.norm(x_BTD)
+        if targets_BT is None:
+            return self.head(hidden_BTD)
+        loss = head_cross_entropy(hidden_BTD.flatten(0, 1), self.head.weight, targets_BT.flatten(), reduction)
+        return loss.view_as(targets_BT) if reduction == "none" else loss
 
     def loss(self, tokens_BT: Tensor, targets_BT: Tensor, reduction: str = "mean") -> Tensor:
         """Cross-entropy in nats per token; a scalar, or shape (B, T) with `reduction="none"`. Always in float32."""
-        hidden_RD = self.hidden(tokens_BT).flatten(0, 1)
-        loss = head_cross_entropy(hidden_RD, self.head.weight, targets_BT.flatten(), reduction)
-        return loss.view_as(targets_BT) if reduction == "none" else loss
+        return self(tokens_BT, targets_BT, reduction)  # DDP and FSDP do their part where a module is called
 
 
 def rotary_tables(context_length: int, head_width: int, theta: float) -> tuple[Tensor, Tensor]:

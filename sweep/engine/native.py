@@ -293,6 +293,8 @@ class NativeEngine:
         return call
 
     def _take(self, ids_BS: np.ndarray) -> None:
+        if (largest := ids_BS.max()) >= self.config.vocab_size:  # the kernels would look beyond the end of the table
+            raise IndexError(f"id {largest} is beyond the embedding of a vocabulary of {self.config.vocab_size}")
         ids, shape = torch.from_numpy(ids_BS), (self.run.batch_size, self.config.context_length)
         self.ids.view(shape).copy_(ids[:, :-1])
         self.targets.view(shape).copy_(ids[:, 1:])

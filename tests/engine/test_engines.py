@@ -253,18 +253,12 @@ def test_the_step_is_adamw_as_published(name: str) -> None:
         torch.testing.assert_close(weight, expected, rtol=1e-4, atol=2e-6)
 
 
-@pytest.mark.parametrize("position", ["embedding", "gain", "matrix", "head"])
-def test_a_nan_is_in_the_loss_and_the_norm(position: str) -> None:
+@pytest.mark.parametrize("name", ["embedding.weight", "norm.weight", "blocks.1.attention.qkv.weight", "head.weight"])
+def test_a_nan_is_in_the_loss_and_the_norm(name: str) -> None:
     run = run_of(SHAPES[1], "bf16")
     native = NativeEngine(run, windows_of(run))
     state = native.state()
-    names = {
-        "embedding": "embedding.weight",
-        "gain": "norm.weight",
-        "matrix": "blocks.1.attention.qkv.weight",
-        "head": "head.weight",
-    }
-    state["model"][names[position]].fill_(math.nan)
+    state["model"][name].fill_(math.nan)
     native.load(state)
     assert torch.isnan(native.step(0)).all()
 
@@ -278,7 +272,7 @@ def test_without_a_compiler_there_is_a_reason(monkeypatch: pytest.MonkeyPatch, t
             kernels()
         assert choose(device="cpu") == "eager"
         monkeypatch.setenv("CXX", "false")
-        with pytest.raises(NoKernels, match="false refuses kernels.cpp"):
+        with pytest.raises(NoKernels, match="false refuses"):
             kernels()
         assert not list(tmp_path.rglob("*.so"))
     finally:

@@ -128,7 +128,9 @@ class Ranks:
 
     def train(self, size: int, strategy: str, run: RunConfig, stores: Path, **options: int | None) -> str:
         """The state that all ranks agree on."""
-        (state,) = set(self.outcomes(size, strategy, run, stores, **options))  # type: ignore[arg-type]
+        found = set(self.outcomes(size, strategy, run, stores, **options))  # type: ignore[arg-type]
+        assert len(found) == 1, found
+        (state,) = found
         assert isinstance(state, str), state
         return state
 
