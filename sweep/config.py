@@ -247,6 +247,9 @@ class SweepConfig:
     next: NextConfig = field(default_factory=NextConfig)
     retry: str | None = None
     watch: bool = False
+    budget: float | None = None
+    approach: str = "parametric"
+    yes: bool = False
     run_id: str | None = None
     submission: str | None = None
     task: int | None = None
@@ -261,6 +264,7 @@ CHOICES = {
     "cluster.launcher": ("local", "slurm"),
     "cluster.strategy": ("ddp", "fsdp"),
     "retry": ("failed",),
+    "approach": ("envelope", "isoflop", "parametric"),
     "fit.loss": ("val", "train"),
     "fit.parameters": ("total", "non_embedding"),
     "grid.isoflop.flops": ("6N", "kaplan", "chinchilla", "exact"),
@@ -312,6 +316,7 @@ BOUNDS = {
     "cluster.slurm.signal_s": (1, True),
     "task": (0, True),
     "tracker.timeout_s": (0, False),
+    "budget": (0, False),
     "fit.huber_delta": (0, False),
     "fit.fixed_E": (0, True),
     "fit.seed_noise": (0, False),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep import store as states
 from sweep.commands import DONE
-from sweep.commands.planning import corpora, plan_runs
+from sweep.commands.planning import corpora, ladder_of, plan_runs
 from sweep.config import FitConfig, SweepConfig
 from sweep.errors import InputError
 from sweep.files import write_atomically, write_json
@@ -48,7 +48,7 @@ def choose_next(config: SweepConfig) -> int:
         raise InputError("next names runs by all parameters and C = 6ND; leave fit.parameters=total and fit.flops=6N")
     runs, _, _ = read_tables(config)
     asked, options = config.next, config.fit
-    fit = fit_parametric(runs, **_surface_options(options), resamples=options.resamples, level=options.level, seed=options.seed)
+    fit = fit_parametric(runs, **surface_options(options), resamples=options.resamples, level=options.level, seed=options.seed)
     sizes, most_tokens = _sizes_and_tokens(config) if config.table is None else (None, float("inf"))
     chosen = next_runs(
         fit,
@@ -65,7 +65,7 @@ def choose_next(config: SweepConfig) -> int:
     out = Path(config.out)
     grid = out / "conf" / "grid" / "next.yaml"
     earlier = [(run.N, run.D) for run in config.grid.runs or []]
-    with _writing(out):
+    with writing(out):
         write_json(out / "next.json", chosen.to_dict())
         grid.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(grid, chosen.grid(earlier))
@@ -88,7 +88,7 @@ def make_fits(config: SweepConfig) -> "Fits":
         convention={"loss": options.loss, "N": options.parameters, "C": options.flops},
         conventions=conventions,
         questions=Questions(**vars(config.ask)),
-        **_surface_options(options),
+        **surface_options(options),
         seed_noise=options.seed_noise,
         envelope_method=options.envelope,
         envelope_points=options.envelope_points,
@@ -96,12 +96,12 @@ def make_fits(config: SweepConfig) -> "Fits":
         level=options.level,
         seed=options.seed,
     )
-    with _writing(Path(config.out)):
+    with writing(Path(config.out)):
         write_json(Path(config.out) / "fits.json", fits.to_dict())
     return fits
 
 
-def _surface_options(options: FitConfig) -> dict[str, Any]:
+def surface_options(options: FitConfig) -> dict[str, Any]:
     """How Approach 3 is fitted."""
     names = {"objective": "objective", "delta": "huber_delta", "tied": "tied", "fixed_E": "fixed_E"}
     return {name: getattr(options, field) for name, field in names.items()}
@@ -121,7 +121,7 @@ def read_tables(config: SweepConfig) -> tuple["RunTable", "Sequence[Curve]", dic
 
 
 @contextmanager
-def _writing(out: Path) -> Iterator[None]:
+def writing(out: Path) -> Iterator[None]:
     """Make `out`; what goes wrong in writing there becomes an InputError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -132,16 +132,11 @@ def _writing(out: Path) -> Iterator[None]:
 
 def _sizes_and_tokens(config: SweepConfig) -> tuple[list[float], float]:
     """The sizes of the sweep's ladder, and the longest horizon that its data allow."""
-    from models import SizeLadder, count_parameters
-    from sweep.data.tokenizer import vocabulary
+    from models import count_parameters
 
-    data = config.data
     _, recipe = plan_runs(config)
-    ladder = SizeLadder(
-        vocab_size=vocabulary(data.tokenizer, data.vocab_size), context_length=data.context_length, **vars(config.model)
-    )
-    sizes = [float(count_parameters(shape).total) for shape in ladder.shapes()]
-    return sizes, recipe.training_tokens(corpora(config)) * data.max_epochs
+    sizes = [float(count_parameters(shape).total) for shape in ladder_of(config).shapes()]
+    return sizes, recipe.training_tokens(corpora(config)) * config.data.max_epochs
 
 
 def _columns(config: SweepConfig) -> dict[str, str]:
