@@ -211,7 +211,8 @@ class NextConfig:
 
 @dataclass(kw_only=True)
 class Columns:
-    """Names of a table's columns; `weight`, `cluster` and `batch_tokens` are used if they are there."""
+    """Names of a table's columns, and their units (see `sweep.fit.units.Units`). `weight`, `cluster`, `batch_tokens` and N and C
+    under other conventions are used if they are there; `tokens` and `curve_loss` (null: as `loss`) are columns of the curves."""
 
     run_id: str = "run_id"
     N: str = "N"
@@ -222,6 +223,18 @@ class Columns:
     weight: str = "weight"
     cluster: str = "cluster"
     batch_tokens: str = "batch_tokens"
+    N_non_embedding: str = "N_non_embedding"
+    C_kaplan: str = "C_kaplan"
+    C_chinchilla: str = "C_chinchilla"
+    C_exact: str = "C_exact"
+    tokens: str = "tokens"
+    curve_loss: str | None = None
+    N_unit: str = "1"
+    D_unit: str = "1"
+    C_unit: str = "1"
+    tokens_unit: str = "1"
+    loss_unit: str = "nats"
+    bytes_per_token: float | None = None
 
 
 @dataclass(kw_only=True)
@@ -271,6 +284,7 @@ CHOICES = {
     "fit.flops": ("6N", "kaplan", "chinchilla", "exact"),
     "fit.objective": ("huber", "lad", "log_mse", "linear_mse"),
     "fit.envelope": ("interpolated", "bins", "hull"),
+    "columns.loss_unit": ("nats", "bits", "bits_per_byte", "perplexity"),
     "next.target": ("a", "loss"),
     "tracker.kind": ("none", "wandb"),
     "tracker.mode": ("auto", "online", "offline"),
@@ -326,6 +340,7 @@ BOUNDS = {
     "ask.inference_tokens": (0, True),
     "ask.flops_per_second": (0, False),
     "ask.watts": (0, False),
+    "columns.bytes_per_token": (0, False),
     "next.flops": (0, False),
     "next.target_C": (0, False),
     "next.most": (1, True),

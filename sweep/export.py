@@ -74,7 +74,9 @@ def export(store: Store, run_id: str, out: Path) -> Path:
         write_json(temporary / "generation_config.json", special)
         library = library_tokenizer(tokenizer)
         library.save(str(temporary / "tokenizer.json"))
-        write_json(temporary / "tokenizer_config.json", tokenizer_config(library.id_to_token(end), run.model.context_length))
+        write_json(
+            temporary / "tokenizer_config.json", tokenizer_config(str(library.id_to_token(end)), run.model.context_length)
+        )
         if out.exists():
             out.rmdir()
         temporary.rename(out)
@@ -88,7 +90,7 @@ def export(store: Store, run_id: str, out: Path) -> Path:
 def hugging_face_config(model: ModelConfig) -> dict[str, Any]:
     """config.json of the `LlamaForCausalLM` that computes what `models.transformer.Transformer(model)` does.
 
-    The base of RoPE is there twice: transformers 5 reads it in `rope_parameters`, earlier releases, llama.cpp and vLLM by itself.
+    The base of RoPE is there twice: transformers 5 reads it in `rope_parameters`, earlier releases by itself.
     """
     return {
         "architectures": ["LlamaForCausalLM"],

@@ -109,15 +109,16 @@ def surface_options(options: FitConfig) -> dict[str, Any]:
 
 def read_tables(config: SweepConfig) -> tuple["RunTable", "Sequence[Curve]", dict[str, "RunTable"]]:
     """Runs and curves of the sweep's store, or of `table`, and the runs under every convention that the table has."""
-    from sweep.fit import read_curves, read_frame, runs_from_frame, tables_by_convention
+    from sweep.fit import Units, read_curves, read_frame, runs_from_frame, tables_by_convention
 
-    out = Path(config.out)
-    table, curves = _collect(config, out) if config.table is None else (Path(config.table), _path(config.curves))
-    frame, columns = read_frame(table), _columns(config)
+    table, curves = _collect(config, Path(config.out)) if config.table is None else (config.table, config.curves)
+    names, units = _names(config), Units.of(vars(config.columns))
+    frame, columns = units.convert(read_frame(table), names), _chosen(config, names)
     runs = runs_from_frame(frame, columns, table, require_C=config.fit.flops != "6N")
     # Curves have one loss, under any convention.
-    known = read_curves(curves, vars(config.columns), runs) if curves else []
-    return runs, known, tables_by_convention(frame, columns)
+    of_curves = names | {"loss": config.columns.curve_loss or names["loss"]}
+    known = read_curves(curves, of_curves, runs, units=units, smoothing=config.fit.smoothing_steps) if curves else []
+    return runs, known, tables_by_convention(frame, columns, names)
 
 
 @contextmanager
@@ -139,16 +140,27 @@ def _sizes_and_tokens(config: SweepConfig) -> tuple[list[float], float]:
     return sizes, recipe.training_tokens(corpora(config)) * config.data.max_epochs
 
 
-def _columns(config: SweepConfig) -> dict[str, str]:
-    """Which columns hold N, C and the loss under the sweep's conventions; a name the user gave goes first."""
-    columns = dict(vars(config.columns))
-    if config.fit.parameters == "non_embedding" and columns["N"] == "N":
-        columns["N"] = "N_non_embedding"
-    if config.fit.flops != "6N" and columns["C"] == "C":
-        columns["C"] = f"C_{config.fit.flops}"
-    if config.fit.loss == "train" and columns["loss"] == "loss":
-        columns["loss"] = "train_loss"
-    return columns
+def _names(config: SweepConfig) -> dict[str, str]:
+    """The table's columns by field. A name that the user gave for N or C names it under the convention that is declared."""
+    units = ("curve_loss", "bytes_per_token")
+    names = {field: name for field, name in vars(config.columns).items() if field not in units and not field.endswith("_unit")}
+    for field, convention in (("N", "N_non_embedding"), ("C", f"C_{config.fit.flops}")):
+        declared = config.fit.parameters == "non_embedding" if field == "N" else config.fit.flops != "6N"
+        if declared and names[field] != field:
+            names[convention], names[field] = names[field], field
+    return names
+
+
+def _chosen(config: SweepConfig, names: dict[str, str]) -> dict[str, str]:
+    """Of `names`, those of N, C and the loss under the sweep's conventions."""
+    chosen = dict(names)
+    if config.fit.parameters == "non_embedding":
+        chosen["N"] = names["N_non_embedding"]
+    if config.fit.flops != "6N":
+        chosen["C"] = names[f"C_{config.fit.flops}"]
+    if config.fit.loss == "train" and names["loss"] == "loss":
+        chosen["loss"] = "train_loss"
+    return chosen
 
 
 def _collect(config: SweepConfig, out: Path) -> tuple[Path, Path]:
@@ -159,7 +171,3 @@ def _collect(config: SweepConfig, out: Path) -> tuple[Path, Path]:
     if not (runs["state"] == states.DONE).any():
         raise InputError(f"store={config.store} holds no finished run of this sweep; launch it first, with the same overrides")
     return write_tables(runs, curves, out)
-
-
-def _path(name: str | None) -> Path | None:
-    return None if name is None else Path(name)

@@ -36,11 +36,13 @@ from sweep.fit.kaplan_fits import fit_scale_law, fit_size_data_law, fit_size_ste
 from sweep.fit.kaplan_table import fit_kaplan
 from sweep.fit.parametric import ParametricFit, fit_parametric
 from sweep.fit.profile import Profile
+from sweep.fit.readers import read_curves, read_frame, read_runs
 from sweep.fit.result import Estimate, LawError, PowerLaw
 from sweep.fit.sensitivity import Variant, sensitivity
 from sweep.fit.simulate import Noise, Simulator
 from sweep.fit.surface import Compute, Surface
-from sweep.fit.table import Curve, Exclusion, RunTable, read_curves, read_frame, read_runs, runs_from_frame
+from sweep.fit.table import Curve, Exclusion, RunTable, runs_from_frame
+from sweep.fit.units import Units
 
 __all__ = [
     "Allocation",
@@ -63,6 +65,7 @@ __all__ = [
     "RunTable",
     "Simulator",
     "Surface",
+    "Units",
     "Variant",
     "allocate",
     "allocate_sizes",

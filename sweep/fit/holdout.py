@@ -180,12 +180,12 @@ def predict_runs(fit: ParametricFit, fitted: RunsLike, N: ArrayLike, D: ArrayLik
         seed: of the scatter that is drawn.
     """
     known = as_runs(fitted)
-    N, D = positive("N", np.atleast_1d(N)), positive("D", np.atleast_1d(D))
+    sizes, horizons = np.atleast_1d(positive("N", N)), np.atleast_1d(positive("D", D))
     residuals = np.log(known.loss / fit.predict(known.N, known.D)) * np.sqrt(len(known) / max(len(known) - 5, 1))
-    scatter = np.random.default_rng([seed, 1]).choice(residuals, (len(fit.replicates.E), len(N)))
+    scatter = np.random.default_rng([seed, 1]).choice(residuals, (len(fit.replicates.E), len(sizes)))
     with np.errstate(all="ignore"):  # a resample may be without a surface
-        drawn = fit.replicates.column().predict(N, D) * np.exp(scatter)
-    values = fit.predict(N, D)
+        drawn = fit.replicates.column().predict(sizes, horizons) * np.exp(scatter)
+    values = fit.predict(sizes, horizons)
     return tuple(
         Estimate.from_resamples(float(value), losses, fit.level) for value, losses in zip(values, drawn.T, strict=True)
     )
