@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from sweep.commands import BAD_INPUT, DONE
-from sweep.commands.following import cancel, logs, status, task
+from sweep.commands.following import cancel, logs, status, task, watch
 from sweep.commands.laws import choose_next, fit, plot
 from sweep.commands.training import launch, plan, train, wandb_sync
 from sweep.commands.using import export, train_optimal
@@ -52,6 +52,7 @@ COMMANDS: dict[str, Callable[[SweepConfig], int]] = {
     "next": choose_next,
     "train": train,
     "status": status,
+    "watch": watch,
     "cancel": cancel,
     "logs": logs,
     "train-optimal": train_optimal,

@@ -211,8 +211,8 @@ class NextConfig:
 
 @dataclass(kw_only=True)
 class Columns:
-    """Names of a table's columns, and their units (see `sweep.fit.units.Units`). `weight`, `cluster`, `batch_tokens` and N and C
-    under other conventions are used if they are there; `tokens` and `curve_loss` (null: as `loss`) are columns of the curves."""
+    """Names of a table's columns, and their units (see `sweep.fit.units.Units`). `weight`, `cluster`, `batch_tokens`, and N and
+    C under other conventions, are used if they are there; `tokens` and `curve_loss` (null: as `loss`) are of the curves."""
 
     run_id: str = "run_id"
     N: str = "N"

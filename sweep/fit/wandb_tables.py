@@ -32,7 +32,7 @@ def is_address(source: Path | str) -> bool:
 
 
 def flatten(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """A table of runs that wandb exported, with columns run_id and state, and with configuration and summary by dotted keys; any
+    """A table of runs that wandb exported, with columns run_id and state, configuration and summary under dotted keys; any
     other table as it is."""
     import pandas as pd
 

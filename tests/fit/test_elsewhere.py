@@ -76,7 +76,8 @@ def test_counts_in_words_and_in_millions_are_the_same_runs(tmp_path: Path, capsy
             capsys, f"table={tmp_path / 'words.csv'}", f"columns.N_unit={unit}"
         )
     assert "N must be in parameters" in refused(capsys, f"table={tmp_path / 'millions.parquet'}")
-    assert "is '8x7B' in row 1" in str(pytest.raises(LawError, fit_parametric, words.assign(N="8x7B")).value)
+    with pytest.raises(LawError, match="is '8x7B' in row 1"):
+        fit_parametric(words.assign(N="8x7B"))
 
 
 @pytest.mark.parametrize(
