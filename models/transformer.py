@@ -10,8 +10,10 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models.config import ModelConfig
+from models.loss import head_cross_entropy
 
 
 class Attention(nn.Module):
@@ -84,6 +86,7 @@ class Transformer(nn.Module):
         cos_TK, sin_TK = rotary_tables(config.context_length, config.head_width, config.rope_theta)
         self.register_buffer("cos_TK", cos_TK, persistent=False)
         self.register_buffer("sin_TK", sin_TK, persistent=False)
+        self.recompute = False  # a block's activations on the way back, rather than keep them: less memory, more time
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
@@ -115,17 +118,24 @@ class Transformer(nn.Module):
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """Logits of the next token, shape (B, T, V), for ids `tokens_BT` with T at most `context_length`."""
+        return self.head(self.hidden(tokens_BT))
+
+    def hidden(self, tokens_BT: Tensor) -> Tensor:
+        """What the head reads, shape (B, T, D)."""
         T = tokens_BT.shape[1]
         cos_TK, sin_TK = self.cos_TK[:T], self.sin_TK[:T]  # type: ignore[index]  # buffers are typed Tensor | Module
         x_BTD = self.embedding(tokens_BT)
         for block in self.blocks:
-            x_BTD = block(x_BTD, cos_TK, sin_TK)
-        return self.head(self.norm(x_BTD))
+            if self.recompute and torch.is_grad_enabled():
+                x_BTD = checkpoint(block, x_BTD, cos_TK, sin_TK, use_reentrant=False)
+            else:
+                x_BTD = block(x_BTD, cos_TK, sin_TK)
+        return self.norm(x_BTD)
 
     def loss(self, tokens_BT: Tensor, targets_BT: Tensor, reduction: str = "mean") -> Tensor:
         """Cross-entropy in nats per token; a scalar, or shape (B, T) with `reduction="none"`. Always in float32."""
-        logits_BTV = self(tokens_BT).float()
-        loss = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction=reduction)
+        hidden_RD = self.hidden(tokens_BT).flatten(0, 1)
+        loss = head_cross_entropy(hidden_RD, self.head.weight, targets_BT.flatten(), reduction)
         return loss.view_as(targets_BT) if reduction == "none" else loss
 
 

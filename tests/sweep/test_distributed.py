@@ -306,16 +306,16 @@ def start_ranks(directory: RunDirectory, strategy: str, size: int = 2) -> list[s
 
 FAIL_ON_THE_SECOND_RANK = """
 import os, sys
-import sweep.train
+import sweep.engine.autograd
 from sweep.cli import main
 
-def planted(*arguments, step=sweep.train.optimizer_step, calls=[]):
+def planted(*arguments, step=sweep.engine.autograd.optimizer_step, calls=[]):
     calls.append(1)
     if os.environ["RANK"] == "1" and len(calls) == 50:
         raise ArithmeticError("planted")
     return step(*arguments)
 
-sweep.train.optimizer_step = planted
+sweep.engine.autograd.optimizer_step = planted
 sys.exit(main(sys.argv[1:]))
 """
 
