@@ -77,9 +77,7 @@ def export(store: Store, run_id: str, out: Path) -> Path:
         write_json(
             temporary / "tokenizer_config.json", tokenizer_config(str(library.id_to_token(end)), run.model.context_length)
         )
-        if out.exists():
-            out.rmdir()
-        temporary.rename(out)
+        temporary.rename(out)  # onto an empty folder too
     except OSError as error:
         raise InputError(f"out={out} cannot be written ({error.strerror or error}); choose another out=…") from error
     finally:

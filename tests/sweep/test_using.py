@@ -1,6 +1,7 @@
 """The compute-optimal run: composed, predicted, trained and compared."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from models import flops_per_token
 from sweep.cli import main, spell_out
 from sweep.commands import BAD_INPUT, DONE
 from sweep.commands.planning import ladder_of, plan_runs
+from sweep.commands.using import OptimalRun
 from sweep.config import compose
-from sweep.fit import Noise, Simulator, Surface, fit_parametric, predict_runs
+from sweep.fit import Estimate, Noise, Simulator, Surface, fit_parametric, predict_runs
 from sweep.store import Store
 
 SURFACE = Surface(E=0.5, A=40.0, B=60.0, alpha=0.4, beta=0.35)
@@ -94,6 +96,23 @@ def test_it_is_trained_and_compared(sweep: list[str], tmp_path: Path, capsys: py
     status = Store(tmp_path / "store").run(other["run"]["run_id"]).status()
     assert other["measured"] != status["val_loss"]
     assert other["measured"] == pytest.approx(status["val_loss"], rel=0.3)
+
+
+@pytest.mark.parametrize(("measured", "inside"), [(1.8, False), (1.9, True), (2.1, True), (2.2, False)])
+def test_the_verdict_is_the_intervals(measured: float, inside: bool) -> None:
+    run = OptimalRun(
+        budget=1e9,
+        optimum=None,  # type: ignore[arg-type]
+        planned=None,  # type: ignore[arg-type]
+        predicted=Estimate(2.0, 1.85, 2.15),
+        fitted=(1e8, 1e9),
+        known=False,
+    )
+    assert run.holds(measured) is inside
+    assert (": inside its" in run.verdict(measured, 0.8)) is inside
+    assert f"{measured - 2:+.4f} from the prediction" in run.verdict(measured, 0.8)
+    assert replace(run, predicted="too few runs").holds(measured) is None
+    assert "no interval" in replace(run, predicted=Estimate(2.0)).verdict(measured, 0.8)
 
 
 def test_what_cannot_be_composed_is_refused(
