@@ -211,7 +211,8 @@ class NextConfig:
 
 @dataclass(kw_only=True)
 class Columns:
-    """Names of a table's columns; `weight`, `cluster` and `batch_tokens` are used if they are there."""
+    """Names of a table's columns, and their units (see `sweep.fit.units.Units`). `weight`, `cluster`, `batch_tokens`, and N and
+    C under other conventions, are used if they are there; `tokens` and `curve_loss` (null: as `loss`) are of the curves."""
 
     run_id: str = "run_id"
     N: str = "N"
@@ -222,6 +223,18 @@ class Columns:
     weight: str = "weight"
     cluster: str = "cluster"
     batch_tokens: str = "batch_tokens"
+    N_non_embedding: str = "N_non_embedding"
+    C_kaplan: str = "C_kaplan"
+    C_chinchilla: str = "C_chinchilla"
+    C_exact: str = "C_exact"
+    tokens: str = "tokens"
+    curve_loss: str | None = None
+    N_unit: str = "1"
+    D_unit: str = "1"
+    C_unit: str = "1"
+    tokens_unit: str = "1"
+    loss_unit: str = "nats"
+    bytes_per_token: float | None = None
 
 
 @dataclass(kw_only=True)
@@ -247,6 +260,9 @@ class SweepConfig:
     next: NextConfig = field(default_factory=NextConfig)
     retry: str | None = None
     watch: bool = False
+    budget: float | None = None
+    approach: str = "parametric"
+    yes: bool = False
     run_id: str | None = None
     submission: str | None = None
     task: int | None = None
@@ -261,12 +277,14 @@ CHOICES = {
     "cluster.launcher": ("local", "slurm"),
     "cluster.strategy": ("ddp", "fsdp"),
     "retry": ("failed",),
+    "approach": ("envelope", "isoflop", "parametric"),
     "fit.loss": ("val", "train"),
     "fit.parameters": ("total", "non_embedding"),
     "grid.isoflop.flops": ("6N", "kaplan", "chinchilla", "exact"),
     "fit.flops": ("6N", "kaplan", "chinchilla", "exact"),
     "fit.objective": ("huber", "lad", "log_mse", "linear_mse"),
     "fit.envelope": ("interpolated", "bins", "hull"),
+    "columns.loss_unit": ("nats", "bits", "bits_per_byte", "perplexity"),
     "next.target": ("a", "loss"),
     "tracker.kind": ("none", "wandb"),
     "tracker.mode": ("auto", "online", "offline"),
@@ -312,6 +330,7 @@ BOUNDS = {
     "cluster.slurm.signal_s": (1, True),
     "task": (0, True),
     "tracker.timeout_s": (0, False),
+    "budget": (0, False),
     "fit.huber_delta": (0, False),
     "fit.fixed_E": (0, True),
     "fit.seed_noise": (0, False),
@@ -321,6 +340,7 @@ BOUNDS = {
     "ask.inference_tokens": (0, True),
     "ask.flops_per_second": (0, False),
     "ask.watts": (0, False),
+    "columns.bytes_per_token": (0, False),
     "next.flops": (0, False),
     "next.target_C": (0, False),
     "next.most": (1, True),
