@@ -150,6 +150,14 @@ class ClusterConfig:
 
 
 @dataclass(kw_only=True)
+class RuntimeConfig:
+    """How a step is computed, which changes no result beyond rounding: see `sweep.engine`. `compile` is "auto" (what is
+    fastest), "on" (torch.compile, whether or not it pays) or "off" (plain eager torch)."""
+
+    compile: str = "auto"
+
+
+@dataclass(kw_only=True)
 class TrackerConfig:
     """Where curves are mirrored to; see `sweep.tracking`. Nothing here changes a result."""
 
@@ -254,6 +262,7 @@ class SweepConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     grid: GridConfig = field(default_factory=GridConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     ask: AskConfig = field(default_factory=AskConfig)
@@ -276,6 +285,7 @@ CHOICES = {
     "precision": ("auto", "fp32", "bf16"),
     "cluster.launcher": ("local", "slurm"),
     "cluster.strategy": ("ddp", "fsdp"),
+    "runtime.compile": ("auto", "on", "off"),
     "retry": ("failed",),
     "approach": ("envelope", "isoflop", "parametric"),
     "fit.loss": ("val", "train"),

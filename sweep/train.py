@@ -295,6 +295,7 @@ class _Training:
             "device": self.runtime.device,
             "ranks": self.parallel.size,
             "elapsed_s": round(self._elapsed_s(), 3),
+            "training_s": round(time.perf_counter() - self.started - sum(self.beside_s.values()), 3),  # of this start
             **{name: round(seconds, 3) for name, seconds in self.beside_s.items()},
             **self.validation,
         }

@@ -45,7 +45,7 @@ def choose_engine(device: str, *, compiled: str, compile_pays: bool, parallel_si
     Args:
         device: "cpu" or "cuda".
         compiled: runtime.compile, one of "auto", "on", "off": "on" means torch.compile, "off" plain eager torch.
-        compile_pays: whether "auto" should compile, see `sweep.engine.cost`.
+        compile_pays: whether "auto" should compile, see `sweep.cost`.
         parallel_size: processes that train the run.
         micro_batch: if asked for.
     """
