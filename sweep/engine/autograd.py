@@ -94,14 +94,12 @@ class AutogradEngine:
 
     def state(self) -> dict[str, Any]:
         state = self.parallel.gather(self.model, self.optimizer)
-        for group in state["optimizer"]["param_groups"]:  # how this engine steps is no part of what is trained
-            group |= {"lr": self.run.optimizer.peak_lr, "capturable": False}
-        return state
+        return {"model": state["model"], "optimizer": {"state": state["optimizer"]["state"]}}
 
     def load(self, state: dict[str, Any]) -> None:
         if "optimizer" in state:  # which the first process alone has
             groups = self.optimizer.state_dict()["param_groups"]
-            state = {**state, "optimizer": {**state["optimizer"], "param_groups": groups}}
+            state = {"model": state["model"], "optimizer": {"state": state["optimizer"]["state"], "param_groups": groups}}
         self.parallel.scatter(state, self.model, self.optimizer)
 
 

@@ -12,8 +12,9 @@ import models.loss
 import sweep.engine.native
 from models import ModelConfig, SizeLadder
 from models.transformer import Transformer
+from sweep.cost import choose_engine
 from sweep.data import TrainingWindows
-from sweep.engine import Engine, choose_engine, make_engine
+from sweep.engine import Engine, make_engine, native_available
 from sweep.engine.autograd import AutogradEngine, optimizer_step
 from sweep.engine.native import NativeEngine, NoKernels, kernels
 from sweep.engine.optimizer import build_optimizer
@@ -122,7 +123,6 @@ def test_each_takes_up_what_another_left(first: str, second: str) -> None:
     train(begun, 8)
     resumed.load(begun.state())
     torch.testing.assert_close(train(resumed, 12, start=8), losses[8:], rtol=1e-3, atol=1e-4)
-    assert resumed.state()["optimizer"]["param_groups"] == whole.state()["optimizer"]["param_groups"]
     if first == second:
         same_state(whole, resumed, tolerance=0)
 
@@ -270,7 +270,7 @@ def test_without_a_compiler_there_is_a_reason(monkeypatch: pytest.MonkeyPatch, t
     try:
         with pytest.raises(NoKernels, match="no-such-compiler: No such file"):
             kernels()
-        assert choose(device="cpu") == "eager"
+        assert native_available() == "no-such-compiler: No such file or directory"
         monkeypatch.setenv("CXX", "false")
         with pytest.raises(NoKernels, match="false refuses"):
             kernels()
