@@ -2,8 +2,8 @@
 
     python scripts/bench_gpu.py [out=results/throughput-gpu] [seconds=340]
 
-It goes through the questions in the order of what they are worth, keeps every answer at once in <out>/bench.json, and stops when
-`seconds` are over. `expected` is a roofline's share of 790 TFLOP/s: an H200's measured bf16 product.
+It goes through the questions in the order of what they are worth, keeps every answer at once in <out>/bench.json, and stops
+when `seconds` are over. `expected` is a roofline's share of 790 TFLOP/s: an H200's measured bf16 product.
 """
 
 import sys

@@ -29,6 +29,10 @@ def bench(config: SweepConfig) -> int:
     ladder, wanted = ladder_of(config), config.bench
     if unknown := set(wanted.engines) - set(ENGINES):
         raise InputError(f"bench.engines: {', '.join(sorted(unknown))} is none of {', '.join(ENGINES)}")
+    if device == "cpu" and (graphs := [engine for engine in wanted.engines if engine.endswith("graph")]):
+        raise InputError(f"bench.engines: {graphs[0]} needs device=cuda: it is captured as a CUDA graph")
+    if device == "cuda" and "native" in wanted.engines:
+        raise InputError("bench.engines: native needs device=cpu")
     shapes = []
     for size in wanted.sizes:
         try:

@@ -1,7 +1,6 @@
 """Every engine against plain autograd and torch's AdamW, and each taking up what another left."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,46 +11,12 @@ import models.loss
 import sweep.engine.native
 from models import ModelConfig, SizeLadder
 from models.transformer import Transformer
-from sweep.cost import choose_engine
-from sweep.data import TrainingWindows
 from sweep.engine import Engine, make_engine, native_available
 from sweep.engine.autograd import AutogradEngine, optimizer_step
 from sweep.engine.native import NativeEngine, NoKernels, kernels
 from sweep.engine.optimizer import build_optimizer
-from sweep.run import OptimizerSettings, RunConfig, ScheduleSettings
-
-SHAPES = [
-    ModelConfig(vocab_size=257, d_model=4, n_layers=1, n_heads=1, n_kv_heads=1, d_ff=10, context_length=32),
-    ModelConfig(vocab_size=257, d_model=24, n_layers=2, n_heads=3, n_kv_heads=3, d_ff=64, context_length=64, rope_theta=100.0),
-    ModelConfig(vocab_size=61, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=40, context_length=17),  # GQA, odd T
-    ModelConfig(
-        vocab_size=257, d_model=24, n_layers=1, n_heads=4, n_kv_heads=1, d_ff=64, context_length=33, tied_embeddings=True
-    ),
-    ModelConfig(vocab_size=100, d_model=128, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=64, context_length=48),  # heads of 64
-    ModelConfig(vocab_size=100, d_model=80, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=24, context_length=130),  # heads of 40
-]
-
-
-def run_of(model: ModelConfig, precision: str = "fp32", batch_size: int = 3, **changes: float) -> RunConfig:
-    optimizer = OptimizerSettings(peak_lr=0.01, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, grad_clip=1.0)
-    return RunConfig(
-        model=model,
-        corpus="none",
-        batch_size=batch_size,
-        steps=40,
-        optimizer=replace(optimizer, **changes),
-        schedule=ScheduleSettings(warmup_steps=2, final_fraction=0.1, cycle=1.0),
-        seed=0,
-        precision=precision,
-        evaluation_points=1,
-    )
-
-
-def windows_of(run: RunConfig) -> TrainingWindows:
-    """Tokens of which each tells something about the next."""
-    tokens = np.random.default_rng(0).integers(0, 3, 6000).cumsum() % run.model.vocab_size
-    T = run.model.context_length
-    return TrainingWindows(tokens.astype(np.uint16), context_length=T, batch_size=run.batch_size, seed=0)
+from sweep.run import RunConfig
+from tests.engine.engine_cases import SHAPES, run_of, windows_of
 
 
 def engine(name: str, run: RunConfig) -> Engine:
@@ -280,27 +245,15 @@ def test_without_a_compiler_there_is_a_reason(monkeypatch: pytest.MonkeyPatch, t
         kernels.cache_clear()
 
 
-def choose(device: str, compiled: str = "auto", pays: bool = False, size: int = 1, micro_batch: int | None = None) -> str:
-    return choose_engine(device, compiled=compiled, compile_pays=pays, parallel_size=size, micro_batch=micro_batch)
-
-
-def test_choice() -> None:
-    assert choose("cpu") == "native"
-    assert choose("cpu", "off") == "eager"
-    assert choose("cpu", "on") == "compiled"
-    assert choose("cpu", pays=True) == "native"
-    assert choose("cpu", size=2) == "eager"
-    assert choose("cpu", micro_batch=2) == "eager"
-    assert choose("cuda") == "eager, graph"
-    assert choose("cuda", pays=True) == "compiled, graph"
-    assert choose("cuda", "on") == "compiled, graph"
-    assert choose("cuda", "off") == "eager"
-    assert choose("cuda", "on", size=2) == "eager"
-
-
 def test_the_ladder_of_cpu_sweeps_is_trained_natively() -> None:
     """Each shape that experiment=smoke may use, a step each."""
     ladder = SizeLadder(vocab_size=257, context_length=32, aspect_ratio=10, head_width=8, rope_theta=100)
     for N in np.geomspace(3e3, 6e4, 8):
         run = run_of(ladder.nearest(N))
         torch.testing.assert_close(engine("native", run).step(0), engine("eager", run).step(0), rtol=1e-5, atol=0)
+
+
+def test_a_compiled_step_is_the_eager_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    run = run_of(SHAPES[0])
+    torch.testing.assert_close(train(engine("compiled", run), 5), train(engine("eager", run), 5), rtol=1e-5, atol=0)
