@@ -133,13 +133,10 @@ def _writing(out: Path) -> Iterator[None]:
 def _sizes_and_tokens(config: SweepConfig) -> tuple[list[float], float]:
     """The sizes of the sweep's ladder, and the longest horizon that its data allow."""
     from models import SizeLadder, count_parameters
-    from sweep.data.tokenizer import vocabulary
 
     data = config.data
     _, recipe = plan_runs(config)
-    ladder = SizeLadder(
-        vocab_size=vocabulary(data.tokenizer, data.vocab_size), context_length=data.context_length, **vars(config.model)
-    )
+    ladder = SizeLadder(vocab_size=recipe.vocab_size, context_length=data.context_length, **vars(config.model))
     sizes = [float(count_parameters(shape).total) for shape in ladder.shapes()]
     return sizes, recipe.training_tokens(corpora(config)) * data.max_epochs
 
