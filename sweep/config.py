@@ -109,7 +109,7 @@ class CorpusSpec(SourceConfig):
     """
 
     source: str = "stdlib"
-    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    sources: dict[str, SourceConfig] | None = None
     tokenizer: str = "bytes"
     vocab_size: int = 257
     end_of_document: str | None = None
@@ -357,7 +357,7 @@ CHOICES = {
     "cluster.launcher": ("local", "slurm"),
     "cluster.strategy": ("ddp", "fsdp"),
     "retry": ("failed",),
-    "fit.loss": ("val", "train"),
+    "fit.loss": ("val", "train", "bits_per_byte"),
     "fit.parameters": ("total", "non_embedding"),
     "grid.isoflop.flops": ("6N", "kaplan", "chinchilla", "exact"),
     "fit.flops": ("6N", "kaplan", "chinchilla", "exact"),

@@ -116,7 +116,8 @@ def read_tables(config: SweepConfig) -> tuple["RunTable", "Sequence[Curve]", dic
     frame, columns = read_frame(table), _columns(config)
     runs = runs_from_frame(frame, columns, table, require_C=config.fit.flops != "6N")
     # Curves have one loss, under any convention.
-    known = read_curves(curves, vars(config.columns), runs) if curves else []
+    of_curves = vars(config.columns) | ({"loss": columns["loss"]} if config.fit.loss == "bits_per_byte" else {})
+    known = read_curves(curves, of_curves, runs) if curves else []
     return runs, known, tables_by_convention(frame, columns)
 
 
@@ -150,6 +151,8 @@ def _columns(config: SweepConfig) -> dict[str, str]:
         columns["C"] = f"C_{config.fit.flops}"
     if config.fit.loss == "train" and columns["loss"] == "loss":
         columns["loss"] = "train_loss"
+    if config.fit.loss == "bits_per_byte" and columns["loss"] == "loss":
+        columns["loss"] = "bits_per_byte"
     return columns
 
 

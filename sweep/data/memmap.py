@@ -129,16 +129,14 @@ class MemmapContents:
 def _open(path: Path, memmap: MemmapConfig) -> np.ndarray:
     """The ids of a file as a read-only memmap of shape (tokens,)."""
     size = path.stat().st_size
-    try:
-        if path.suffix == ".npy":
+    if path.suffix == ".npy":
+        try:
             ids = np.load(path, mmap_mode="r", allow_pickle=False)
-            if ids.ndim != 1 or ids.dtype.kind not in "iu":
-                raise InputError(
-                    f"data.paths: {path} has shape {ids.shape} and type {ids.dtype}; it must be a flat list of ids"
-                )
-            return ids
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"data.paths: {path} is not a .npy file ({error}); make it again, or leave it out") from error
+        except (ValueError, OSError, EOFError) as error:
+            raise InputError(f"data.paths: {path} is not a .npy file ({error}); make it again, or leave it out") from error
+        if ids.ndim != 1 or ids.dtype.kind not in "iu" or not len(ids):
+            raise InputError(f"data.paths: {path} is of shape {ids.shape} and {ids.dtype}; it must be a flat list of ids")
+        return ids
     dtype = np.dtype(memmap.dtype)
     if (size - memmap.header_bytes) % dtype.itemsize or size <= memmap.header_bytes:
         raise InputError(

@@ -1,8 +1,8 @@
 """What of each source is trained on, how often, and what is held out: decided on an index of documents, before any token moves.
 
 LLaMA's table 1 (Touvron et al., arXiv 2302.13971) gives each source a share of the training tokens, and the epochs that this
-comes to. Here `weight` is that share and `epochs` the most that the source may be repeated; the corpus is as long as the first source
-to reach its limit allows. Without weights every source is repeated `epochs` times, and the shares follow.
+comes to. Here `weight` is that share and `epochs` the most that the source may be repeated; the corpus is as long as the first
+source to reach its limit allows. Without weights every source is repeated `epochs` times, and the shares follow.
 """
 
 import math

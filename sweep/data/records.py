@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.config import SourceConfig
-from sweep.data.sources import MOST_UNITS, expand, file_identity, first_documents, grouped, joined, unit_bytes
+from sweep.data.sources import MOST_UNITS, expand, file_identity, grouped, joined, look_into, unit_bytes
 from sweep.errors import InputError
 
 BATCH_ROWS = 256  # of a Parquet file in memory at once
@@ -64,7 +64,7 @@ class JsonLines:
         return sum(path.stat().st_size for path in self.files)
 
     def check(self) -> None:
-        next(first_documents(self), None)
+        look_into(self)
 
     def units(self) -> list[Any]:
         """Lists of (path, first byte, end); the lines that begin there. A compressed file is read from its beginning only."""
@@ -89,9 +89,7 @@ class JsonLines:
             except UnicodeDecodeError as error:
                 raise InputError(f"{self.field}.paths: {where} is not UTF-8 text; convert the file, or leave it out") from error
             except ValueError as error:
-                raise InputError(
-                    f"{self.field}.paths: {where} is not JSON ({error}); mend the line, or leave it out"
-                ) from error
+                raise InputError(f"{self.field}.paths: {where} is not JSON ({error}); mend it, or leave it out") from error
             if not isinstance(record, dict):
                 raise InputError(f"{self.field}.paths: {where} is not a JSON object with a column {self.column!r}")
             yield text_of(record, self.column, where, self.field)
@@ -156,7 +154,7 @@ class ParquetFiles:
         return sum(size for _, _, size in self._groups)
 
     def check(self) -> None:
-        next(first_documents(self), None)
+        look_into(self)
 
     def units(self) -> list[Any]:
         """Lists of (path, row group)."""
@@ -219,7 +217,7 @@ class HuggingFace:
     def check(self) -> None:
         """Nothing that needs the network is done here: planning works offline."""
         if self._folder is not None:
-            next(first_documents(self), None)
+            look_into(self)
 
     @cached_property
     def _stream(self) -> Any:

@@ -4,15 +4,17 @@ Every document is UTF-8 without NUL. What a source's documents are is told witho
 that planning a sweep on a terabyte takes no longer than on a megabyte.
 """
 
+import codecs
 import glob
 import hashlib
 import mmap
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from sweep.config import SourceConfig
 from sweep.errors import InputError
@@ -23,6 +25,7 @@ LONGEST_LINE = 1 << 20  # and without line ends, at this size
 UNIT_BYTES = 1 << 24  # of text that one worker reads at once, at least
 MOST_UNITS = 256
 WHOLE_BYTES = 1 << 26  # plain text up to this size is known by its documents, whatever the files they lie in
+LOOKS, LOOK_BYTES = 16, 1 << 20  # units that planning looks into, and how far into the first
 SAMPLES, SAMPLE_BYTES = 16, 65_536  # of a larger file, that tell it from others
 
 
@@ -38,7 +41,7 @@ class Reader(Protocol):
         ...
 
     def check(self) -> None:
-        """Raises InputError if the first document cannot be had."""
+        """Raises InputError if some of its first documents cannot be had."""
         ...
 
     def units(self) -> list[Any]:
@@ -72,10 +75,14 @@ def reader_of(source: SourceConfig, field: str = "data") -> Reader:
     raise InputError(f"{field}.source={source.source!r} is none of {', '.join(READABLE)}")
 
 
-def first_documents(reader: Reader) -> Iterator[bytes]:
-    """The documents of the first unit; nothing if there is none."""
-    for unit in reader.units()[:1]:
-        yield from reader.documents(unit)
+def look_into(reader: Reader) -> None:
+    """Read the first documents, and the first of some other units. Raises InputError if one of them cannot be had."""
+    units = reader.units()
+    for place in range(0, len(units), max(1, len(units) // LOOKS)):
+        left = LOOK_BYTES if place == 0 else 1
+        for document in reader.documents(units[place]):
+            if (left := left - len(document)) <= 0:
+                break
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,13 @@ class TextFiles:
         return sum(size + 1 + size // PIECE_BYTES for size in sizes)
 
     def check(self) -> None:
-        next(first_documents(self), None)
+        for path in self.files[:: max(1, len(self.files) // LOOKS)]:
+            with _opened(path) as file:
+                start = file.read(LOOK_BYTES)
+            try:
+                codecs.getincrementaldecoder("utf-8")().decode(start, final=len(start) < LOOK_BYTES)  # else it may be cut
+            except UnicodeDecodeError as error:
+                raise _not_utf8(path, error.start) from error
 
     def units(self) -> list[Any]:
         """Lists of (path, first byte, end), between documents."""
@@ -136,19 +149,15 @@ class TextFiles:
             yield from self._pieces(path, start, end)
 
     def _pieces(self, path: Path, start: int, end: int) -> Iterator[bytes]:
-        try:
-            with open(path, "rb") as file:
-                file.seek(start)
-                content = file.read(end - start)
-        except OSError as error:
-            raise InputError(f"data.paths: {path} cannot be read ({error.strerror})") from error
+        with _opened(path) as file:
+            file.seek(start)
+            content = file.read(end - start)
         for first, last in cuts(content):
             piece = content[first:last]
-            if not _is_utf8(piece):
-                raise InputError(
-                    f"data.paths: {path} is not UTF-8 text (see byte {start + first + _first_bad_byte(piece):,}); convert it "
-                    "(iconv -f LATIN1 -t UTF-8), or leave it out"
-                )
+            try:
+                piece.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise _not_utf8(path, start + first + error.start) from error
             if text := piece.replace(b"\0", b""):
                 yield text
 
@@ -249,17 +258,24 @@ def grouped(spans: Sequence[Any], sizes: Sequence[int], least: int) -> list[list
     return units
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with open(path, "rb") as file:
+            yield file
+    except OSError as error:
+        raise InputError(f"data.paths: {path} cannot be read ({error.strerror})") from error
+
+
+def _not_utf8(path: Path, at: int) -> InputError:
+    return InputError(
+        f"data.paths: {path} is not UTF-8 text (see byte {at:,}); convert it (iconv -f LATIN1 -t UTF-8), or leave it out"
+    )
+
+
 def _is_utf8(content: bytes) -> bool:
     try:
         content.decode("utf-8")
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _first_bad_byte(content: bytes) -> int:
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return error.start
-    return 0

@@ -16,7 +16,7 @@ import numpy as np
 from sweep.config import CorpusSpec, SourceConfig
 from sweep.data.mixture import Documents, Selection, TooShortError, check_weights, select, shares
 from sweep.data.overlap import measure_overlap
-from sweep.data.sources import WHOLE_BYTES, Reader, first_documents, reader_of
+from sweep.data.sources import WHOLE_BYTES, Reader, look_into, reader_of
 from sweep.data.tokenise import INDEX, Part, token_dtype, tokenise
 from sweep.data.tokenizer import FILE, LibraryTokenizer, Tokenizer, identity_of, ready_tokenizer, train_bpe
 from sweep.errors import InputError
@@ -50,7 +50,7 @@ class TextContents:
             InputError: if a source, a weight or the tokenizer is wrong, or there is no text.
         """
         mixed = spec.source == "mixture"
-        sources: dict[str, SourceConfig] = dict(spec.sources) if mixed else {spec.source: spec}
+        sources: dict[str, SourceConfig] = dict(spec.sources or {}) if mixed else {spec.source: spec}
         if mixed:
             check_weights(sources)
         tokenizer = ready_tokenizer(spec)
@@ -162,7 +162,7 @@ class TextContents:
         """
         spec = self.spec
         for reader in self.readers.values():
-            next(first_documents(reader), None)  # before hours of work on another source
+            look_into(reader)  # what planning could not, before hours of work on another source
         tokenizer = self.tokenizer or self._train(work)
         parts = {
             name: tokenise(
