@@ -492,8 +492,8 @@ def _check_values(config: SweepConfig) -> None:
     for name in ("optimizer.beta1", "optimizer.beta2", "fit.level"):
         if not 0 < (value := _lookup(config, name)) < 1:
             raise InputError(f"{name}={value} is out of range; it must lie between 0 and 1")
-    for name in ("schedule.max_warmup_fraction", "schedule.final_fraction"):
-        if (value := _lookup(config, name)) > 1:
+    for name in ("schedule.max_warmup_fraction", "schedule.final_fraction", "data.near_duplicates"):
+        if (value := _lookup(config, name)) is not None and value > 1:
             raise InputError(f"{name}={value} is out of range; it must be at most 1")
     for name in ("seed", "data.shuffle_seed", "fit.seed"):
         if (value := _lookup(config, name)) >= 2**63:

@@ -1,5 +1,7 @@
 """How much of the held-out text training has seen: no document is in both parts, but sentences, licences and tables may be."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import numpy as np
 GRAM_BYTES = 64  # about the 13 words that GPT-3 was checked with (Brown et al., arXiv 2005.14165, appendix C)
 BLOCK = 1 << 16  # tokens looked at at once: what is made of them stays in the cache
 FILTER_BITS = 22
-MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no bit is lost
+MULTIPLIER = 0x9E3779B97F4A7C15  # odd, so that no bit is lost
 
 
 def measure_overlap(directory: Path, dtype: np.dtype, bytes_per_token: float) -> dict:
@@ -35,19 +37,28 @@ def measure_overlap(directory: Path, dtype: np.dtype, bytes_per_token: float) ->
     maybe[wanted >> shift] = True
     found = np.zeros(len(wanted), dtype=bool)
     train = np.memmap(directory / "train.bin", dtype=dtype, mode="r")
-    for start in range(0, len(train), BLOCK):
+
+    def look(start: int) -> None:
         hashes = gram_hashes(train[start : start + BLOCK + n - 1], doublings)
         hits = hashes[maybe[hashes >> shift]]
         places = np.minimum(np.searchsorted(wanted, hits), len(wanted) - 1)
         found[places[wanted[places] == hits]] = True
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:  # numpy lets go of the interpreter
+        for _ in threads.map(look, range(0, len(train), BLOCK)):
+            pass
     return {"tokens": n, "share": float(found[np.searchsorted(wanted, held_out)].mean())}
 
 
 def gram_hashes(ids: np.ndarray, doublings: int) -> np.ndarray:
-    """A hash of the 2**doublings tokens from each position on, shape (positions,), uint64: each doubling joins two halves."""
-    hashes = (ids.astype(np.uint64) + np.uint64(1)) * MULTIPLIER
+    """A hash of the 2**doublings tokens from each position on, shape (positions,), uint64: a polynomial in an odd number modulo
+    2**64, each doubling joining two halves, and at last its high bits stirred into the low ones."""
+    hashes, power = ids.astype(np.uint64), MULTIPLIER
     for i in range(doublings):
         half = 2**i
-        hashes = (hashes[:-half] * MULTIPLIER) ^ (hashes[half:] >> np.uint64(17)) ^ (hashes[half:] << np.uint64(23))
-        hashes *= MULTIPLIER
+        joined = hashes[:-half] * np.uint64(power)
+        joined += hashes[half:]
+        hashes, power = joined, power * power % 2**64
+    hashes ^= hashes >> np.uint64(32)
+    hashes *= np.uint64(MULTIPLIER)
     return hashes
