@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sweep.commands.laws import read_tables
 from sweep.commands.planning import plan_runs
 from sweep.config import CorpusSpec, MemmapConfig, SourceConfig, compose
 from sweep.data import Corpus, CorpusRecipe
@@ -331,6 +332,27 @@ def test_plan_prints_shares_and_epochs(tmp_path: Path, capsys: pytest.CaptureFix
     ]
     provenance = json.loads((tmp_path / "store" / "runs" / run[0].run.run_id / "provenance.json").read_text())
     assert provenance["starts"][0]["corpus"]["train"]["sources"]["books"] == books
+
+
+def test_losses_in_bits_per_byte(tmp_path: Path) -> None:
+    from sweep.cli import main
+
+    write_jsonl(tmp_path / "lines.jsonl", some_documents(2000))
+    sweep = ["data=jsonl", f"data.paths=[{tmp_path / 'lines.jsonl'}]", "data.tokenizer=bpe", "grid=list"]
+    sweep += ["data.vocab_size=400", "data.validation_tokens=4096", "grid.runs=[{N: 8000, D: 40_000}, {N: 12_000, D: 40_000}]"]
+    sweep += [f"store={tmp_path / 'store'}", "cluster.workers=1", "device=cpu"]
+    assert main(["launch", *sweep]) == 0
+    tables = {loss: read_tables(compose([*sweep, f"fit.loss={loss}"])) for loss in ("val", "bits_per_byte")}
+    held_out = plan_runs(compose(sweep))[1].find(tmp_path / "store" / "corpora")
+    assert held_out is not None
+    ids = held_out.tokens("validation")
+    assert held_out.bytes_per_token is not None
+    text = held_out.tokenizer().decode(ids.tolist()).encode()
+    assert held_out.bytes_per_token * len(ids) == pytest.approx(len(text), abs=4)  # the last document is cut
+    factor = 1 / (math.log(2) * held_out.bytes_per_token)
+    np.testing.assert_allclose(tables["bits_per_byte"][0].loss, factor * tables["val"][0].loss, rtol=1e-12)
+    for nats, bits in zip(tables["val"][1], tables["bits_per_byte"][1], strict=True):
+        np.testing.assert_allclose(bits.loss, factor * nats.loss, rtol=1e-6)
 
 
 def test_duplicates_go_across_sources(tmp_path: Path) -> None:
