@@ -92,20 +92,26 @@ def test_every_source_gives_the_same_tokens(same_everywhere: dict[str, CorpusSpe
 def test_units_read_apart_are_the_file(tmp_path: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "UNIT_BYTES", 5000)
     monkeypatch.setattr(reading, "PIECE_BYTES", 700)
-    long = tmp_path / "long.txt"
-    long.write_text("\n".join(texts))
+    (tmp_path / "long.txt").write_text("\n".join(texts))
     (tmp_path / "short.txt").write_text("short")
     write_jsonl(tmp_path / "lines.jsonl", texts)
     pq.write_table(pa.table({"text": texts}), tmp_path / "rows.parquet", row_group_size=50)
-    for source, suffix, whole in (("text", "txt", 1), ("jsonl", "jsonl", 0), ("parquet", "parquet", 0)):
+    for source, suffix in (("text", "txt"), ("jsonl", "jsonl"), ("parquet", "parquet")):
         reader = reading.reader_of(SourceConfig(source=source, paths=[f"{tmp_path}/*.{suffix}"]))
         units = reader.units()
         assert len(units) > 5, source
-        read = [document for unit in reversed(units) for document in reader.documents(unit)]
-        if whole:
-            assert sorted(b"".join(sorted(read))) == sorted(long.read_bytes() + b"short")
-        else:
-            assert sorted(read) == sorted(text.encode() for text in texts)
+        read = [document.decode() for unit in reversed(units) for document in reader.documents(unit)]
+        expected = sorted([*"\n".join(texts).splitlines(), "short"] if source == "text" else texts)
+        assert sorted("".join(read).splitlines() if source == "text" else read) == expected, source
+
+
+def test_lines_that_begin_where_units_do_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "UNIT_BYTES", 1000)
+    texts = [f"{i:087}" for i in range(100)]
+    (tmp_path / "lines.jsonl").write_text("".join(f'{{"text": "{text}"}}\n' for text in texts))  # of 100 bytes each
+    reader = reading.reader_of(SourceConfig(source="jsonl", paths=[str(tmp_path)]))
+    assert [document.decode() for unit in reader.units() for document in reader.documents(unit)] == texts
+    assert len(reader.units()) == 10
 
 
 def test_lines_become_documents_again(tmp_path: Path) -> None:
@@ -365,9 +371,11 @@ def test_duplicates_go_across_sources(tmp_path: Path) -> None:
     assert corpus.manifest["left_out"]["duplicates"] == 50
     documents = documents_of(corpus)
     assert len(documents) == len(set(documents))
-    kept = CorpusRecipe.read(CorpusSpec(**{**vars(spec), "deduplicate": False})).build(tmp_path / "corpora")
+    longer = CorpusSpec(**{**vars(spec), "deduplicate": False, "validation_tokens": 40_000})
+    kept = CorpusRecipe.read(longer).build(tmp_path / "corpora")
     documents = documents_of(kept)
     assert len(documents) > len(set(documents))
+    assert len(documents) < 300 - 60  # a held-out document takes its copies with it
     held_out = kept.tokenizer().decode(kept.tokens("validation").tolist())
     assert not any(document in held_out for document in documents)  # no copy of a held-out document is trained on
 
@@ -389,7 +397,8 @@ def test_near_duplicates_go(tmp_path: Path) -> None:
     assert lenient.fingerprint != corpus.fingerprint
 
 
-def test_overlap_counts_shared_passages(tmp_path: Path) -> None:
+def test_overlap_counts_shared_passages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweep.data.overlap.BLOCK", 100)
     texts = some_documents(200, words=100)
     write_jsonl(tmp_path / "lines.jsonl", texts)
     spec = CorpusSpec(source="jsonl", paths=[str(tmp_path / "lines.jsonl")], validation_tokens=10_000)
@@ -404,11 +413,14 @@ def test_overlap_counts_shared_passages(tmp_path: Path) -> None:
     size = 64 * corpus.tokens("train").itemsize
     grams = {train[i : i + size] for i in range(0, len(train) - size + 1, 2)}
     positions = range(0, len(held_out) - size + 1, 2)
-    exact = np.mean([held_out[i : i + size] in grams for i in positions])
+    exact = np.mean([held_out[i : i + size] in grams for i in positions])  # in blocks of two n-grams or so
     assert corpus.manifest["overlap"]["share"] == exact > 0.1
 
 
-def test_max_bytes_takes_the_first_documents(same_everywhere: dict[str, CorpusSpec], texts: list[str], tmp_path: Path) -> None:
+def test_max_bytes_takes_the_first_documents(
+    same_everywhere: dict[str, CorpusSpec], texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "UNIT_BYTES", 1 << 14)
     for kind in ("jsonl", "parquet", "saved"):
         spec = CorpusSpec(**{**vars(same_everywhere[kind]), "max_bytes": 50_000})
         corpus = CorpusRecipe.read(spec).build(tmp_path)
@@ -574,6 +586,17 @@ def test_bad_files_are_refused_when_planning(tmp_path: Path, name: str, content:
     source = {"jsonl": "jsonl", "txt": "text", "parquet": "parquet"}[name.rsplit(".", 1)[1]]
     with pytest.raises(InputError, match=message):
         plan_runs(compose([f"data={source}", f"data.paths=[{tmp_path / name}]"]))
+
+
+def test_a_bad_id_in_the_middle_is_found_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweep.data.memmap.BLOCK", 1600)
+    ids = np.full(5000, 5, np.uint16)
+    ids[2500] = 300
+    ids.tofile(tmp_path / "train.bin")
+    spec = CorpusSpec(source="tokens", tokenizer="none", paths=[str(tmp_path / "train.bin")], validation_tokens=1000)
+    recipe = CorpusRecipe.read(spec)
+    with pytest.raises(InputError, match=r"id 300, outside data\.vocab_size=257"):
+        recipe.build(tmp_path / "corpora")
 
 
 def test_bad_datasets_and_tokenizers_are_refused(
