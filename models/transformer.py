@@ -10,8 +10,10 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models.config import ModelConfig
+from models.loss import head_cross_entropy
 
 
 class Attention(nn.Module):
@@ -84,6 +86,7 @@ class Transformer(nn.Module):
         cos_TK, sin_TK = rotary_tables(config.context_length, config.head_width, config.rope_theta)
         self.register_buffer("cos_TK", cos_TK, persistent=False)
         self.register_buffer("sin_TK", sin_TK, persistent=False)
+        self.recompute = False  # a block's activations on the way back, rather than keep them: less memory, more time
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
@@ -113,20 +116,25 @@ class Transformer(nn.Module):
             if isinstance(module, nn.RMSNorm):
                 module.weight.fill_(1.0)
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        """Logits of the next token, shape (B, T, V), for ids `tokens_BT` with T at most `context_length`."""
+    def forward(self, tokens_BT: Tensor, targets_BT: Tensor | None = None, reduction: str = "mean") -> Tensor:
+        """Logits of the next token, shape (B, T, V), for ids `tokens_BT` with T at most `context_length`; or their `loss`."""
         T = tokens_BT.shape[1]
         cos_TK, sin_TK = self.cos_TK[:T], self.sin_TK[:T]  # type: ignore[index]  # buffers are typed Tensor | Module
         x_BTD = self.embedding(tokens_BT)
         for block in self.blocks:
-            x_BTD = block(x_BTD, cos_TK, sin_TK)
-        return self.head(self.norm(x_BTD))
+            if self.recompute and torch.is_grad_enabled():
+                x_BTD = checkpoint(block, x_BTD, cos_TK, sin_TK, use_reentrant=False)
+            else:
+                x_BTD = block(x_BTD, cos_TK, sin_TK)
+        hidden_BTD = self.norm(x_BTD)
+        if targets_BT is None:
+            return self.head(hidden_BTD)
+        loss = head_cross_entropy(hidden_BTD.flatten(0, 1), self.head.weight, targets_BT.flatten(), reduction)
+        return loss.view_as(targets_BT) if reduction == "none" else loss
 
     def loss(self, tokens_BT: Tensor, targets_BT: Tensor, reduction: str = "mean") -> Tensor:
         """Cross-entropy in nats per token; a scalar, or shape (B, T) with `reduction="none"`. Always in float32."""
-        logits_BTV = self(tokens_BT).float()
-        loss = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction=reduction)
-        return loss.view_as(targets_BT) if reduction == "none" else loss
+        return self(tokens_BT, targets_BT, reduction)  # DDP and FSDP do their part where a module is called
 
 
 def rotary_tables(context_length: int, head_width: int, theta: float) -> tuple[Tensor, Tensor]:

@@ -4,9 +4,10 @@ import sys
 from collections.abc import Callable, Sequence
 
 from sweep.commands import BAD_INPUT, DONE
-from sweep.commands.following import cancel, logs, status, task
+from sweep.commands.following import cancel, logs, status, task, watch
 from sweep.commands.laws import choose_next, fit, plot
 from sweep.commands.training import launch, plan, train, wandb_sync
+from sweep.commands.using import export, train_optimal
 from sweep.config import SweepConfig, compose
 from sweep.errors import InputError
 
@@ -17,12 +18,15 @@ commands
   plan    every run of the sweep: N, D, C, steps, rate, state, expected time; creates nothing
   launch  train the runs that are missing, here or (cluster=slurm) as a Slurm array; run it again to resume
   train   one run: isosweep train <run_id>; under torchrun or srun on all their processes
+  watch   the sweep as it goes: curves, throughput, time left, IsoFLOP minima as they form; q leaves it
   status  every run's state, loss and time left, from the store and the queue (--watch: again and again)
   cancel  stop what is running or queued; every run writes a checkpoint
   logs    what a run printed and why it failed: isosweep logs <run_id>
   fit     tables of runs and curves, every law, fits.json and a summary
   plot    the same, and the figures
   next    the runs that would tell most for the FLOPs there are, as a grid to launch
+  train-optimal  the run that the fit asks for at budget=…, with its loss predicted; --yes trains it and compares
+  export  a finished run as a Hugging Face folder: isosweep export <run_id> out=DIR
   task    what a Slurm job of cluster=slurm runs; nothing to call by hand
   wandb-sync  send wandb the curves, or the parts of them, that it lacks (launch does with tracker=wandb)
 
@@ -38,7 +42,7 @@ Every key=value is a Hydra override of conf/sweep.yaml:
 
 exit codes: 0 done, 1 some runs failed, 2 bad input
 """
-FLAGS = {"--watch": "watch=true", "--retry": "retry="}  # how flags are spelled as overrides
+FLAGS = {"--watch": "watch=true", "--retry": "retry=", "--yes": "yes=true"}  # how flags are spelled as overrides
 
 COMMANDS: dict[str, Callable[[SweepConfig], int]] = {
     "plan": plan,
@@ -48,8 +52,11 @@ COMMANDS: dict[str, Callable[[SweepConfig], int]] = {
     "next": choose_next,
     "train": train,
     "status": status,
+    "watch": watch,
     "cancel": cancel,
     "logs": logs,
+    "train-optimal": train_optimal,
+    "export": export,
     "task": task,
     "wandb-sync": wandb_sync,
 }

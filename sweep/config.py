@@ -243,6 +243,14 @@ class ClusterConfig:
 
 
 @dataclass(kw_only=True)
+class RuntimeConfig:
+    """How a step is computed, which changes no result beyond rounding: see `sweep.engine`. `compile` is "auto" (what is
+    fastest), "on" (torch.compile, whether or not it pays) or "off" (plain eager torch)."""
+
+    compile: str = "auto"
+
+
+@dataclass(kw_only=True)
 class TrackerConfig:
     """Where curves are mirrored to; see `sweep.tracking`. Nothing here changes a result."""
 
@@ -304,7 +312,8 @@ class NextConfig:
 
 @dataclass(kw_only=True)
 class Columns:
-    """Names of a table's columns; `weight`, `cluster` and `batch_tokens` are used if they are there."""
+    """Names of a table's columns, and their units (see `sweep.fit.units.Units`). `weight`, `cluster`, `batch_tokens`, and N and
+    C under other conventions, are used if they are there; `tokens` and `curve_loss` (null: as `loss`) are of the curves."""
 
     run_id: str = "run_id"
     N: str = "N"
@@ -315,6 +324,18 @@ class Columns:
     weight: str = "weight"
     cluster: str = "cluster"
     batch_tokens: str = "batch_tokens"
+    N_non_embedding: str = "N_non_embedding"
+    C_kaplan: str = "C_kaplan"
+    C_chinchilla: str = "C_chinchilla"
+    C_exact: str = "C_exact"
+    tokens: str = "tokens"
+    curve_loss: str | None = None
+    N_unit: str = "1"
+    D_unit: str = "1"
+    C_unit: str = "1"
+    tokens_unit: str = "1"
+    loss_unit: str = "nats"
+    bytes_per_token: float | None = None
 
 
 @dataclass(kw_only=True)
@@ -334,12 +355,16 @@ class SweepConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     grid: GridConfig = field(default_factory=GridConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     ask: AskConfig = field(default_factory=AskConfig)
     next: NextConfig = field(default_factory=NextConfig)
     retry: str | None = None
     watch: bool = False
+    budget: float | None = None
+    approach: str = "parametric"
+    yes: bool = False
     run_id: str | None = None
     submission: str | None = None
     task: int | None = None
@@ -356,13 +381,16 @@ CHOICES = {
     "data.memmap.dtype": ("uint8", "uint16", "int16", "int32", "uint32", "int64"),
     "cluster.launcher": ("local", "slurm"),
     "cluster.strategy": ("ddp", "fsdp"),
+    "runtime.compile": ("auto", "on", "off"),
     "retry": ("failed",),
+    "approach": ("envelope", "isoflop", "parametric"),
     "fit.loss": ("val", "train", "bits_per_byte"),
     "fit.parameters": ("total", "non_embedding"),
     "grid.isoflop.flops": ("6N", "kaplan", "chinchilla", "exact"),
     "fit.flops": ("6N", "kaplan", "chinchilla", "exact"),
     "fit.objective": ("huber", "lad", "log_mse", "linear_mse"),
     "fit.envelope": ("interpolated", "bins", "hull"),
+    "columns.loss_unit": ("nats", "bits", "bits_per_byte", "perplexity"),
     "next.target": ("a", "loss"),
     "tracker.kind": ("none", "wandb"),
     "tracker.mode": ("auto", "online", "offline"),
@@ -420,6 +448,7 @@ BOUNDS = {
     "cluster.slurm.signal_s": (1, True),
     "task": (0, True),
     "tracker.timeout_s": (0, False),
+    "budget": (0, False),
     "fit.huber_delta": (0, False),
     "fit.fixed_E": (0, True),
     "fit.seed_noise": (0, False),
@@ -429,6 +458,7 @@ BOUNDS = {
     "ask.inference_tokens": (0, True),
     "ask.flops_per_second": (0, False),
     "ask.watts": (0, False),
+    "columns.bytes_per_token": (0, False),
     "next.flops": (0, False),
     "next.target_C": (0, False),
     "next.most": (1, True),

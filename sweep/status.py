@@ -90,11 +90,14 @@ class Overview:
         )
 
 
-def overview(planned: Sequence[PlannedRun], store: Store, config: SweepConfig) -> Overview:
-    """What the store and the queue say of each run. A run that is being written, or is damaged, is shown as it can be read."""
+def overview(planned: Sequence[PlannedRun], store: Store, config: SweepConfig, speed: Speed | None = None) -> Overview:
+    """What the store and the queue say of each run. A run that is being written, or is damaged, is shown as it can be read.
+
+    How fast runs are is measured from those of `planned` that are done, unless it is known as `speed`.
+    """
     queue = slurm.queued(store)
     device = resolve_device(config.device)
-    speed = Speed.measured(((p.run, store.run(p.run.run_id)) for p in planned), device, config.data.validation_tokens)
+    speed = speed or Speed.measured(((p.run, store.run(p.run.run_id)) for p in planned), device, config.data.validation_tokens)
     return Overview(runs=tuple(_view(p, store.run(p.run.run_id), queue.get(p.run.run_id), speed) for p in planned))
 
 

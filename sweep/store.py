@@ -12,6 +12,7 @@
 <store>/index.parquet                   a table of all runs, made anew by `isosweep status`
 <store>/submissions/                    see sweep.launch.slurm
 <store>/corpora/<fingerprint>/          see sweep.data.corpus
+<store>/compiled/                       what torch.compile made, for the next run of the same shape
 <store>/sweeps/<name>/                  tables, fits and figures
 """
 
@@ -162,6 +163,11 @@ class Store:
     def corpora(self) -> Path:
         return self.root / "corpora"
 
+    @property
+    def compiled(self) -> Path:
+        """torch.compile's cache, which all workers share."""
+        return self.root / "compiled"
+
     def require_writable(self) -> None:
         """Raises InputError if nothing can be written here."""
         try:
@@ -202,7 +208,17 @@ def _commit() -> str | None:
     checkout = Path(__file__).resolve().parent.parent
     if not (checkout / ".git").exists():  # else an installed package would name the repository around its environment
         return None
-    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = [
+        "git",
+        "--no-optional-locks",
+        "-C",
+        str(checkout),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

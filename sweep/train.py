@@ -14,33 +14,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from models import flops_per_token
-from models.transformer import Transformer
 from sweep import store as states
 from sweep.checkpoint import load_checkpoint, save_checkpoint
 from sweep.claim import Claim
 from sweep.data import Corpus, TrainingWindows, validation_windows
 from sweep.device import describe_device, matmul_peak
 from sweep.distributed import ALONE, Parallel
+from sweep.engine import choose_engine, make_engine
 from sweep.errors import InputError
 from sweep.files import write_atomically
 from sweep.run import RunConfig
 from sweep.schedule import learning_rate
 from sweep.store import RunDirectory
 
-EVALUATION_TOKENS = 8192  # per forward pass of an evaluation
 CURVE_ROW, SMALL_FILES = 200, 100_000  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """How to run, which changes no result. See `sweep.config.ClusterConfig`."""
+    """How to run, which changes no result beyond rounding. See `sweep.config.ClusterConfig` and `RuntimeConfig`."""
 
     device: str = "cpu"
+    compile: str = "auto"
+    compile_pays: bool = False
     checkpoint_interval_s: float = 60
     log_interval_s: float = 1
     micro_batch: int | None = None
@@ -89,12 +89,19 @@ def train(
     parallel = runtime.parallel
     parallel.first(lambda: directory.create(run))
     with directory.own() if parallel.rank == 0 else nullcontext() as claim:
-        state = parallel.first(lambda: _reason_to_leave(run, corpus, directory, runtime, claim))
-        return state or _Training(run, corpus, directory, runtime, on_progress, claim).loop(should_stop)
+        engine = choose_engine(
+            runtime.device,
+            compiled=runtime.compile,
+            compile_pays=runtime.compile_pays,
+            parallel_size=parallel.size,
+            micro_batch=runtime.micro_batch,
+        )
+        state = parallel.first(lambda: _reason_to_leave(run, corpus, directory, runtime, engine, claim))
+        return state or _Training(run, corpus, directory, runtime, engine, on_progress, claim).loop(should_stop)
 
 
 def _reason_to_leave(
-    run: RunConfig, corpus: Corpus, directory: RunDirectory, runtime: Runtime, claim: Claim | None
+    run: RunConfig, corpus: Corpus, directory: RunDirectory, runtime: Runtime, engine: str, claim: Claim | None
 ) -> str | None:
     """The state of a run that needs no training by us; else note that this start trains it, and return None."""
     if claim is None:
@@ -104,6 +111,7 @@ def _reason_to_leave(
     directory.require_space(space_needed(run))
     directory.add_provenance(
         device=describe_device(runtime.device),
+        engine=engine,
         ranks=runtime.parallel.size,
         strategy=runtime.parallel.strategy,
         corpus=corpus.manifest["parts"],
@@ -126,26 +134,26 @@ class _Training:
         corpus: Corpus,
         directory: RunDirectory,
         runtime: Runtime,
+        engine: str,
         on_progress: Callable[[Progress], None],
         claim: Claim | None,
     ) -> None:
         self.run, self.directory, self.runtime, self.on_progress = run, directory, runtime, on_progress
         self.parallel, self.claim = runtime.parallel, claim  # the first process has the claim
-        self.windows = TrainingWindows(
+        windows = TrainingWindows(
             corpus.tokens("train"), context_length=run.model.context_length, batch_size=run.batch_size, seed=run.seed
         )
         self.held_out = validation_windows(corpus.tokens("validation"), run.model.context_length)
-        self.model = Transformer(run.model)
-        self.model.initialise(run.seed)
-        self.model = self.parallel.spread(self.model, runtime.device)
-        self.optimizer = build_optimizer(self.model, run)
+        self.engine = make_engine(
+            engine, run, windows, device=runtime.device, micro_batch=runtime.micro_batch, parallel=self.parallel
+        )
         self.flops_per_token = flops_per_token(run.model, "exact")
         # Evenly spaced, the last at the horizon.
         self.evaluate_at = {round(run.steps * (i + 1) / run.evaluation_points) for i in range(run.evaluation_points)}
         self.step = 0
         self.elapsed_before_s = 0.0  # in earlier starts
-        self.saving_s = 0.0  # of checkpoints, in this start
-        self.pending: list[tuple[int, float, Tensor, Tensor]] = []  # steps whose loss has not left the device yet
+        self.beside_s = {"saving_s": 0.0, "evaluating_s": 0.0, "logging_s": 0.0}  # of this start, when it did not train
+        self.pending: list[Tensor] = []  # loss and norm of steps that have not left the device yet
         self.validation: dict[str, float] = {}
 
     def loop(self, should_stop: Callable[[int], bool]) -> str:
@@ -163,7 +171,8 @@ class _Training:
                 )
                 if stop:
                     return self._stop(states.INTERRUPTED)
-                self._train_step()
+                self.pending.append(self.engine.step(self.step))
+                self.step += 1
                 evaluate = self.step in self.evaluate_at
                 if (log or evaluate or save) and self._lost():
                     return states.RUNNING
@@ -175,17 +184,6 @@ class _Training:
                     self._save()
             return self._stop(states.DONE)
 
-    def _train_step(self) -> None:
-        lr = learning_rate(self.step, self.run.steps, self.run.optimizer.peak_lr, self.run.schedule)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        batch = to_device(self.windows.batch(self.step), self.runtime.device)
-        loss, grad_norm = optimizer_step(
-            self.model, self.optimizer, batch, self.run, self.runtime.micro_batch or self.run.batch_size, self.parallel
-        )
-        self.step += 1
-        self.pending.append((self.step, lr, loss, grad_norm))
-
     def _flush(self) -> bool:
         """Write the pending steps to the curve; False if a loss was not finite, at which the curve then ends.
 
@@ -193,17 +191,19 @@ class _Training:
         """
         if not self.pending:
             return True
-        losses = self.parallel.mean(torch.stack([loss for _, _, loss, _ in self.pending])).tolist()
-        norms = self.parallel.mean(torch.stack([norm for _, _, _, norm in self.pending])).tolist()  # they are the same on all
-        for (step, lr, _, _), loss, norm in zip(self.pending, losses, norms, strict=True):
+        results = self.parallel.mean(torch.stack(self.pending)).tolist()  # the norms are the same on all
+        begin, run = time.perf_counter(), self.run
+        for step, (loss, norm) in enumerate(results, start=self.step - len(results)):
             if not (math.isfinite(loss) and math.isfinite(norm)):
-                self.step = step - 1
+                self.step = step
                 return False
-            self._write_row(step, loss=loss, lr=lr, grad_norm=norm)
+            lr = learning_rate(step, run.steps, run.optimizer.peak_lr, run.schedule)
+            self._write_row(step + 1, loss=loss, lr=lr, grad_norm=norm)
             self.last_loss = loss
         self.pending.clear()
         self.parallel.first(self._report)
         self.interval_start, self.interval_step = time.perf_counter(), self.step
+        self.beside_s["logging_s"] += self.interval_start - begin
         return True
 
     def _write_row(self, step: int, **values: float) -> None:
@@ -230,20 +230,26 @@ class _Training:
         )
 
     def _evaluate(self) -> bool:
-        """Write the held-out loss to the curve; False if it is not finite."""
-        loss, standard_error = evaluate(self.model, self.held_out, self.run.precision, self.parallel)
+        """Write the held-out loss and its standard error to the curve; False if it is not finite.
+
+        The error is that of the mean over text; runs that share the windows differ by much less than it.
+        """
+        begin = time.perf_counter()
+        losses = self.engine.window_losses(self.held_out)
+        loss, standard_error = losses.mean().item(), losses.std().item() / math.sqrt(len(losses))
         if not math.isfinite(loss):
             return False
         self.validation = {"val_loss": loss, "val_loss_se": standard_error}
         self._write_row(self.step, **self.validation)
         # Evaluation is not training: it must not read as slow steps.
         self.interval_start = time.perf_counter()
+        self.beside_s["evaluating_s"] += self.interval_start - begin
         return True
 
     def _save(self, keep: int = 2) -> None:
         """A checkpoint, and the curve up to it, both on disk when this returns."""
         begin = time.perf_counter()
-        weights = self.parallel.gather(self.model, self.optimizer)
+        weights = self.engine.state()
 
         def write() -> None:
             self.curve.flush()
@@ -256,7 +262,7 @@ class _Training:
                 **weights,
             }
             save_checkpoint(self.directory.checkpoints, self.step, state, keep=keep)
-            self.saving_s += time.perf_counter() - begin
+            self.beside_s["saving_s"] += time.perf_counter() - begin
             self.directory.write_status(states.RUNNING, **self._summary())
 
         self.parallel.first(write)
@@ -289,7 +295,8 @@ class _Training:
             "device": self.runtime.device,
             "ranks": self.parallel.size,
             "elapsed_s": round(self._elapsed_s(), 3),
-            "saving_s": round(self.saving_s, 3),
+            "training_s": round(time.perf_counter() - self.started - sum(self.beside_s.values()), 3),  # of this start
+            **{name: round(seconds, 3) for name, seconds in self.beside_s.items()},
             **self.validation,
         }
 
@@ -315,7 +322,7 @@ class _Training:
         if checkpoint is not None:
             self.step, self.elapsed_before_s = checkpoint["step"], checkpoint["elapsed_s"]
             self.validation = checkpoint["validation"]
-            self.parallel.scatter(weights, self.model, self.optimizer)
+            self.engine.load(weights)
         path = self.directory.curve
         self.parallel.first(lambda: _cut(path, checkpoint["curve_bytes"] if checkpoint else 0))
         return open(path if self.parallel.rank == 0 else os.devnull, "ab")
@@ -328,75 +335,3 @@ def _cut(curve: Path, length: int) -> None:
         raise InputError(f"{curve} is shorter than its checkpoint says; delete {curve.parent} to train again")
     # A new file: what an owner that was given up for dead may still write goes to the old one, and nowhere.
     write_atomically(curve, before)
-
-
-def build_optimizer(model: Transformer, run: RunConfig) -> torch.optim.AdamW:
-    """AdamW for `run`; only matrices decay, as a norm's gain has no business being near zero."""
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": run.optimizer.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    betas = (run.optimizer.beta1, run.optimizer.beta2)
-    return torch.optim.AdamW(groups, lr=run.optimizer.peak_lr, betas=betas, eps=run.optimizer.eps, fused=True)
-
-
-def optimizer_step(
-    model: Transformer,
-    optimizer: torch.optim.Optimizer,
-    batch_BS: Tensor,
-    run: RunConfig,
-    micro_batch: int,
-    parallel: Parallel = ALONE,
-) -> tuple[Tensor, Tensor]:
-    """One update from `batch_BS`, ids of shape (B, T + 1), taken `micro_batch` windows at a time.
-
-    Each process takes its share of the batch, so weighted that the mean over processes, which is what they make of their
-    gradients, is the mean over the batch.
-
-    Returns:
-        The batch's mean loss, to be averaged over processes, and the norm of its gradient before clipping, as scalars still on
-        the device.
-    """
-    loss = torch.zeros((), device=batch_BS.device)
-    shares = parallel.share(len(batch_BS), micro_batch)
-    for i, (rows, counted) in enumerate(shares, start=1):
-        part = batch_BS[rows]
-        with parallel.accumulating(model, more=i < len(shares)):
-            with autocast(run.precision, batch_BS.device.type):
-                part_loss = model.loss(part[:, :-1], part[:, 1:]) * (counted * parallel.size / len(batch_BS))
-            part_loss.backward()
-        loss += part_loss.detach()
-    grad_norm = parallel.whole(torch.nn.utils.clip_grad_norm_(model.parameters(), run.optimizer.grad_clip))
-    optimizer.step()
-    optimizer.zero_grad()
-    return loss, grad_norm
-
-
-@torch.no_grad()
-def evaluate(model: Transformer, windows: np.ndarray, precision: str, parallel: Parallel = ALONE) -> tuple[float, float]:
-    """Mean loss over two or more held-out windows, shape (windows, T + 1), and its standard error, in nats per token.
-
-    The error is that of the mean over text; runs that share the windows differ by much less than it.
-    """
-    device = next(model.parameters()).device
-    per_window = torch.zeros(len(windows), dtype=torch.double, device=device)
-    for rows, counted in parallel.share(len(windows), max(1, EVALUATION_TOKENS // (windows.shape[1] - 1))):
-        batch = to_device(windows[rows], device.type)
-        with autocast(precision, device.type):
-            means = model.loss(batch[:, :-1], batch[:, 1:], reduction="none").mean(dim=1)
-        if counted:  # nobody else has these: their mean over processes is to be this
-            per_window[rows] = means.double() * parallel.size
-    per_window = parallel.mean(per_window)
-    return per_window.mean().item(), per_window.std().item() / math.sqrt(len(per_window))
-
-
-def autocast(precision: str, device: str) -> Any:
-    """bf16 forward and backward over fp32 master weights (Chinchilla, Fig. A6), or nothing."""
-    return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
-
-
-def to_device(ids: np.ndarray, device: str) -> Tensor:
-    """Ids on `device`, without waiting for the copy."""
-    tensor = torch.from_numpy(ids)
-    return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor

@@ -1,4 +1,4 @@
-"""Commands that follow a sweep: status, cancel, logs, and task, which is what a Slurm job runs."""
+"""Commands that follow a sweep: status, watch, cancel, logs, and task, which is what a Slurm job runs."""
 
 import json
 import os
@@ -34,6 +34,15 @@ def status(config: SweepConfig) -> int:
         if not (config.watch and view.going()):
             return DONE
         time.sleep(WATCH_S)
+
+
+def watch(config: SweepConfig) -> int:
+    """Show the sweep as it goes, until it ends or the user leaves."""
+    from sweep.screen import watch as show
+
+    planned, _ = plan_runs(config)
+    show(planned, Store(Path(config.store)), config, console(width=150))
+    return DONE
 
 
 def cancel(config: SweepConfig) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep import store as states
 from sweep.commands import DONE
-from sweep.commands.planning import corpora, plan_runs
+from sweep.commands.planning import corpora, ladder_of, plan_runs
 from sweep.config import FitConfig, SweepConfig
 from sweep.errors import InputError
 from sweep.files import write_atomically, write_json
@@ -48,7 +48,7 @@ def choose_next(config: SweepConfig) -> int:
         raise InputError("next names runs by all parameters and C = 6ND; leave fit.parameters=total and fit.flops=6N")
     runs, _, _ = read_tables(config)
     asked, options = config.next, config.fit
-    fit = fit_parametric(runs, **_surface_options(options), resamples=options.resamples, level=options.level, seed=options.seed)
+    fit = fit_parametric(runs, **surface_options(options), resamples=options.resamples, level=options.level, seed=options.seed)
     sizes, most_tokens = _sizes_and_tokens(config) if config.table is None else (None, float("inf"))
     chosen = next_runs(
         fit,
@@ -65,7 +65,7 @@ def choose_next(config: SweepConfig) -> int:
     out = Path(config.out)
     grid = out / "conf" / "grid" / "next.yaml"
     earlier = [(run.N, run.D) for run in config.grid.runs or []]
-    with _writing(out):
+    with writing(out):
         write_json(out / "next.json", chosen.to_dict())
         grid.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(grid, chosen.grid(earlier))
@@ -88,7 +88,7 @@ def make_fits(config: SweepConfig) -> "Fits":
         convention={"loss": options.loss, "N": options.parameters, "C": options.flops},
         conventions=conventions,
         questions=Questions(**vars(config.ask)),
-        **_surface_options(options),
+        **surface_options(options),
         seed_noise=options.seed_noise,
         envelope_method=options.envelope,
         envelope_points=options.envelope_points,
@@ -96,12 +96,12 @@ def make_fits(config: SweepConfig) -> "Fits":
         level=options.level,
         seed=options.seed,
     )
-    with _writing(Path(config.out)):
+    with writing(Path(config.out)):
         write_json(Path(config.out) / "fits.json", fits.to_dict())
     return fits
 
 
-def _surface_options(options: FitConfig) -> dict[str, Any]:
+def surface_options(options: FitConfig) -> dict[str, Any]:
     """How Approach 3 is fitted."""
     names = {"objective": "objective", "delta": "huber_delta", "tied": "tied", "fixed_E": "fixed_E"}
     return {name: getattr(options, field) for name, field in names.items()}
@@ -109,20 +109,21 @@ def _surface_options(options: FitConfig) -> dict[str, Any]:
 
 def read_tables(config: SweepConfig) -> tuple["RunTable", "Sequence[Curve]", dict[str, "RunTable"]]:
     """Runs and curves of the sweep's store, or of `table`, and the runs under every convention that the table has."""
-    from sweep.fit import read_curves, read_frame, runs_from_frame, tables_by_convention
+    from sweep.fit import Units, read_curves, read_frame, runs_from_frame, tables_by_convention
 
-    out = Path(config.out)
-    table, curves = _collect(config, out) if config.table is None else (Path(config.table), _path(config.curves))
-    frame, columns = read_frame(table), _columns(config)
+    table, curves = _collect(config, Path(config.out)) if config.table is None else (config.table, config.curves)
+    names, units = _names(config), Units.of(vars(config.columns))
+    frame, columns = units.convert(read_frame(table), names), _chosen(config, names)
     runs = runs_from_frame(frame, columns, table, require_C=config.fit.flops != "6N")
     # Curves have one loss, under any convention.
-    of_curves = vars(config.columns) | ({"loss": columns["loss"]} if config.fit.loss == "bits_per_byte" else {})
-    known = read_curves(curves, of_curves, runs) if curves else []
-    return runs, known, tables_by_convention(frame, columns)
+    loss = columns["loss"] if config.fit.loss == "bits_per_byte" else names["loss"]
+    of_curves = names | {"loss": config.columns.curve_loss or loss}
+    known = read_curves(curves, of_curves, runs, units=units, smoothing=config.fit.smoothing_steps) if curves else []
+    return runs, known, tables_by_convention(frame, columns, names)
 
 
 @contextmanager
-def _writing(out: Path) -> Iterator[None]:
+def writing(out: Path) -> Iterator[None]:
     """Make `out`; what goes wrong in writing there becomes an InputError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -133,27 +134,36 @@ def _writing(out: Path) -> Iterator[None]:
 
 def _sizes_and_tokens(config: SweepConfig) -> tuple[list[float], float]:
     """The sizes of the sweep's ladder, and the longest horizon that its data allow."""
-    from models import SizeLadder, count_parameters
+    from models import count_parameters
 
-    data = config.data
     _, recipe = plan_runs(config)
-    ladder = SizeLadder(vocab_size=recipe.vocab_size, context_length=data.context_length, **vars(config.model))
-    sizes = [float(count_parameters(shape).total) for shape in ladder.shapes()]
-    return sizes, recipe.training_tokens(corpora(config)) * data.max_epochs
+    sizes = [float(count_parameters(shape).total) for shape in ladder_of(config).shapes()]
+    return sizes, recipe.training_tokens(corpora(config)) * config.data.max_epochs
 
 
-def _columns(config: SweepConfig) -> dict[str, str]:
-    """Which columns hold N, C and the loss under the sweep's conventions; a name the user gave goes first."""
-    columns = dict(vars(config.columns))
-    if config.fit.parameters == "non_embedding" and columns["N"] == "N":
-        columns["N"] = "N_non_embedding"
-    if config.fit.flops != "6N" and columns["C"] == "C":
-        columns["C"] = f"C_{config.fit.flops}"
-    if config.fit.loss == "train" and columns["loss"] == "loss":
-        columns["loss"] = "train_loss"
-    if config.fit.loss == "bits_per_byte" and columns["loss"] == "loss":
-        columns["loss"] = "bits_per_byte"
-    return columns
+def _names(config: SweepConfig) -> dict[str, str]:
+    """The table's columns by field. A name that the user gave for N or C names it under the convention that is declared."""
+    units = ("curve_loss", "bytes_per_token")
+    names = {field: name for field, name in vars(config.columns).items() if field not in units and not field.endswith("_unit")}
+    for field, convention in (("N", "N_non_embedding"), ("C", f"C_{config.fit.flops}")):
+        declared = config.fit.parameters == "non_embedding" if field == "N" else config.fit.flops != "6N"
+        if declared and names[field] != field:
+            names[convention], names[field] = names[field], field
+    return names
+
+
+def _chosen(config: SweepConfig, names: dict[str, str]) -> dict[str, str]:
+    """Of `names`, those of N, C and the loss under the sweep's conventions."""
+    chosen = dict(names)
+    if config.fit.parameters == "non_embedding":
+        chosen["N"] = names["N_non_embedding"]
+    if config.fit.flops != "6N":
+        chosen["C"] = names[f"C_{config.fit.flops}"]
+    if config.fit.loss == "train" and names["loss"] == "loss":
+        chosen["loss"] = "train_loss"
+    if config.fit.loss == "bits_per_byte" and names["loss"] == "loss":
+        chosen["loss"] = "bits_per_byte"
+    return chosen
 
 
 def _collect(config: SweepConfig, out: Path) -> tuple[Path, Path]:
@@ -164,7 +174,3 @@ def _collect(config: SweepConfig, out: Path) -> tuple[Path, Path]:
     if not (runs["state"] == states.DONE).any():
         raise InputError(f"store={config.store} holds no finished run of this sweep; launch it first, with the same overrides")
     return write_tables(runs, curves, out)
-
-
-def _path(name: str | None) -> Path | None:
-    return None if name is None else Path(name)

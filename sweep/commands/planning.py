@@ -10,6 +10,7 @@ from sweep.store import Store
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from models import SizeLadder
     from sweep.data import Corpus, CorpusRecipe
     from sweep.grid import PlannedRun
 
@@ -32,6 +33,15 @@ def expand_on(config: SweepConfig, recipe: "CorpusRecipe") -> list["PlannedRun"]
         vocab_size=recipe.vocab_size,
         training_tokens=recipe.training_tokens(corpora(config)),
     )
+
+
+def ladder_of(config: SweepConfig) -> "SizeLadder":
+    """The sizes that the sweep can have."""
+    from models import SizeLadder
+    from sweep.data import CorpusRecipe
+
+    vocab_size = CorpusRecipe.read(config.data).vocab_size
+    return SizeLadder(vocab_size=vocab_size, context_length=config.data.context_length, **vars(config.model))
 
 
 def corpora(config: SweepConfig) -> Path:

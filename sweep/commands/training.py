@@ -120,6 +120,7 @@ def submit_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corp
             corpus=corpus.directory,
             device=config.device,
             cluster=config.cluster,
+            compile=config.runtime.compile,
             tracker=Tracker.of(config) if config.tracker.kind == "wandb" else None,
         )
         jobs = slurm.submit(tasks, what)
@@ -145,6 +146,7 @@ def runs_to_launch(config: SweepConfig, runs: Sequence[RunConfig], store: Store)
 
 def train_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus") -> int:
     """Train those of `runs` that are not finished in a local pool, print how it went, and return the exit code."""
+    from sweep.cost import worth_compiling
     from sweep.device import require_device, resolve_device
     from sweep.launch.local import Pool, pool_size
     from sweep.progress import SweepProgress
@@ -164,14 +166,18 @@ def train_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpu
         workers=pool_size(config.cluster, device),
         threads=config.cluster.threads,
         cluster=config.cluster,
+        compile=config.runtime.compile,
+        worth_compiling=worth_compiling(runs),
     )
     start = time.monotonic()
     with Mirror(Tracker.of(config) if config.tracker.kind == "wandb" else None, store, _warn_of_wandb) as mirror:
         mirror.send(run.run_id for run in runs if run not in todo)
         if todo:
             with SweepProgress(todo, console()) as progress:
-                pool.run(todo, mirror.beside(progress))
-            print(f"trained in {duration(time.monotonic() - start)}, in {store.root}")
+                outcomes = pool.run(todo, mirror.beside(progress))
+            wall = time.monotonic() - start
+            share = sum(outcome.training_s for outcome in outcomes) / (wall * min(pool.workers, len(todo)))
+            print(f"trained in {duration(wall)}, {share:.0%} of it in training steps, in {store.root}")
     if mirror.delivered:
         print(mirror.summary())
     return _report_states(runs, store)
@@ -195,7 +201,7 @@ def train(config: SweepConfig) -> int:
     parallel = Parallel.from_environment(device, config.cluster.strategy)
     store = Store(Path(config.store).resolve())
     tracker = Tracker.of(config) if config.tracker.kind == "wandb" else None
-    return train_together(parallel, lambda: find_run(config, store), store, config.cluster, tracker)
+    return train_together(parallel, lambda: find_run(config, store), store, config.cluster, config.runtime.compile, tracker)
 
 
 def find_run(config: SweepConfig, store: Store) -> tuple[RunConfig, "Corpus"]:

@@ -29,12 +29,16 @@ class TrainingWindows:
     def _draw_order(self, epoch: int) -> np.ndarray:
         return np.random.default_rng((self.seed, epoch)).permutation(self.windows)
 
+    def starts(self, step: int, count: int = 1) -> np.ndarray:
+        """Where in the tokens the windows of steps `step` (from 0) to `step + count - 1` begin, shape (count, B), int64."""
+        visits = np.arange(step * self.batch_size, (step + count) * self.batch_size)
+        first, last = visits[0] // self.windows, visits[-1] // self.windows
+        chosen = np.concatenate([self._order(int(epoch)) for epoch in range(first, last + 1)])[visits - first * self.windows]
+        return chosen.reshape(count, self.batch_size) * self.context_length
+
     def batch(self, step: int) -> np.ndarray:
-        """Ids of step `step` (from 0), shape (B, T + 1), int64: inputs are [:, :-1], targets [:, 1:]."""
-        visits = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        epochs, places = np.divmod(visits, self.windows)
-        chosen = np.array([self._order(int(epoch))[place] for epoch, place in zip(epochs, places, strict=True)])
-        return self.tokens[chosen[:, None] * self.context_length + self._offsets].astype(np.int64)
+        """Ids of step `step`, shape (B, T + 1), int64: inputs are [:, :-1], targets [:, 1:]."""
+        return self.tokens[self.starts(step)[0, :, None] + self._offsets].astype(np.int64)
 
 
 def count_windows(tokens: int, context_length: int) -> int:

@@ -196,7 +196,9 @@ def load_tokenizer(manifest: dict, directory: Path) -> Tokenizer:
     if manifest["tokenizer"] == "bytes":
         return ByteTokenizer()
     if not (directory / FILE).exists():
-        raise InputError(f"corpus {directory} has ready tokens and no tokenizer; say data.tokenizer=… and it will keep one")
+        raise InputError(
+            f"corpus {directory} has no tokenizer; if its tokens came ready, name theirs with data.tokenizer=… and it keeps it"
+        )
     from tokenizers import Tokenizer as Library
 
     library = Library.from_file(str(directory / FILE))

@@ -6,7 +6,7 @@
     fit_kaplan      L(N), L(D), L(C), L(N, D), L(N, S): Kaplan et al. 2020 (arXiv 2001.08361), and each law by itself
 
     allocate        N, D and the loss at any C; budget_for_loss, size_penalty, lifetime_optimum, footprint ask the other ways
-    hold_out        predict the largest budgets from the smaller ones
+    hold_out        predict the largest budgets from the smaller ones; predict_runs: single new runs
     sensitivity     the exponent under every other choice; compare_conventions: under every way to count N and C
     next_runs       the runs that would tell most
     fit_all         all of it
@@ -30,17 +30,19 @@ from sweep.fit.frontier import (
     lifetime_optimum,
     size_penalty,
 )
-from sweep.fit.holdout import HoldOut, hold_out, rolling_hold_out
+from sweep.fit.holdout import HoldOut, hold_out, predict_runs, rolling_hold_out
 from sweep.fit.isoflop import IsoflopFit, fit_isoflop
 from sweep.fit.kaplan_fits import fit_scale_law, fit_size_data_law, fit_size_steps_law
 from sweep.fit.kaplan_table import fit_kaplan
 from sweep.fit.parametric import ParametricFit, fit_parametric
 from sweep.fit.profile import Profile
+from sweep.fit.readers import read_curves, read_frame, read_runs
 from sweep.fit.result import Estimate, LawError, PowerLaw
 from sweep.fit.sensitivity import Variant, sensitivity
 from sweep.fit.simulate import Noise, Simulator
 from sweep.fit.surface import Compute, Surface
-from sweep.fit.table import Curve, Exclusion, RunTable, read_curves, read_frame, read_runs, runs_from_frame
+from sweep.fit.table import Curve, Exclusion, RunTable, runs_from_frame
+from sweep.fit.units import Units
 
 __all__ = [
     "Allocation",
@@ -63,6 +65,7 @@ __all__ = [
     "RunTable",
     "Simulator",
     "Surface",
+    "Units",
     "Variant",
     "allocate",
     "allocate_sizes",
@@ -82,6 +85,7 @@ __all__ = [
     "hold_out",
     "lifetime_optimum",
     "next_runs",
+    "predict_runs",
     "read_curves",
     "read_frame",
     "read_runs",

@@ -62,10 +62,18 @@ class ConventionRow:
         return f"{self.convention:48}  {self.protocol:18}  {self.approach:10}  {value}"
 
 
-def tables_by_convention(frame: "pd.DataFrame", columns: Mapping[str, str] = COLUMNS) -> dict[str, RunTable]:
-    """The runs of `frame` under every convention whose columns it has, by name."""
+def tables_by_convention(
+    frame: "pd.DataFrame", columns: Mapping[str, str] = COLUMNS, names: Mapping[str, str] = COLUMNS
+) -> dict[str, RunTable]:
+    """The runs of `frame` under every convention whose columns it has, by name.
+
+    Args:
+        frame, columns: as `runs_from_frame` takes them.
+        names: the frame's names for N and C under each convention, where they differ from those in `CONVENTIONS`.
+    """
     tables = {}
-    for name, N, C in CONVENTIONS:
+    for name, *fields in CONVENTIONS:
+        N, C = (names.get(field, field) for field in fields)
         if N in frame and C in frame:
             tables[name] = runs_from_frame(frame, {**columns, "N": N, "C": C}, f"the table, {name}")
     return tables

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sweep.fit.isoflop import IsoflopFit, fit_isoflop
-from sweep.fit.parametric import fit_parametric
-from sweep.fit.result import Estimate, LawError, check_intervals
+from sweep.fit.parametric import ParametricFit, fit_parametric
+from sweep.fit.result import Estimate, LawError, check_intervals, positive
 from sweep.fit.table import RunsLike, RunTable, as_runs
 
 PARTS = 6  # of log C, where the runs name no budgets
@@ -147,10 +147,7 @@ def hold_out(
     if not len(held):
         raise LawError("too_few_runs", f"no run has between {above:.3g} and {end:.3g} FLOPs")
     fit = fit_parametric(small, resamples=resamples, level=level, seed=seed, **surface)
-    residuals = np.log(small.loss / fit.predict(small.N, small.D)) * np.sqrt(len(small) / max(len(small) - 5, 1))
-    rng = np.random.default_rng([seed, 1])
-    with np.errstate(all="ignore"):  # a resample may be without a surface
-        drawn = fit.replicates.column().predict(held.N, held.D) * np.exp(rng.choice(residuals, (resamples, len(held))))
+    predicted = predict_runs(fit, small, held.N, held.D, seed=seed)
     return HoldOut(
         above=float(above),
         fitted=len(small),
@@ -162,12 +159,35 @@ def hold_out(
                 D=float(held.D[i]),
                 C=float(held.C[i]),
                 loss=float(held.loss[i]),
-                predicted=Estimate.from_resamples(float(fit.predict(held.N[i], held.D[i])), drawn[:, i], level),
+                predicted=predicted[i],
             )
             for i in range(len(held))
         ),
         optima=_optima(table, small, held, fit),
         level=level,
+    )
+
+
+def predict_runs(fit: ParametricFit, fitted: RunsLike, N: ArrayLike, D: ArrayLike, *, seed: int = 0) -> tuple[Estimate, ...]:
+    """The losses that single new runs should have, in nats per token, with prediction intervals of the fit's level.
+
+    An interval holds what the fit does not know, from its replicates, and the scatter of single runs, from its residuals.
+
+    Args:
+        fit: of the runs `fitted`.
+        fitted: as `fit_parametric` takes them.
+        N, D: of the new runs, each of shape (runs,).
+        seed: of the scatter that is drawn.
+    """
+    known = as_runs(fitted)
+    sizes, horizons = np.atleast_1d(positive("N", N)), np.atleast_1d(positive("D", D))
+    residuals = np.log(known.loss / fit.predict(known.N, known.D)) * np.sqrt(len(known) / max(len(known) - 5, 1))
+    scatter = np.random.default_rng([seed, 1]).choice(residuals, (len(fit.replicates.E), len(sizes)))
+    with np.errstate(all="ignore"):  # a resample may be without a surface
+        drawn = fit.replicates.column().predict(sizes, horizons) * np.exp(scatter)
+    values = fit.predict(sizes, horizons)
+    return tuple(
+        Estimate.from_resamples(float(value), losses, fit.level) for value, losses in zip(values, drawn.T, strict=True)
     )
 
 

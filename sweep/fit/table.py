@@ -1,6 +1,6 @@
-"""Tables of runs and curves, from memory or from a CSV, Parquet or JSONL file, checked before anything is fitted."""
+"""Tables of runs and curves, checked before anything is fitted; `sweep.fit.readers` gets them from files."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sweep.fit.result import LawError
+from sweep.fit.units import number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +20,7 @@ COLUMNS = {name: name for name in ("run_id", "N", "D", "C", "loss", "budget", "w
 SMALLEST_N, SMALLEST_D = 100, 1000
 TOKENS_PER_PARAMETER = (1e-3, 1e6)  # of the median run
 LARGEST_LOSS = 15  # nats per token, of the median run: a guess among three million tokens
+FINISHED = ("done", "finished")  # states of a run that reached its horizon: our store's, and wandb's
 COMPUTE_FACTOR = 100  # between C and 6 N D, beyond any convention's difference
 
 
@@ -127,11 +129,6 @@ def as_runs(
     return table
 
 
-def read_runs(path: Path | str, columns: Mapping[str, str] = COLUMNS, *, require_C: bool = False) -> RunTable:
-    """The table of runs in a .csv, .parquet or .jsonl file; see `runs_from_frame`."""
-    return runs_from_frame(read_frame(path), columns, path, require_C=require_C)
-
-
 def runs_from_frame(
     frame: "pd.DataFrame",
     columns: Mapping[str, str] = COLUMNS,
@@ -145,7 +142,7 @@ def runs_from_frame(
         frame: one row per run.
         columns: the frame's names for any of `COLUMNS`, where they differ. N and loss are needed, and D or C: the other follows
             from C = 6 N D. Without run_id a run is named by its row; without budget there are no profiles. Rows whose column
-            `state` is not "done" are excluded, whatever else they hold.
+            `state` is neither "done" nor "finished" are excluded, whatever else they hold.
         source: what the frame came from, for messages.
         require_C: refuse a table without the column of C, because C = 6 N D is not the convention that is asked for.
 
@@ -163,16 +160,17 @@ def runs_from_frame(
     frame, excluded = _finished(frame, columns["run_id"])
     if not len(frame):
         raise LawError(
-            "too_few_runs", f"{source}: no row's column 'state' is 'done' (it has {', '.join(seen)}); mend or drop that column"
+            "too_few_runs",
+            f"{source}: no row's column 'state' is 'done' or 'finished' (it has {', '.join(seen)}); mend or drop that column",
         )
-    N = _column(frame, columns["N"], "N", source)
-    loss = _column(frame, columns["loss"], "loss", source)
+    N = column_of(frame, columns["N"], "N", source)
+    loss = column_of(frame, columns["loss"], "loss", source)
     if require_C and columns["C"] not in frame:
-        raise _missing(frame, columns["C"], "C", source, "")
+        raise missing_column(frame, columns["C"], "C", source, "")
     if columns["D"] not in frame and columns["C"] not in frame:
-        raise _missing(frame, columns["D"], "D", source, f" (or columns.C, now {columns['C']!r}, and D = C/(6N))")
-    D = _column(frame, columns["D"], "D", source) if columns["D"] in frame else None
-    C = _column(frame, columns["C"], "C", source) if columns["C"] in frame else None
+        raise missing_column(frame, columns["D"], "D", source, f" (or columns.C, now {columns['C']!r}, and D = C/(6N))")
+    D = column_of(frame, columns["D"], "D", source) if columns["D"] in frame else None
+    C = column_of(frame, columns["C"], "C", source) if columns["C"] in frame else None
     D = C / (6 * N) if D is None and C is not None else D
     assert D is not None
     budget = columns["budget"]
@@ -182,7 +180,7 @@ def runs_from_frame(
         D=D,
         C=6 * N * D if C is None else C,
         loss=loss,
-        budget=_column(frame, budget, "budget", source, optional=True) if budget in frame else np.full(len(frame), np.nan),
+        budget=column_of(frame, budget, "budget", source, optional=True) if budget in frame else np.full(len(frame), np.nan),
         weight=_if_there(frame, columns, "weight", source),
         cluster=frame[columns["cluster"]].astype(str).to_numpy() if columns.get("cluster") in frame else None,
         batch_tokens=_if_there(frame, columns, "batch_tokens", source),
@@ -258,8 +256,8 @@ def as_curves(curves: "Sequence[Curve] | pd.DataFrame") -> Sequence[Curve]:
     per_token = "flops_per_token" in frame
     named = ("N", "tokens", "loss", *(("flops_per_token",) if per_token else ()))
     if "run_id" not in frame:
-        raise _missing(frame, "run_id", "run_id", "the curves", "")
-    values = {name: _column(frame, name, name, "the curves") for name in named}
+        raise missing_column(frame, "run_id", "run_id", "the curves", "")
+    values = {name: column_of(frame, name, name, "the curves") for name in named}
     frame = frame.reset_index(drop=True).assign(**values).sort_values("tokens")
     sizes = frame.groupby("run_id", sort=False)["N"].nunique()
     if (sizes > 1).any():
@@ -306,73 +304,15 @@ def check_curves(curves: Sequence[Curve], source: Path | str) -> None:
         raise LawError("wrong_unit", f"{source}: the median curve ends at {ratio:.3g} tokens per parameter; {units}")
 
 
-def read_curves(path: Path | str, columns: Mapping[str, str], runs: RunTable) -> list[Curve]:
-    """The curves of `runs`, from a table with columns run_id, tokens and the loss column; others are ignored.
-
-    Raises:
-        LawError: as `read_runs`, and if no curve belongs to a run of the table.
-    """
-    columns = {**COLUMNS, **columns}
-    frame = read_frame(path).reset_index(drop=True)
-    run_id = columns["run_id"]
-    if run_id not in frame:
-        raise _missing(frame, run_id, "run_id", path, "")
-    frame = frame.assign(tokens=_column(frame, "tokens", "tokens", path), loss=_column(frame, columns["loss"], "loss", path))
-    groups = dict(tuple(frame.sort_values("tokens").groupby(frame[run_id].astype(str))))
-    curves = [
-        Curve(
-            run_id=name,
-            N=float(N),
-            flops_per_token=float(C / D),
-            tokens=groups[name]["tokens"].to_numpy(),
-            loss=groups[name]["loss"].to_numpy(),
-        )
-        for name, N, D, C in zip(runs.run_id, runs.N, runs.D, runs.C, strict=True)
-        if name in groups
-    ]
-    if not curves:
-        raise LawError("no_curves", f"curves={path}: none of its {run_id} is in the table of runs; both must name them alike")
-    check_curves(curves, path)
-    return curves
-
-
-def read_frame(path: Path | str) -> "pd.DataFrame":
-    """A pandas table from .csv, .parquet or .jsonl, by the name's ending. Raises LawError if it cannot be read."""
-    import pandas as pd
-
-    path = Path(path)
-
-    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-        ".csv": pd.read_csv,
-        ".parquet": pd.read_parquet,
-        ".jsonl": lambda path: pd.read_json(path, lines=True),
-    }
-    if path.suffix not in readers:
-        kind = path.suffix or "a file without an ending"
-        raise LawError("unreadable", f"{path}: cannot read {kind}; give .csv, .parquet or .jsonl")
-    try:
-        return readers[path.suffix](path)
-    except FileNotFoundError as error:
-        raise LawError("unreadable", f"{path} does not exist; check the path (it is relative to {Path.cwd()})") from error
-    except (ValueError, OSError) as error:  # pandas' and pyarrow's parse errors are ValueErrors
-        raise LawError("unreadable", f"{path} cannot be read as {path.suffix[1:]}: {str(error).splitlines()[0]}") from error
-
-
-def _column(frame: "pd.DataFrame", column: str, field: str, source: Path | str, *, optional: bool = False) -> np.ndarray:
+def column_of(frame: "pd.DataFrame", column: str, field: str, source: Path | str, *, optional: bool = False) -> np.ndarray:
     """The column as positive finite floats; a missing value is allowed if `optional`, and is NaN."""
     if column not in frame:
-        raise _missing(frame, column, field, source, "")
+        raise missing_column(frame, column, field, source, "")
     return _positive(frame[column].to_numpy(), f"column {column!r}", field, source, optional=optional)
 
 
 def _positive(raw: np.ndarray, what: str, field: str, source: Path | str, *, optional: bool = False) -> np.ndarray:
     """`raw` as positive finite floats; what is missing is allowed if `optional`, and is NaN."""
-
-    def number(value: object) -> float:
-        try:
-            return float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
-            return np.nan
 
     values = np.array([number(value) for value in raw], dtype=float)
     missing = np.array([value is None or value != value for value in raw], dtype=bool)  # NaN differs from itself
@@ -390,10 +330,10 @@ def _positive(raw: np.ndarray, what: str, field: str, source: Path | str, *, opt
 
 def _if_there(frame: "pd.DataFrame", columns: Mapping[str, str], name: str, source: Path | str) -> np.ndarray | None:
     column = columns.get(name)
-    return _column(frame, column, name, source) if column is not None and column in frame else None
+    return column_of(frame, column, name, source) if column is not None and column in frame else None
 
 
-def _missing(frame: "pd.DataFrame", column: str, field: str, source: Path | str, alternative: str) -> LawError:
+def missing_column(frame: "pd.DataFrame", column: str, field: str, source: Path | str, alternative: str) -> LawError:
     return LawError(
         "missing_column",
         f"{source} has no column {column!r} for {field}{alternative}; it has {', '.join(map(repr, frame.columns))}: "
@@ -402,11 +342,11 @@ def _missing(frame: "pd.DataFrame", column: str, field: str, source: Path | str,
 
 
 def _finished(frame: "pd.DataFrame", run_id: str) -> tuple["pd.DataFrame", tuple[Exclusion, ...]]:
-    """The rows whose column `state`, if there is one, says "done", and the others as exclusions."""
+    """The rows whose column `state`, if there is one, is in `FINISHED`, and the others as exclusions."""
     if "state" not in frame:
         return frame, ()
     names = frame[run_id].astype(str) if run_id in frame else _row_names(len(frame))
-    unfinished = (frame["state"] != "done").to_numpy()
+    unfinished = (~frame["state"].isin(FINISHED)).to_numpy()
     excluded = tuple(
         Exclusion(run_id=name, reason=f"not done: {state}")
         for name, state, left_out in zip(names, frame["state"], unfinished, strict=True)

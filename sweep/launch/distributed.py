@@ -12,6 +12,7 @@ from rich.console import Console
 
 from sweep import store as states
 from sweep.config import ClusterConfig
+from sweep.cost import worth_compiling
 from sweep.data import Corpus
 from sweep.distributed import Parallel
 from sweep.errors import InputError
@@ -28,6 +29,7 @@ def train_together(
     find: Callable[[], tuple[RunConfig, Corpus]],
     store: Store,
     cluster: ClusterConfig,
+    compile: str,
     tracker: Tracker | None,
 ) -> int:
     """Train a run as one of the processes of `parallel`; the exit code: 0 if the run is done, else 1.
@@ -40,6 +42,7 @@ def train_together(
         find: gives the run and its corpus; the first process asks.
         store: where the run goes.
         cluster: threads, intervals and micro-batch.
+        compile: as `RuntimeConfig.compile`.
         tracker: where the first process mirrors the curve to, if anywhere.
 
     Raises:
@@ -55,6 +58,8 @@ def train_together(
             checkpoint_interval_s=cluster.checkpoint_interval_s,
             log_interval_s=cluster.log_interval_s,
             micro_batch=cluster.micro_batch,
+            compile=compile,
+            compile_pays=bool(worth_compiling([run])),
             parallel=parallel,
         )
 

@@ -3,13 +3,14 @@
 This module is imported by every worker before it knows its threads, so it imports no torch at the top.
 """
 
+import math
 import multiprocessing
 import os
 import signal
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from sweep import store as states
 from sweep.config import ClusterConfig
+from sweep.cost import MOST_STREAMS, fits_beside
+from sweep.errors import InputError
 from sweep.run import RunConfig
 from sweep.store import Store
 
@@ -25,15 +28,25 @@ if TYPE_CHECKING:
     from sweep.train import Progress, Runtime
 
 
+MOST_DEATHS_AT_START = 3
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a run ended: a state of `sweep.store`, and for "failed" the last line of why."""
+    """How a run ended: a state of `sweep.store`, for "failed" the last line of why, and the seconds spent in training steps."""
 
     run_id: str
     state: str
+    error: str = ""
+    training_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """A worker can take runs. `free_bytes` is what its GPU had free, infinite on a CPU; `error` is why it never will."""
+
+    free_bytes: float = math.inf
     error: str = ""
 
 
@@ -44,9 +57,12 @@ class Pool:
     Attributes:
         store: root of the store.
         corpus: directory of the corpus that all runs share.
-        device: "cpu" or "cuda"; worker k uses GPU k modulo their number.
+        device: "cpu" or "cuda"; worker k uses GPU k modulo their number, and a GPU trains as many runs at a time as
+            `sweep.cost` lets it.
         workers, threads: processes, and torch threads of each.
         cluster: intervals and micro-batch.
+        compile: as `RuntimeConfig.compile`.
+        worth_compiling: run_id of the runs that "auto" compiles.
     """
 
     store: Path
@@ -55,6 +71,8 @@ class Pool:
     workers: int
     threads: int
     cluster: ClusterConfig
+    compile: str = "auto"
+    worth_compiling: frozenset[str] = frozenset()
 
     def run(
         self,
@@ -62,11 +80,15 @@ class Pool:
         on_event: Callable[["Progress | Outcome"], None],
         stopping: "StopFlag | None" = None,
     ) -> list[Outcome]:
-        """Train `runs` in order, each by the first free worker, and report progress and outcomes as they come.
+        """Train `runs` in order, each by the first free worker that has room, and report progress and outcomes as they come.
 
-        A worker that dies fails its run alone, and another takes its place. SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 let every run
+        A worker that dies fails its run alone, and another takes its place; so it does after a failed run on a GPU, which
+        may have left the device unusable to the process. SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 let every run
         write a checkpoint; those and the runs not begun come back as "interrupted" and "waiting". `stopping` is the flag that
         these signals set, if the caller wants to know which came.
+
+        Raises:
+            InputError: if workers cannot start; runs that are in training then write a checkpoint.
         """
         if stopping is None:
             with StopFlag() as stopping:
@@ -76,23 +98,32 @@ class Pool:
     def _run(
         self, runs: Sequence[RunConfig], on_event: Callable[["Progress | Outcome"], None], stopping: "StopFlag"
     ) -> list[Outcome]:
-        queue, outcomes = list(reversed(runs)), []
+        queue, outcomes, deaths = list(runs), [], 0
         workers = [self._start(k) for k in range(min(self.workers, len(runs)))]
         try:
             while True:
-                for worker in workers:
-                    if worker.run is None and queue and not stopping():
-                        worker.give(queue.pop())
-                busy = {worker.connection: worker for worker in workers if worker.run is not None}
-                if not busy:
+                if not stopping():
+                    self._hand_out(queue, workers)
+                training = [worker for worker in workers if worker.run is not None]
+                if not training and (stopping() or not queue):
                     break
-                for connection in wait(list(busy), timeout=1):
-                    worker = busy[connection]  # type: ignore[index]  # wait returns what it was given
+                listening = {worker.connection: worker for worker in workers if worker in training or worker.ready is None}
+                for connection in wait(list(listening), timeout=1):
+                    worker = listening[connection]  # type: ignore[index]  # wait returns what it was given
                     event = worker.receive()
-                    on_event(event)
+                    if isinstance(event, Ready):
+                        continue
+                    if event is None:
+                        deaths += 1
+                        if deaths > MOST_DEATHS_AT_START:
+                            raise InputError(f"worker processes die at their start (exit code {worker.process.exitcode})")
+                    else:
+                        on_event(event)
                     if isinstance(event, Outcome):
                         outcomes.append(event)
-                    if not worker.process.is_alive() and queue and not stopping():
+                    spoilt = isinstance(event, Outcome) and event.state == states.FAILED and self.device == "cuda"
+                    if spoilt or not worker.process.is_alive():
+                        worker.close()
                         workers[workers.index(worker)] = self._start(worker.index)
                 if stopping():
                     for worker in workers:
@@ -100,7 +131,19 @@ class Pool:
         finally:
             for worker in workers:
                 worker.close()
-        return outcomes + [Outcome(run_id=run.run_id, state=states.WAITING) for run in reversed(queue)]
+        return outcomes + [Outcome(run_id=run.run_id, state=states.WAITING) for run in queue]
+
+    def _hand_out(self, queue: list[RunConfig], workers: Sequence["_Worker"]) -> None:
+        """Give every idle worker the first run in `queue` that its GPU has room for, beside what the GPU is training."""
+        gpus = _gpus() if self.device == "cuda" else len(workers)
+        for worker in workers:
+            if worker.ready is None or worker.run is not None:
+                continue
+            beside = [other.run for other in workers if other.index % gpus == worker.index % gpus and other.run is not None]
+            run = next((run for run in queue if fits_beside(run, beside, worker.ready.free_bytes)), None)
+            if run is not None:
+                queue.remove(run)
+                worker.give(run)
 
     def _start(self, index: int) -> "_Worker":
         context = multiprocessing.get_context("spawn")
@@ -122,6 +165,7 @@ class _Worker:
     def __init__(self, index: int, process: BaseProcess, connection: Connection, store: Path) -> None:
         self.index, self.process, self.connection, self.store = index, process, connection, store
         self.run: RunConfig | None = None
+        self.ready: Ready | None = None
         self.asked_to_stop = False
 
     def give(self, run: RunConfig) -> None:
@@ -129,17 +173,26 @@ class _Worker:
         with suppress(OSError):  # it died while idle: receive will find that out
             self.connection.send(run)
 
-    def receive(self) -> "Progress | Outcome":
-        """The next message; if the process has died, the failure of its run."""
-        assert self.run is not None
+    def receive(self) -> "Progress | Outcome | Ready | None":
+        """The next message; if the process has died, the failure of its run, or None if it had none.
+
+        Raises:
+            InputError: if the process says that it cannot start.
+        """
         try:
             event = self.connection.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
+            if self.run is None:
+                return None
             error = f"the worker process died (exit code {self.process.exitcode}); launch --retry failed resumes the run"
             event = record_failure(Store(self.store), self.run, error)
         if isinstance(event, Outcome):
             self.run = None
+        elif isinstance(event, Ready):
+            if event.error:
+                raise InputError(f"a worker process cannot start: {event.error}")
+            self.ready = event
         return event
 
     def ask_to_stop(self) -> None:
@@ -165,39 +218,48 @@ def _work(connection: Connection, pool: Pool, index: int) -> None:
             # A pool that was killed outright cannot ask: its workers see that they are orphans.
             return stopping() or os.getppid() != parent
 
-        def report(event: "Progress | Outcome") -> None:
+        def report(event: "Progress | Outcome | Ready") -> None:
             with suppress(BrokenPipeError, ConnectionResetError):  # the pool was killed: the run will see that and stop
                 connection.send(event)
 
-        corpus, runtime = _prepare(pool, index)
+        try:
+            corpus, runtime, ready = _prepare(pool, index)
+        except Exception as error:
+            report(Ready(error=f"{type(error).__name__}: {error}"))
+            return
+        report(ready)
         store, watch = Store(pool.store), {"on_progress": report, "should_stop": orphaned_or_stopping}
         while not orphaned_or_stopping():
             try:
                 if connection.poll(1):
-                    report(train_safely(connection.recv(), corpus, store, runtime, **watch))
+                    run = connection.recv()
+                    own = replace(runtime, compile_pays=run.run_id in pool.worth_compiling)
+                    report(train_safely(run, corpus, store, own, **watch))
             except (EOFError, ConnectionResetError):
                 return
 
 
-def _prepare(pool: Pool, index: int) -> tuple["Corpus", "Runtime"]:
+def _prepare(pool: Pool, index: int) -> tuple["Corpus", "Runtime", Ready]:
     """Choose this worker's GPU and threads, which must come before anything computes, and open the corpus."""
-    if pool.device == "cuda":
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        devices = visible.split(",") if visible else [str(i) for i in range(_gpus())]
-        os.environ["CUDA_VISIBLE_DEVICES"] = devices[index % len(devices)]
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Store(pool.store).compiled))  # before torch reads it
     import torch
 
     torch.set_num_threads(pool.threads)
+    ready = Ready()
+    if pool.device == "cuda":
+        torch.cuda.set_device(index % torch.cuda.device_count())
+        ready = Ready(free_bytes=torch.cuda.mem_get_info()[0])
     from sweep.data import Corpus
     from sweep.train import Runtime
 
     runtime = Runtime(
         device=pool.device,
+        compile=pool.compile,
         checkpoint_interval_s=pool.cluster.checkpoint_interval_s,
         log_interval_s=pool.cluster.log_interval_s,
         micro_batch=pool.cluster.micro_batch,
     )
-    return Corpus.open(pool.corpus), runtime
+    return Corpus.open(pool.corpus), runtime, ready
 
 
 def train_safely(run: RunConfig, corpus: "Corpus", store: Store, runtime: "Runtime", **callbacks: Any) -> Outcome:
@@ -205,8 +267,9 @@ def train_safely(run: RunConfig, corpus: "Corpus", store: Store, runtime: "Runti
     from sweep.train import train
 
     try:
-        state = train(run, corpus, store.run(run.run_id), runtime, **callbacks)
-        return Outcome(run_id=run.run_id, state=state)
+        directory = store.run(run.run_id)
+        state = train(run, corpus, directory, runtime, **callbacks)
+        return Outcome(run_id=run.run_id, state=state, training_s=directory.status().get("training_s", 0.0))
     except Exception as error:  # one run's failure must not stop the sweep
         with suppress(OSError):
             store.run(run.run_id).traceback.write_text(traceback.format_exc())
@@ -253,11 +316,11 @@ class StopFlag:
 
 
 def pool_size(cluster: ClusterConfig, device: str) -> int:
-    """Workers for this machine: as configured, else one per GPU, or as many as `threads` each leave room for."""
+    """Workers for this machine: as configured, else as many as its GPUs may have use for, or `threads` each leave room for."""
     if cluster.workers != "auto":
         return int(cluster.workers)
     if device == "cuda":
-        return max(1, _gpus())
+        return max(1, min(MOST_STREAMS * _gpus(), _cores()))
     return max(1, _cores() // cluster.threads)
 
 

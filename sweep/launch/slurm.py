@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.config import ClusterConfig, SlurmConfig
+from sweep.cost import MOST_STREAMS, memory_bytes, worth_compiling
 from sweep.errors import InputError
 from sweep.files import write_atomically, write_json
 from sweep.launch.local import Outcome, Pool, StopFlag
@@ -29,7 +30,7 @@ from sweep.store import INTERRUPTED, WAITING, Store
 from sweep.tracking import Mirror, Tracker
 
 OVERHEAD_S, MARGIN, LEAST_MINUTES = 300, 1.5, 15  # of a task, beyond what its runs are expected to take
-PROCESS_MB, BYTES_PER_PARAMETER, BYTES_PER_ACTIVATION = 1200, 24, 80  # of a worker
+PROCESS_MB = 1200  # of a worker, beside its run
 GRACE_S = 600  # longer than any KillWait
 MIRROR_S = 5  # that a task which must stop waits for wandb: its next start goes on there
 REQUEUE_EXIT = 75  # EX_TEMPFAIL: for clusters whose RequeueExit names it, where scontrol may not
@@ -66,13 +67,17 @@ def pack(runs: Sequence[RunConfig], seconds: Sequence[float | None], *, workers:
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """What all tasks of a sweep share: its name, the store, the corpus's directory, the device, how to run, and the mirror."""
+    """What all tasks of a sweep share: its name, the store, the corpus's directory, the device, how to run, and the mirror.
+
+    `compile` is `RuntimeConfig.compile`.
+    """
 
     name: str
     store: Store
     corpus: Path
     device: str
     cluster: ClusterConfig
+    compile: str
     tracker: Tracker | None
 
 
@@ -100,6 +105,8 @@ def _submit(tasks: Sequence[Task], what: Submission) -> str:
             "corpus": str(what.corpus.resolve()),
             "device": what.device,
             "cluster": asdict(what.cluster),
+            "compile": what.compile,
+            "worth_compiling": sorted(worth_compiling([run for task in tasks for run in task.runs])),
             "tracker": asdict(what.tracker) if what.tracker else None,
             "tasks": [[run.run_id for run in task.runs] for task in tasks],
         },
@@ -157,14 +164,8 @@ def time_limit_minutes(tasks: Sequence[Task]) -> int | None:
 
 
 def memory_mb(tasks: Sequence[Task], processes: int) -> int:
-    """An upper estimate: weights, gradients, moments and a checkpoint's copies, activations and logits of a batch."""
-
-    def worker(run: RunConfig) -> float:
-        model = run.model
-        per_token = model.n_layers * (6 * model.d_model + 3 * model.d_ff) + 2 * model.vocab_size
-        return BYTES_PER_PARAMETER * run.N + 4 * run.batch_tokens * per_token + BYTES_PER_ACTIVATION * run.batch_tokens
-
-    largest = max(worker(run) for task in tasks for run in task.runs)
+    """An upper estimate of what the processes of a task hold."""
+    largest = max(memory_bytes(run) for task in tasks for run in task.runs)
     return round(processes * (PROCESS_MB + largest / 1e6))
 
 
@@ -173,7 +174,8 @@ def workers(cluster: ClusterConfig) -> int:
     assert cluster.slurm is not None
     if cluster.workers != "auto":
         return int(cluster.workers)
-    return cluster.slurm.gpus_per_task or max(1, cluster.slurm.cpus_per_task // cluster.threads)
+    cores = max(1, cluster.slurm.cpus_per_task // cluster.threads)
+    return min(MOST_STREAMS * cluster.slurm.gpus_per_task, cores) or cores
 
 
 def run_task(submission: Path, index: int) -> int:
@@ -198,6 +200,8 @@ def run_task(submission: Path, index: int) -> int:
         workers=workers(cluster),
         threads=cluster.threads,
         cluster=cluster,
+        compile=manifest["compile"],
+        worth_compiling=frozenset(manifest["worth_compiling"]),
     )
     from sweep.launch.local import missing
 

@@ -100,7 +100,7 @@ def test_a_kill_at_every_write_changes_no_bit(run: RunConfig, corpus: Corpus, tm
 
 def test_kills_at_random_moments_change_no_bit(run: RunConfig, corpus: Corpus, tmp_path: Path) -> None:
     """Fifty runs, each killed again and again until it is through."""
-    longer = replace(run, steps=60)
+    longer = replace(run, steps=120)
     started = time.perf_counter()
     clean = undisturbed(longer, corpus, tmp_path / "clean")
     duration_s = time.perf_counter() - started

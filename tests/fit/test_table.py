@@ -77,8 +77,8 @@ def test_missing_columns_are_named_with_those_there_are(tmp_path: Path, column: 
 
 
 def test_a_table_without_a_finished_run_says_what_states_it_has(tmp_path: Path) -> None:
-    path = written(FRAME.assign(state="finished"), tmp_path / "runs.csv")
-    with pytest.raises(InputError, match="'done' \\(it has finished\\)"):
+    path = written(FRAME.assign(state="completed"), tmp_path / "runs.csv")
+    with pytest.raises(InputError, match="'done' or 'finished' \\(it has completed\\)"):
         read_runs(path, COLUMNS)
 
 

@@ -8,6 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from models import ModelConfig, count_parameters
 from models.transformer import Transformer
+from sweep.export import hugging_face_config, hugging_face_rows, hugging_face_weights
 
 SHAPES = {
     "tiny": ModelConfig(vocab_size=61, d_model=8, n_layers=1, n_heads=1, n_kv_heads=1, d_ff=20, context_length=16),
@@ -22,48 +23,13 @@ SHAPES = {
 }
 
 
-def hugging_face_twin(model: Transformer) -> tuple[LlamaForCausalLM, dict[str, tuple[str, slice]]]:
-    """The same function as a LlamaForCausalLM, and for each of its parameters which rows of ours it is."""
-    c = model.config
-    twin = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=c.vocab_size,
-            hidden_size=c.d_model,
-            intermediate_size=c.d_ff,
-            num_hidden_layers=c.n_layers,
-            num_attention_heads=c.n_heads,
-            num_key_value_heads=c.n_kv_heads,
-            max_position_embeddings=c.context_length,
-            rms_norm_eps=c.norm_eps,
-            rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta},
-            tie_word_embeddings=c.tied_embeddings,
-            attention_bias=False,
-        )
-    )
-    q, kv = c.n_heads * c.head_width, c.n_kv_heads * c.head_width
-    everything = slice(None)
-    rows = {"model.embed_tokens.weight": ("embedding.weight", everything), "model.norm.weight": ("norm.weight", everything)}
-    if not c.tied_embeddings:
-        rows["lm_head.weight"] = ("head.weight", everything)
-    for i in range(c.n_layers):
-        theirs, ours = f"model.layers.{i}", f"blocks.{i}"
-        rows |= {
-            f"{theirs}.self_attn.q_proj.weight": (f"{ours}.attention.qkv.weight", slice(0, q)),
-            f"{theirs}.self_attn.k_proj.weight": (f"{ours}.attention.qkv.weight", slice(q, q + kv)),
-            f"{theirs}.self_attn.v_proj.weight": (f"{ours}.attention.qkv.weight", slice(q + kv, q + 2 * kv)),
-            f"{theirs}.self_attn.o_proj.weight": (f"{ours}.attention.out.weight", everything),
-            f"{theirs}.mlp.gate_proj.weight": (f"{ours}.feed_forward.gate_up.weight", slice(0, c.d_ff)),
-            f"{theirs}.mlp.up_proj.weight": (f"{ours}.feed_forward.gate_up.weight", slice(c.d_ff, None)),
-            f"{theirs}.mlp.down_proj.weight": (f"{ours}.feed_forward.down.weight", everything),
-            f"{theirs}.input_layernorm.weight": (f"{ours}.attention_norm.weight", everything),
-            f"{theirs}.post_attention_layernorm.weight": (f"{ours}.feed_forward_norm.weight", everything),
-        }
-    ours_by_name = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, parameter in twin.named_parameters():
-            source, part = rows[name]
-            parameter.copy_(ours_by_name[source][part])
-    return twin, rows
+def hugging_face_twin(model: Transformer) -> LlamaForCausalLM:
+    """The same function as a LlamaForCausalLM, by the mapping with which runs are exported."""
+    twin = LlamaForCausalLM(LlamaConfig(**hugging_face_config(model.config)))
+    missing, unexpected = twin.load_state_dict(hugging_face_weights(model.state_dict(), model.config), strict=False)
+    assert missing == (["lm_head.weight"] if model.config.tied_embeddings else [])
+    assert not unexpected
+    return twin
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -73,7 +39,7 @@ def test_logits_and_gradients_equal_hugging_face(name: str) -> None:
     model.initialise(seed=1)
     for parameter in model.parameters():  # gains of one and a mean of zero would hide mistakes
         parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())))
-    twin, rows = hugging_face_twin(model)
+    twin, rows = hugging_face_twin(model), hugging_face_rows(config)
     tokens = torch.randint(config.vocab_size, (3, config.context_length + 1), generator=torch.Generator().manual_seed(2))
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
 

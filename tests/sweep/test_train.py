@@ -5,19 +5,18 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from models.transformer import Transformer
 from sweep import store as states
 from sweep.checkpoint import load_checkpoint
 from sweep.data import Corpus
+from sweep.engine.native import NativeEngine
 from sweep.errors import InputError
 from sweep.run import RunConfig
 from sweep.schedule import learning_rate
 from sweep.store import RunDirectory, Store
-from sweep.train import Runtime, build_optimizer, evaluate, optimizer_step, to_device, train
+from sweep.train import Runtime, train
 
 
 def rows(directory: RunDirectory) -> list[dict]:
@@ -117,15 +116,11 @@ def test_a_changed_configuration_is_refused(finished: RunDirectory, tiny_run: Ru
 def test_divergence_ends_the_run_and_its_curve_at_the_last_finite_step(
     tiny_run: RunConfig, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sweep.train
+    def planted(engine: NativeEngine, step: int) -> torch.Tensor:
+        return honest(engine, step) * (math.nan if step == 6 else 1)
 
-    calls = iter(range(100))
-
-    def planted(*args: object) -> tuple[torch.Tensor, torch.Tensor]:
-        loss, norm = optimizer_step(*args)  # type: ignore[arg-type]
-        return (loss * math.nan if next(calls) == 6 else loss), norm
-
-    monkeypatch.setattr(sweep.train, "optimizer_step", planted)
+    honest = NativeEngine.step
+    monkeypatch.setattr(NativeEngine, "step", planted)
     directory = Store(tmp_path).run(tiny_run.run_id)
     assert train(tiny_run, corpus, directory) == states.DIVERGED
     assert [row["step"] for row in rows(directory) if "loss" in row] == [1, 2, 3, 4, 5, 6]
@@ -136,9 +131,7 @@ def test_divergence_ends_the_run_and_its_curve_at_the_last_finite_step(
 def test_a_validation_loss_that_is_not_finite_is_divergence(
     tiny_run: RunConfig, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sweep.train
-
-    monkeypatch.setattr(sweep.train, "evaluate", lambda *args: (math.inf, math.nan))
+    monkeypatch.setattr(NativeEngine, "window_losses", lambda *args: torch.tensor([1.0, math.inf]))
     directory = Store(tmp_path).run(tiny_run.run_id)
     assert train(tiny_run, corpus, directory) == states.DIVERGED
     assert directory.status()["step"] == 4
@@ -151,50 +144,6 @@ def test_a_curve_that_lost_steps_is_refused(tiny_run: RunConfig, corpus: Corpus,
     directory.curve.write_bytes(directory.curve.read_bytes()[:-10])
     with pytest.raises(InputError, match="shorter than its checkpoint says"):
         train(tiny_run, corpus, directory)
-
-
-def test_micro_batches_are_the_same_step(tiny_run: RunConfig, corpus: Corpus) -> None:
-    batch = torch.from_numpy(np.random.default_rng(0).integers(0, 257, (4, 33)))
-    results = []
-    for micro_batch in (4, 3, 1):
-        model = Transformer(tiny_run.model).double()
-        model.initialise(0)
-        loss, norm = optimizer_step(model, build_optimizer(model, tiny_run), batch, tiny_run, micro_batch)
-        results.append(torch.cat([torch.stack([loss, norm]), torch.nn.utils.parameters_to_vector(model.parameters())]))
-    for result in results[1:]:
-        torch.testing.assert_close(result, results[0], rtol=1e-5, atol=1e-7)
-
-
-def test_the_step_is_adamw_as_published(tiny_run: RunConfig) -> None:
-    """One clipped AdamW step (arXiv 1711.05101, algorithm 2) written out."""
-    model = Transformer(tiny_run.model)
-    model.initialise(0)
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    batch = torch.from_numpy(np.random.default_rng(0).integers(0, 257, (4, 33)))
-    model.loss(batch[:, :-1], batch[:, 1:]).backward()
-    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    model.zero_grad()
-    _, norm = optimizer_step(model, build_optimizer(model, tiny_run), batch, tiny_run, 4)
-    expected_norm = torch.sqrt(sum((g.double() ** 2).sum() for g in gradients.values()))  # type: ignore[arg-type]
-    assert norm.item() == pytest.approx(expected_norm.item(), rel=1e-5)
-    clip = min(1.0, 1.0 / expected_norm.item())
-    for name, parameter in model.named_parameters():
-        g = gradients[name] * clip
-        decay = 1 - 0.02 * (0.1 if parameter.ndim == 2 else 0.0)
-        expected = before[name] * decay - 0.02 * g / (g.abs() + 1e-8)  # at the first step m/sqrt(v) is the sign
-        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-4, atol=2e-6)
-
-
-def test_evaluation_is_the_mean_over_all_held_out_tokens(tiny_run: RunConfig) -> None:
-    model = Transformer(tiny_run.model)
-    model.initialise(0)
-    windows = np.random.default_rng(1).integers(0, 257, (600, 33))  # more than one forward pass
-    loss, error = evaluate(model, windows, "fp32")
-    ids = to_device(windows, "cpu")
-    with torch.no_grad():
-        each = model.loss(ids[:, :-1], ids[:, 1:], reduction="none").double()
-    assert loss == pytest.approx(each.mean().item(), rel=1e-6)
-    assert error == pytest.approx(each.mean(dim=1).std().item() / math.sqrt(600), rel=1e-5)
 
 
 def test_bf16_follows_fp32(tiny_run: RunConfig, corpus: Corpus, finished: RunDirectory, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""As much of a wandb server as a mirrored run talks to: who asks, how far a run is, and rows by their offset."""
+"""As much of a wandb server as a mirrored run talks to (who asks, how far a run is, and rows by their offset), and as the API
+that reads runs back does: all runs of a project with configuration and summary, and the sampled history of one."""
 
 import gzip
 import json
@@ -23,6 +24,7 @@ class WandbServer(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.created: dict[str, dict[str, Any]] = {}
         self.history: dict[str, list[dict[str, Any]]] = {}
+        self.summaries: dict[str, dict[str, Any]] = {}
         self.ended: dict[str, int] = {}
         self.rows_received = 0
 
@@ -31,7 +33,7 @@ class WandbServer(ThreadingHTTPServer):
 
     def graphql(self, query: str, variables: dict[str, Any]) -> Any:
         match re.search(r"(?:query|mutation)\s+(\w+)", query).group(1):  # type: ignore[union-attr]
-            case "Viewer":
+            case "Viewer" | "GetDefaultEntity" | "GetViewer":
                 return {"viewer": {"id": "u", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
             case "RunResumeStatus":
                 return {"model": {"id": "p", "name": "p", "entity": _ENTITY, "bucket": self._bucket(variables["name"])}}
@@ -44,6 +46,12 @@ class WandbServer(ThreadingHTTPServer):
             case "CreateRunFiles":
                 files = [{"name": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in variables["files"]]
                 return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}
+            case "Runs":
+                return {"project": self._project(variables)}
+            case "RunSampledHistory":
+                keys = json.loads(variables["specs"][0])["keys"]
+                rows = [row for row in self.history[variables["name"]] if set(keys) <= set(row)]
+                return {"project": {"run": {"sampledHistory": [[{key: row[key] for key in keys} for row in rows]]}}}
         return None
 
     def file_stream(self, run_id: str, sent: dict[str, Any]) -> None:
@@ -52,8 +60,35 @@ class WandbServer(ThreadingHTTPServer):
             content = [json.loads(line) for line in rows["content"]]
             self.history[run_id][rows["offset"] : rows["offset"] + len(content)] = content
             self.rows_received += len(content)
+        for line in sent.get("files", {}).get("wandb-summary.json", {}).get("content", []):
+            self.summaries[run_id] = json.loads(line)
         if sent.get("complete"):
             self.ended[run_id] = sent["exitcode"]
+
+    def _project(self, variables: dict[str, Any]) -> Any:
+        """The runs of the project and group that are asked for, all on one page; None if there is no such project."""
+        wanted = json.loads(variables["filters"])
+        own = {name: run for name, run in self.created.items() if run["project"] == variables["project"]}
+        nodes = [
+            {
+                "id": name,
+                "projectId": "1",
+                "name": name,
+                "displayName": run["displayName"],
+                "state": {None: "running", 0: "finished"}.get(self.ended.get(name), "failed"),
+                "group": run.get("groupName"),
+                "config": run["config"],
+                "summaryMetrics": json.dumps(self.summaries.get(name, {})),
+                "historyLineCount": len(self.history[name]),
+            }
+            for name, run in own.items()
+            if wanted.get("group") in (None, run.get("groupName"))
+        ]
+        page = {
+            "edges": [{"node": node, "cursor": "c"} for node in nodes],
+            "pageInfo": {"endCursor": None, "hasNextPage": False},
+        }
+        return {"internalId": "1", "runCount": len(nodes), "readOnly": False, "runs": page} if own else None
 
     def _bucket(self, run_id: str) -> Any:
         if run_id not in self.history:

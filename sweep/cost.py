@@ -1,0 +1,55 @@
+"""What a run will take of a GPU: whether compiling pays, how many runs share a card, and memory.
+
+The numbers are estimates, on the safe side where that costs little; no result depends on them.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+
+from models import flops_per_token
+from sweep.run import RunConfig
+
+# torch.compile takes about a minute per shape. A small model in a graph of eager kernels keeps a GPU busy at some 5e13 FLOP/s,
+# compiled at about twice that: the minute is made good after 2 * 60 s * 5e13 / s.
+COMPILING_PAYS_FROM = 6e15  # FLOPs of all runs of a shape
+# N up to which so many runs at once do more on a card together than one after another; larger ones fill it alone.
+STREAMS = ((2e6, 4), (8e6, 3), (2e7, 2))
+MOST_STREAMS = 4
+BYTES_PER_PARAMETER, BYTES_PER_TOKEN = 24, 80  # weights, gradient, moments, a copy for a checkpoint; ids, sums
+CONTEXT_BYTES = 6e8  # of CUDA in every process
+USABLE = 0.9  # of a card's free memory
+
+
+def worth_compiling(runs: Iterable[RunConfig]) -> frozenset[str]:
+    """run_id of those of `runs` whose shape, batch and precision have FLOPs enough between them to repay a compilation."""
+    by_shape = defaultdict(list)
+    for run in runs:
+        by_shape[run.model, run.batch_size, run.precision].append(run)
+    repaid = (same for same in by_shape.values() if sum(flops(run) for run in same) >= COMPILING_PAYS_FROM)
+    return frozenset(run.run_id for same in repaid for run in same)
+
+
+def flops(run: RunConfig) -> float:
+    """Exact FLOPs of the whole run, causal attention counted half."""
+    return flops_per_token(run.model, "exact") * run.D
+
+
+def memory_bytes(run: RunConfig) -> float:
+    """Upper estimate of what training `run` holds: weights, gradients, moments, activations of a whole batch, logits."""
+    model = run.model
+    per_token = model.n_layers * (6 * model.d_model + 3 * model.d_ff) + 2 * model.vocab_size
+    return BYTES_PER_PARAMETER * run.N + (4 * per_token + BYTES_PER_TOKEN) * run.batch_tokens
+
+
+def fits_beside(run: RunConfig, running: Collection[RunConfig], free_bytes: float) -> bool:
+    """Whether a card that is training `running`, and had `free_bytes` before, should train `run` as well; one alone it may."""
+    if not running:
+        return True
+    together = [*running, run]
+    memory = sum(memory_bytes(each) + CONTEXT_BYTES for each in together)
+    return sum(1 / streams(each.N) for each in together) <= 1 and memory <= USABLE * free_bytes
+
+
+def streams(N: int) -> int:
+    """How many runs of models of `N` parameters one card should train at a time."""
+    return next((count for limit, count in STREAMS if limit >= N), 1)

@@ -1,0 +1,85 @@
+"""Engines: ways to take a run's training steps. Which one takes them changes no result beyond rounding.
+
+native    CPU: matrix products by torch, the rest by kernels of our own (`native`)
+eager     any device, any number of processes: autograd and torch.optim.AdamW (`autograd`)
+compiled  the same through torch.compile, where a shape's FLOPs repay the minute that it takes
+graph     CUDA, one process: the eager or compiled step captured as a CUDA graph (`graph`)
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from sweep.data import TrainingWindows
+from sweep.distributed import ALONE, Parallel
+from sweep.engine.autograd import AutogradEngine
+from sweep.engine.graph import GraphEngine
+from sweep.engine.native import NativeEngine, NoKernels, kernels
+from sweep.run import RunConfig
+
+
+class Engine(Protocol):
+    """A model in training. Its state is the same for all engines, so that each takes up what another left."""
+
+    @property
+    def name(self) -> str: ...
+
+    def step(self, step: int) -> Tensor:
+        """Train step `step` (from 0). The batch's mean loss, in nats per token and to be averaged over processes, and the
+        gradient's norm before clipping: a tensor of shape (2,) on the device, which nobody has waited for."""
+
+    def window_losses(self, windows: np.ndarray) -> Tensor:
+        """Mean loss in each of `windows`, ids of shape (windows, T + 1): nats per token, shape (windows,), double."""
+
+    def state(self) -> dict[str, Any]:
+        """Weights and AdamW's moments, for a checkpoint: "model" and "optimizer" as torch's state_dict() has them."""
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up what `state()` returned, from this or any other engine; before the first step."""
+
+
+def choose_engine(device: str, *, compiled: str, compile_pays: bool, parallel_size: int, micro_batch: int | None) -> str:
+    """ "native", "eager", "compiled", "eager, graph" or "compiled, graph" for a run. Touches no device.
+
+    Args:
+        device: "cpu" or "cuda".
+        compiled: runtime.compile, one of "auto", "on", "off": "on" means torch.compile, "off" plain eager torch.
+        compile_pays: whether "auto" should compile, see `sweep.cost`.
+        parallel_size: processes that train the run.
+        micro_batch: if asked for.
+    """
+    if compiled == "off" or parallel_size > 1:
+        return "eager"
+    if device == "cpu" and compiled == "auto" and micro_batch is None:
+        return "native" if native_available() is None else "eager"
+    return ("compiled" if compiled == "on" or (compile_pays and device == "cuda") else "eager") + (
+        ", graph" if device == "cuda" else ""
+    )
+
+
+def native_available() -> str | None:
+    """None, or why the native engine cannot be had on this machine."""
+    try:
+        kernels()
+    except NoKernels as error:
+        return str(error)
+    return None
+
+
+def make_engine(
+    name: str,
+    run: RunConfig,
+    windows: TrainingWindows,
+    *,
+    device: str,
+    micro_batch: int | None = None,
+    parallel: Parallel = ALONE,
+) -> Engine:
+    """The engine that `choose_engine` named, with the weights of `run` at its start."""
+    if name == "native":
+        return NativeEngine(run, windows)
+    compiled = name.startswith("compiled")
+    if name.endswith("graph"):
+        return GraphEngine(run, windows, device=device, compiled=compiled, micro_batch=micro_batch)
+    return AutogradEngine(run, windows, device=device, compiled=compiled, micro_batch=micro_batch, parallel=parallel)
