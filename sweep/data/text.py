@@ -22,7 +22,7 @@ from sweep.data.tokenizer import FILE, LibraryTokenizer, Tokenizer, identity_of,
 from sweep.errors import InputError
 
 BPE_BYTES = 1 << 26  # of text that a BPE learns from
-WRITE_DOCUMENTS = 4096  # gathered at once
+WRITE_BYTES = 1 << 22  # gathered at once
 LONGEST_TOKEN = 8  # bytes; few are longer
 
 
@@ -314,8 +314,9 @@ def _write(chosen: Selection, documents: Documents, parts: list[Part], dtype: np
             first = documents.start[rows] * dtype.itemsize
             last = first + lengths[name] * dtype.itemsize
             with open(directory / f"{name}.bin", "wb") as out:
-                for at in range(0, len(rows), WRITE_DOCUMENTS):
-                    some = slice(at, at + WRITE_DOCUMENTS)
+                sizes = np.cumsum(last - first)
+                edges = np.searchsorted(sizes, np.arange(0, sizes[-1], WRITE_BYTES))
+                for some in map(slice, edges, [*edges[1:], len(rows)]):
                     places = zip(documents.part[rows[some]].tolist(), first[some].tolist(), last[some].tolist(), strict=True)
                     block = b"".join([views[part][start:end] for part, start, end in places])
                     out.write(block)
