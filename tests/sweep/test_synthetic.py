@@ -11,6 +11,7 @@ from sweep.config import CorpusSpec, SyntheticConfig
 from sweep.data import Corpus, CorpusRecipe
 from sweep.data.synthetic import MarkovChain
 from sweep.errors import InputError
+from sweep.fit import fit_parametric
 from sweep.run import OptimizerSettings, RunConfig, ScheduleSettings
 from sweep.store import RunDirectory
 from sweep.train import Runtime, train
@@ -116,3 +117,27 @@ def test_the_recipe_knows_what_it_will_be(tmp_path: Path, walk: Corpus) -> None:
     assert recipe.training_tokens(tmp_path) == walk.manifest["parts"]["train"]["tokens"] == 400_000
     with pytest.raises(InputError, match="is too large"):
         CorpusRecipe.read(CorpusSpec(source="synthetic", vocab_size=50_257))
+
+
+def test_a_law_fitted_to_losses_finds_the_entropy_rate() -> None:
+    """From the walk to E in half a second: a learner that counts what follows the K most frequent tokens, with K V numbers."""
+    vocab_size = 512
+    chain = MarkovChain.make(SyntheticConfig(zipf=2.0, offset=10.0, decay=1.0), vocab_size)
+    pairs = chain.stationary[:, None] * chain.transitions
+    walk = chain.sample(2_000_000, (0, 7)).astype(np.int64)
+    rows = []
+    for D in np.geomspace(3e4, 2e6, 7).astype(int):
+        counts = np.bincount(walk[: D - 1] * vocab_size + walk[1:D], minlength=vocab_size**2).reshape(vocab_size, vocab_size)
+        seen = counts.sum(axis=1)
+        alone = (seen + 0.5) / (seen + 0.5).sum()
+        learnt = (counts + 30 * alone) / (seen[:, None] + 30)
+        known, unknown = -(pairs * np.log(learnt)).sum(axis=1), -(pairs * np.log(alone)).sum(axis=1)
+        rank = np.argsort(np.argsort(-seen))
+        rows += [(K * vocab_size, D, np.where(rank < K, known, unknown).sum()) for K in np.geomspace(8, 128, 7).astype(int)]
+    N, D, loss = np.array(rows, dtype=float).T
+    fit = fit_parametric(N, D, loss, resamples=200, level=0.8)
+    assert fit.E.low is not None
+    assert fit.E.high is not None
+    assert fit.E.low < chain.entropy_rate < fit.E.high
+    assert fit.E.value == pytest.approx(chain.entropy_rate, abs=0.05)
+    assert chain.unigram_entropy > chain.entropy_rate + 0.5
