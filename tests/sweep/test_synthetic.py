@@ -17,7 +17,7 @@ from sweep.store import RunDirectory
 from sweep.train import Runtime, train
 
 V = 48
-CONFIG = SyntheticConfig(tokens=400_000)
+CONFIG = SyntheticConfig(tokens=400_000, zipf=1.0, decay=1.25)
 
 
 @pytest.fixture(scope="module")
