@@ -8,9 +8,10 @@ Such a chain is reversible, so its stationary distribution is π_i = w_i / Σ w,
 is exact. A token is all the context there is: with one input token the best predictor has all that matters, so the loss of an
 unlimited model after unlimited data is h in every position of every window, which is E of the parametric law.
 
-Two power laws make learning gradual. z_k ∝ (k + offset)^-zipf: contexts are as rare as words are, so that ever more tokens meet
-ever more of them (Hutter, arXiv 2102.04074). S has eigenvalues ∝ r^-decay in a random basis: wider models resolve ever more of
-them (Maloney et al., arXiv 2210.16859).
+Two power laws make learning gradual. S has eigenvalues ∝ r^-decay in a random basis, of which a model of width d resolves the
+first d, about (as in Maloney et al., arXiv 2210.16859): what is left falls as Σ_{r>d} r^(-2 decay) ∝ d^(1 - 2 decay). And
+z_k ∝ (k + offset)^-zipf can make contexts as rare as words are, so that ever more tokens meet ever more of them (Hutter, arXiv
+2102.04074).
 """
 
 import hashlib
