@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from sweep.commands import BAD_INPUT, DONE
+from sweep.commands.benching import bench
 from sweep.commands.following import cancel, logs, status, task, watch
 from sweep.commands.laws import choose_next, fit, plot
 from sweep.commands.training import launch, plan, train, wandb_sync
@@ -19,6 +20,7 @@ commands
   launch  train the runs that are missing, here or (cluster=slurm) as a Slurm array; run it again to resume
   train   one run: isosweep train <run_id>; under torchrun or srun on all their processes
   watch   the sweep as it goes: curves, throughput, time left, IsoFLOP minima as they form; q leaves it
+  bench   tokens/s, FLOP/s, share of the device's peak and memory, by size, engine and number of processes
   status  every run's state, loss and time left, from the store and the queue (--watch: again and again)
   cancel  stop what is running or queued; every run writes a checkpoint
   logs    what a run printed and why it failed: isosweep logs <run_id>
@@ -51,6 +53,7 @@ COMMANDS: dict[str, Callable[[SweepConfig], int]] = {
     "plot": plot,
     "next": choose_next,
     "train": train,
+    "bench": bench,
     "status": status,
     "watch": watch,
     "cancel": cancel,

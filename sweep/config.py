@@ -251,6 +251,18 @@ class RuntimeConfig:
 
 
 @dataclass(kw_only=True)
+class BenchConfig:
+    """What `isosweep bench` measures: every size with every engine ("auto" is what a launch would choose, "plain" a tutorial's
+    step in fp32) and number of processes at once; by default as many as a launch would have."""
+
+    sizes: list[float] = field(default_factory=lambda: [3e4, 1e5, 4e5, 8e5, 5e6])
+    engines: list[str] = field(default_factory=lambda: ["auto"])
+    processes: list[int] = field(default_factory=list)
+    batch_tokens: int = 1024
+    seconds: float = 3
+
+
+@dataclass(kw_only=True)
 class TrackerConfig:
     """Where curves are mirrored to; see `sweep.tracking`. Nothing here changes a result."""
 
@@ -356,6 +368,7 @@ class SweepConfig:
     grid: GridConfig = field(default_factory=GridConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    bench: BenchConfig = field(default_factory=BenchConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     ask: AskConfig = field(default_factory=AskConfig)
@@ -458,6 +471,8 @@ BOUNDS = {
     "ask.inference_tokens": (0, True),
     "ask.flops_per_second": (0, False),
     "ask.watts": (0, False),
+    "bench.batch_tokens": (1, True),
+    "bench.seconds": (0, False),
     "columns.bytes_per_token": (0, False),
     "next.flops": (0, False),
     "next.target_C": (0, False),

@@ -1,4 +1,4 @@
-"""What a run will take of a GPU: whether compiling pays, how many runs share a card, and memory.
+"""How a run is best computed: by which engine, whether compiling pays, how many runs share a GPU, and memory.
 
 The numbers are estimates, on the safe side where that costs little; no result depends on them.
 """
@@ -18,6 +18,24 @@ MOST_STREAMS = 4
 BYTES_PER_PARAMETER, BYTES_PER_TOKEN = 24, 80  # weights, gradient, moments, a copy for a checkpoint; ids, sums
 CONTEXT_BYTES = 6e8  # of CUDA in every process
 USABLE = 0.9  # of a card's free memory
+
+
+def choose_engine(device: str, *, compiled: str, compile_pays: bool, parallel_size: int, micro_batch: int | None) -> str:
+    """ "native", "eager", "compiled", "eager, graph" or "compiled, graph" for a run. Touches no device.
+
+    Args:
+        device: "cpu" or "cuda".
+        compiled: runtime.compile, one of "auto", "on", "off": "on" means torch.compile, "off" plain eager torch.
+        compile_pays: whether "auto" should compile on CUDA, see `worth_compiling`.
+        parallel_size: processes that train the run.
+        micro_batch: if asked for.
+    """
+    if compiled == "off" or parallel_size > 1:
+        return "eager"
+    if device == "cpu" and compiled == "auto" and micro_batch is None:
+        return "native"
+    step = "compiled" if compiled == "on" or compile_pays else "eager"
+    return f"{step}, graph" if device == "cuda" else step
 
 
 def worth_compiling(runs: Iterable[RunConfig]) -> frozenset[str]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from sweep import store as states
 from sweep.config import SweepConfig
-from sweep.device import resolve_device
 from sweep.errors import InputError
 from sweep.estimate import Speed
 from sweep.grid import PlannedRun
@@ -96,8 +95,7 @@ def overview(planned: Sequence[PlannedRun], store: Store, config: SweepConfig, s
     How fast runs are is measured from those of `planned` that are done, unless it is known as `speed`.
     """
     queue = slurm.queued(store)
-    device = resolve_device(config.device)
-    speed = speed or Speed.measured(((p.run, store.run(p.run.run_id)) for p in planned), device, config.data.validation_tokens)
+    speed = speed or Speed.of_sweep((p.run for p in planned), store, config)
     return Overview(runs=tuple(_view(p, store.run(p.run.run_id), queue.get(p.run.run_id), speed) for p in planned))
 
 

@@ -12,6 +12,7 @@
 <store>/index.parquet                   a table of all runs, made anew by `isosweep status`
 <store>/submissions/                    see sweep.launch.slurm
 <store>/corpora/<fingerprint>/          see sweep.data.corpus
+<store>/bench.json                      speeds measured by `isosweep bench`
 <store>/compiled/                       what torch.compile made, for the next run of the same shape
 <store>/sweeps/<name>/                  tables, fits and figures
 """
@@ -162,6 +163,11 @@ class Store:
     @property
     def corpora(self) -> Path:
         return self.root / "corpora"
+
+    @property
+    def bench(self) -> Path:
+        """What `isosweep bench` measured."""
+        return self.root / "bench.json"
 
     @property
     def compiled(self) -> Path:

@@ -21,10 +21,11 @@ from models import flops_per_token
 from sweep import store as states
 from sweep.checkpoint import load_checkpoint, save_checkpoint
 from sweep.claim import Claim
+from sweep.cost import choose_engine
 from sweep.data import Corpus, TrainingWindows, validation_windows
 from sweep.device import describe_device, matmul_peak
 from sweep.distributed import ALONE, Parallel
-from sweep.engine import choose_engine, make_engine
+from sweep.engine import make_engine, native_available
 from sweep.errors import InputError
 from sweep.files import write_atomically
 from sweep.run import RunConfig
@@ -96,12 +97,15 @@ def train(
             parallel_size=parallel.size,
             micro_batch=runtime.micro_batch,
         )
-        state = parallel.first(lambda: _reason_to_leave(run, corpus, directory, runtime, engine, claim))
+        why_not_native = native_available() if engine == "native" else None
+        engine = "eager" if why_not_native else engine
+        notes = {"engine": engine, "why_not_native": why_not_native}
+        state = parallel.first(lambda: _reason_to_leave(run, corpus, directory, runtime, notes, claim))
         return state or _Training(run, corpus, directory, runtime, engine, on_progress, claim).loop(should_stop)
 
 
 def _reason_to_leave(
-    run: RunConfig, corpus: Corpus, directory: RunDirectory, runtime: Runtime, engine: str, claim: Claim | None
+    run: RunConfig, corpus: Corpus, directory: RunDirectory, runtime: Runtime, notes: dict[str, Any], claim: Claim | None
 ) -> str | None:
     """The state of a run that needs no training by us; else note that this start trains it, and return None."""
     if claim is None:
@@ -111,7 +115,7 @@ def _reason_to_leave(
     directory.require_space(space_needed(run))
     directory.add_provenance(
         device=describe_device(runtime.device),
-        engine=engine,
+        **{name: note for name, note in notes.items() if note},
         ranks=runtime.parallel.size,
         strategy=runtime.parallel.strategy,
         corpus=corpus.manifest["parts"],

@@ -17,7 +17,6 @@ import numpy as np
 from models import count_parameters, flops_per_token
 from sweep import store as states
 from sweep.config import SweepConfig
-from sweep.device import resolve_device
 from sweep.estimate import Speed, makespan
 from sweep.fit import Estimate, LawError, fit_isoflop
 from sweep.fit.profile import Profile, fit_profile
@@ -116,8 +115,7 @@ class Watcher:
 
     def _count(self) -> None:
         """What follows from the runs that have ended."""
-        runs = ((p.run, self.store.run(p.run.run_id)) for p in self.planned)
-        self.speed = Speed.measured(runs, resolve_device(self.config.device), self.config.data.validation_tokens)
+        self.speed = Speed.of_sweep((p.run for p in self.planned), self.store, self.config)
         self.valleys = tuple(self._valley(budget) for budget in sorted({p.budget for p in self.planned if p.budget}))
         self.a = _exponent([valley.profile for valley in self.valleys])
 

@@ -19,13 +19,29 @@ from sweep.store import Store
 if TYPE_CHECKING:
     from sweep.data import Corpus, CorpusRecipe
 
-PLAN_COLUMNS = ["run", "budget", "N", "width", "layers", "D", "D/N", "6ND", "steps", "batch", "peak_lr", "expected", "state"]
+PLAN_COLUMNS = [
+    "run",
+    "budget",
+    "N",
+    "width",
+    "layers",
+    "D",
+    "D/N",
+    "6ND",
+    "steps",
+    "batch",
+    "peak_lr",
+    "engine",
+    "expected",
+    "state",
+]
 
 
 def plan(config: SweepConfig) -> int:
     """Print every run of the sweep and the totals; write nothing."""
     from rich.table import Table
 
+    from sweep.cost import choose_engine, worth_compiling
     from sweep.device import resolve_device
     from sweep.estimate import Speed, makespan
     from sweep.launch.local import pool_size
@@ -33,10 +49,21 @@ def plan(config: SweepConfig) -> int:
 
     planned, recipe = plan_runs(config)
     store, device = Store(Path(config.store)), resolve_device(config.device)
-    speed = Speed.measured(((p.run, store.run(p.run.run_id)) for p in planned), device, config.data.validation_tokens)
+    speed = Speed.of_sweep((p.run for p in planned), store, config)
     table = Table(title=f"{config.name}: {len(planned)} runs in {config.store}", box=None, header_style="bold")
     for heading in PLAN_COLUMNS:
         table.add_column(heading, justify="left" if heading in ("run", "state") else "right")
+    pays = worth_compiling(p.run for p in planned)
+
+    def engine(run: RunConfig) -> str:
+        return choose_engine(
+            device,
+            compiled=config.runtime.compile,
+            compile_pays=run.run_id in pays,
+            parallel_size=1,
+            micro_batch=config.cluster.micro_batch,
+        )
+
     left: list[float | None] = []
     for p in planned:
         run, status = p.run, store.run(p.run.run_id).status()
@@ -55,6 +82,7 @@ def plan(config: SweepConfig) -> int:
             f"{run.steps:,}",
             f"{run.batch_tokens:,}",
             f"{run.optimizer.peak_lr:.3g}",
+            engine(run),
             duration(seconds),
             status["state"],
         )
@@ -111,7 +139,7 @@ def submit_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corp
     finished = len(runs) - len(todo) - left_out
     print(f"{config.name}: {len(runs)} runs, {finished} finished before, {len(todo) - len(new)} queued or running")
     if new:
-        speed = Speed.measured(((run, store.run(run.run_id)) for run in runs), config.device, config.data.validation_tokens)
+        speed = Speed.of_sweep(runs, store, config)
         seconds = [speed.seconds(run, store.run(run.run_id).status()["step"]) for run in new]
         tasks = slurm.pack(new, seconds, workers=slurm.workers(config.cluster), task_s=60 * config.cluster.slurm.task_minutes)
         what = slurm.Submission(

@@ -122,7 +122,7 @@ def train_optimal(config: SweepConfig) -> int:
     )
     print(chosen.summary(config.fit.level))
     store, device = Store(Path(config.store)), resolve_device(config.device)
-    speed = Speed.measured(((p.run, store.run(p.run.run_id)) for p in swept), device, config.data.validation_tokens)
+    speed = Speed.of_sweep((p.run for p in swept), store, config)
     record = Path(config.out) / f"optimal-{config.budget:.4g}-{config.approach}.json"
 
     def write(measured: float | None) -> None:

@@ -33,29 +33,11 @@ class Engine(Protocol):
         """Mean loss in each of `windows`, ids of shape (windows, T + 1): nats per token, shape (windows,), double."""
 
     def state(self) -> dict[str, Any]:
-        """Weights and AdamW's moments, for a checkpoint: "model" and "optimizer" as torch's state_dict() has them."""
+        """Weights and AdamW's moments for a checkpoint: "model" and "optimizer" as torch's state_dict() has them, without the
+        latter's settings, which are the run's."""
 
     def load(self, state: dict[str, Any]) -> None:
         """Take up what `state()` returned, from this or any other engine; before the first step."""
-
-
-def choose_engine(device: str, *, compiled: str, compile_pays: bool, parallel_size: int, micro_batch: int | None) -> str:
-    """ "native", "eager", "compiled", "eager, graph" or "compiled, graph" for a run. Touches no device.
-
-    Args:
-        device: "cpu" or "cuda".
-        compiled: runtime.compile, one of "auto", "on", "off": "on" means torch.compile, "off" plain eager torch.
-        compile_pays: whether "auto" should compile, see `sweep.cost`.
-        parallel_size: processes that train the run.
-        micro_batch: if asked for.
-    """
-    if compiled == "off" or parallel_size > 1:
-        return "eager"
-    if device == "cpu" and compiled == "auto" and micro_batch is None:
-        return "native" if native_available() is None else "eager"
-    return ("compiled" if compiled == "on" or (compile_pays and device == "cuda") else "eager") + (
-        ", graph" if device == "cuda" else ""
-    )
 
 
 def native_available() -> str | None:

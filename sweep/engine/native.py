@@ -11,7 +11,7 @@ import os
 import platform
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from models.transformer import Transformer, rotary_tables
 from sweep.data import TrainingWindows
-from sweep.engine.optimizer import build_optimizer, decays
+from sweep.engine.optimizer import decays, in_order
 from sweep.run import RunConfig
 from sweep.schedule import learning_rate
 
@@ -162,7 +162,7 @@ class NativeEngine:
         }
         return {
             "model": {name: self.weights[name].clone() for name in self.names},
-            "optimizer": {"state": moments if self.steps_done else {}, "param_groups": self.groups},
+            "optimizer": {"state": moments if self.steps_done else {}},
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -181,10 +181,7 @@ class NativeEngine:
         model.initialise(self.run.seed)
         named = dict(model.named_parameters())
         self.names = list(model.state_dict())
-        optimizer = build_optimizer(model, self.run)
-        self.groups = optimizer.state_dict()["param_groups"]
-        name_of = {parameter: name for name, parameter in named.items()}
-        self.numbered = [name_of[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+        self.numbered = in_order(model)
         self.rotary_tables = rotary_tables(self.config.context_length, self.config.head_width, self.config.rope_theta)
 
         matrices = {name: p for name, p in named.items() if name.startswith("blocks") and decays(p)}
@@ -216,8 +213,8 @@ class NativeEngine:
         B, T, D, H, G, K, F = self.run.batch_size, c.context_length, c.d_model, c.n_heads, c.n_kv_heads, c.head_width, c.d_ff
         self.ids, self.targets = torch.zeros(2, R, dtype=torch.int64)
         self.losses = torch.zeros(R)
-        forward: list[Callable[[], Any]] = []
-        backward: list[Callable[[], Any]] = []  # from the loss back, but written in the order of the forward pass
+        forward: list[partial[Any]] = []
+        backward: list[partial[Any]] = []  # from the loss back, but written in the order of the forward pass
 
         def scalars(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=self.precision)
@@ -267,13 +264,13 @@ class NativeEngine:
         self.head = self._head(y_RD, dy_RD, backward=True)
         self.accumulators = [dx_RD] + [stretch.gradient for stretch in self.stretches[1:]]
 
-    def _head(self, y_RD: Tensor, dy_RD: Tensor, *, backward: bool) -> list[Callable[[], Any]]:
+    def _head(self, y_RD: Tensor, dy_RD: Tensor, *, backward: bool) -> list[partial[Any]]:
         """The calls from the last norm to the loss, and with `backward` back: a few rows at a time, so logits stay small."""
         R, V, weight = self.rows, self.config.vocab_size, self.weights["head.weight"]
         rows = min(R, max(1, MOST_LOGITS // V))
         scalar = weight if self.precision == weight.dtype else torch.zeros_like(weight, dtype=self.precision)
         d_scalar, logits = torch.zeros_like(scalar), torch.zeros(rows, V, dtype=self.precision)
-        calls: list[Callable[[], Any]] = [] if scalar is weight else [partial(scalar.copy_, weight)]
+        calls: list[partial[Any]] = [] if scalar is weight else [partial(scalar.copy_, weight)]
         for start in range(0, R, rows):
             some = slice(start, min(start + rows, R))
             y, part, targets, losses = y_RD[some], logits[: some.stop - start], self.targets[some], self.losses[some]
@@ -285,7 +282,7 @@ class NativeEngine:
                 calls.append(partial(self.gradients["head.weight"].add_, d_scalar))
         return calls
 
-    def _call(self, kernel: str, *arguments: Tensor | float | int | None) -> Callable[[], Any]:
+    def _call(self, kernel: str, *arguments: Tensor | float | int | None) -> partial[Any]:
         """A call of a kernel with its arguments converted once."""
         name = kernel if kernel.startswith("embed") else f"{kernel}_{self.run.precision}"
         call = partial(getattr(self.kernels, name), *map(_as_c, arguments))

@@ -12,6 +12,12 @@ def decays(parameter: Tensor) -> bool:
     return parameter.ndim >= 2
 
 
+def in_order(model: Transformer) -> list[str]:
+    """Names of the parameters as AdamW's state numbers them."""
+    named = list(model.named_parameters())
+    return [name for name, p in named if decays(p)] + [name for name, p in named if not decays(p)]
+
+
 def build_optimizer(model: Transformer, run: RunConfig, lr: float | Tensor | None = None) -> torch.optim.AdamW:
     """AdamW (arXiv 1711.05101) for `run`, fused; with a tensor as `lr`, such that a CUDA graph can hold its step."""
     parameters = list(model.parameters())

@@ -1,7 +1,10 @@
 """Every engine against plain autograd and torch's AdamW, and each taking up what another left."""
 
+import fcntl
 import math
-from dataclasses import replace
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,45 +15,14 @@ import models.loss
 import sweep.engine.native
 from models import ModelConfig, SizeLadder
 from models.transformer import Transformer
-from sweep.data import TrainingWindows
-from sweep.engine import Engine, choose_engine, make_engine
+from sweep.engine import Engine, make_engine, native_available
 from sweep.engine.autograd import AutogradEngine, optimizer_step
 from sweep.engine.native import NativeEngine, NoKernels, kernels
 from sweep.engine.optimizer import build_optimizer
-from sweep.run import OptimizerSettings, RunConfig, ScheduleSettings
+from sweep.run import RunConfig
+from tests.engine.engine_cases import SHAPES, run_of, windows_of
 
-SHAPES = [
-    ModelConfig(vocab_size=257, d_model=4, n_layers=1, n_heads=1, n_kv_heads=1, d_ff=10, context_length=32),
-    ModelConfig(vocab_size=257, d_model=24, n_layers=2, n_heads=3, n_kv_heads=3, d_ff=64, context_length=64, rope_theta=100.0),
-    ModelConfig(vocab_size=61, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=40, context_length=17),  # GQA, odd T
-    ModelConfig(
-        vocab_size=257, d_model=24, n_layers=1, n_heads=4, n_kv_heads=1, d_ff=64, context_length=33, tied_embeddings=True
-    ),
-    ModelConfig(vocab_size=100, d_model=128, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=64, context_length=48),  # heads of 64
-    ModelConfig(vocab_size=100, d_model=80, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=24, context_length=130),  # heads of 40
-]
-
-
-def run_of(model: ModelConfig, precision: str = "fp32", batch_size: int = 3, **changes: float) -> RunConfig:
-    optimizer = OptimizerSettings(peak_lr=0.01, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, grad_clip=1.0)
-    return RunConfig(
-        model=model,
-        corpus="none",
-        batch_size=batch_size,
-        steps=40,
-        optimizer=replace(optimizer, **changes),
-        schedule=ScheduleSettings(warmup_steps=2, final_fraction=0.1, cycle=1.0),
-        seed=0,
-        precision=precision,
-        evaluation_points=1,
-    )
-
-
-def windows_of(run: RunConfig) -> TrainingWindows:
-    """Tokens of which each tells something about the next."""
-    tokens = np.random.default_rng(0).integers(0, 3, 6000).cumsum() % run.model.vocab_size
-    T = run.model.context_length
-    return TrainingWindows(tokens.astype(np.uint16), context_length=T, batch_size=run.batch_size, seed=0)
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def engine(name: str, run: RunConfig) -> Engine:
@@ -122,7 +94,6 @@ def test_each_takes_up_what_another_left(first: str, second: str) -> None:
     train(begun, 8)
     resumed.load(begun.state())
     torch.testing.assert_close(train(resumed, 12, start=8), losses[8:], rtol=1e-3, atol=1e-4)
-    assert resumed.state()["optimizer"]["param_groups"] == whole.state()["optimizer"]["param_groups"]
     if first == second:
         same_state(whole, resumed, tolerance=0)
 
@@ -270,7 +241,7 @@ def test_without_a_compiler_there_is_a_reason(monkeypatch: pytest.MonkeyPatch, t
     try:
         with pytest.raises(NoKernels, match="no-such-compiler: No such file"):
             kernels()
-        assert choose(device="cpu") == "eager"
+        assert native_available() == "no-such-compiler: No such file or directory"
         monkeypatch.setenv("CXX", "false")
         with pytest.raises(NoKernels, match="false refuses"):
             kernels()
@@ -280,27 +251,66 @@ def test_without_a_compiler_there_is_a_reason(monkeypatch: pytest.MonkeyPatch, t
         kernels.cache_clear()
 
 
-def choose(device: str, compiled: str = "auto", pays: bool = False, size: int = 1, micro_batch: int | None = None) -> str:
-    return choose_engine(device, compiled=compiled, compile_pays=pays, parallel_size=size, micro_batch=micro_batch)
-
-
-def test_choice() -> None:
-    assert choose("cpu") == "native"
-    assert choose("cpu", "off") == "eager"
-    assert choose("cpu", "on") == "compiled"
-    assert choose("cpu", pays=True) == "native"
-    assert choose("cpu", size=2) == "eager"
-    assert choose("cpu", micro_batch=2) == "eager"
-    assert choose("cuda") == "eager, graph"
-    assert choose("cuda", pays=True) == "compiled, graph"
-    assert choose("cuda", "on") == "compiled, graph"
-    assert choose("cuda", "off") == "eager"
-    assert choose("cuda", "on", size=2) == "eager"
-
-
 def test_the_ladder_of_cpu_sweeps_is_trained_natively() -> None:
     """Each shape that experiment=smoke may use, a step each."""
     ladder = SizeLadder(vocab_size=257, context_length=32, aspect_ratio=10, head_width=8, rope_theta=100)
     for N in np.geomspace(3e3, 6e4, 8):
         run = run_of(ladder.nearest(N))
         torch.testing.assert_close(engine("native", run).step(0), engine("eager", run).step(0), rtol=1e-5, atol=0)
+
+
+def test_a_compiled_step_is_the_eager_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    run = run_of(SHAPES[0])
+    torch.testing.assert_close(train(engine("compiled", run), 5), train(engine("eager", run), 5), rtol=1e-5, atol=0)
+
+
+def test_one_of_several_processes_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another process holds the shape's lock, the first step waits for it."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    compiled = AutogradEngine(run := run_of(SHAPES[0]), windows_of(run), device="cpu", compiled=True)
+    compiled.loss = compiled.model.loss  # what is compiled does not matter here
+    with compiled._compiling():
+        (lock,) = tmp_path.glob("*.lock")
+    with open(lock, "w") as held, ThreadPoolExecutor(1) as executor:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        first = executor.submit(compiled.step, 0)
+        with pytest.raises(TimeoutError):
+            first.result(timeout=0.3)
+        fcntl.flock(held, fcntl.LOCK_UN)
+        first.result(timeout=60)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        executor.submit(compiled.step, 1).result(timeout=60)  # it has what it needs
+
+
+@pytest.mark.parametrize("name", ["native", "eager"])
+def test_a_large_vocabulary_takes_little_more_memory(name: str) -> None:
+    """A model of a million parameters at 2^14 tokens: its logits with 32 thousand ids would be 2 GB, and as much again for
+    their gradient."""
+    held = {}
+    for vocab_size in (256, 32_768):
+        script = PEAK_MEMORY.format(vocab_size=vocab_size, name=name)
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+        held[vocab_size] = float(done.stdout)
+    chunk = 4 * 4 * 2 ** (22 if name == "native" else 26)  # logits, log-probabilities, gradient
+    head = 6 * 4 * 32_768 * 32  # weights, gradients and moments of embedding and head
+    assert held[32_768] < 2 * held[256] + chunk + 2 * head
+
+
+PEAK_MEMORY = """
+import resource, torch
+torch.set_num_threads(1)
+from models import ModelConfig
+from sweep.engine import make_engine
+from tests.engine.engine_cases import run_of, windows_of
+shape = dict(d_model=32, n_layers=2, n_heads=4, n_kv_heads=4, d_ff=80, context_length=128)
+run = run_of(ModelConfig(vocab_size={vocab_size}, **shape), batch_size=128)
+windows = windows_of(run)
+windows.tokens = windows.tokens.repeat(4)
+windows.windows = (len(windows.tokens) - 1) // 128
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+engine = make_engine("{name}", run, windows, device="cpu")
+for step in range(2):
+    engine.step(step)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+"""

@@ -16,7 +16,7 @@ from sweep.errors import InputError
 from sweep.run import RunConfig
 from sweep.schedule import learning_rate
 from sweep.store import RunDirectory, Store
-from sweep.train import Runtime, train
+from sweep.train import train
 
 
 def rows(directory: RunDirectory) -> list[dict]:
@@ -154,11 +154,3 @@ def test_bf16_follows_fp32(tiny_run: RunConfig, corpus: Corpus, finished: RunDir
     difference = directory.status()["val_loss"] - finished.status()["val_loss"]
     assert difference != 0
     assert abs(difference) < 0.05
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_follows_the_cpu(tiny_run: RunConfig, corpus: Corpus, finished: RunDirectory, tmp_path: Path) -> None:
-    directory = Store(tmp_path / "cuda").run(tiny_run.run_id)
-    assert train(tiny_run, corpus, directory, Runtime(device="cuda")) == states.DONE
-    assert directory.status()["val_loss"] == pytest.approx(finished.status()["val_loss"], abs=1e-3)

@@ -1,0 +1,81 @@
+"""How much faster a CPU trains small models with isosweep than with the step as a tutorial writes it.
+
+The yardstick is plain fp32 eager torch: module, torch.optim.AdamW, clip_grad_norm_; as one process with two threads, and as two
+processes with one thread each. Against it, two one-thread processes of what a launch chooses, in fp32 and in bf16. Every round
+measures everything once, in turn, so that a ratio compares what ran within a minute; quoted are medians over the rounds.
+
+    python scripts/bench_cpu.py [out=results/throughput-cpu] [rounds=3] [seconds=3] [batch_tokens=1024]
+"""
+
+import json
+import sys
+from pathlib import Path
+from statistics import geometric_mean, median
+
+from models import ModelConfig, SizeLadder, count_parameters
+from sweep.bench import PLAIN, Measurement, measure
+from sweep.config import compose
+
+SIZES = (3e4, 1e5, 4e5, 8e5, 5e6)
+MODES = {  # engine, precision, processes, threads
+    "plain 1x2": (PLAIN, "fp32", 1, 2),
+    "plain 2x1": (PLAIN, "fp32", 2, 1),
+    "fp32 2x1": ("native", "fp32", 2, 1),
+    "bf16 2x1": ("native", "bf16", 2, 1),
+}
+
+
+def one_round(model: ModelConfig, seconds: float, batch_tokens: int) -> dict[str, Measurement]:
+    return {
+        mode: measure(
+            model,
+            engine,
+            device="cpu",
+            precision=precision,
+            processes=processes,
+            threads=threads,
+            batch_tokens=batch_tokens,
+            seconds=seconds,
+        )
+        for mode, (engine, precision, processes, threads) in MODES.items()
+    }
+
+
+def main(arguments: list[str]) -> None:
+    options = dict(argument.split("=") for argument in arguments)
+    out, rounds = Path(options.get("out", "results/throughput-cpu")), int(options.get("rounds", 3))
+    seconds, batch_tokens = float(options.get("seconds", 3)), int(options.get("batch_tokens", 1024))
+    family = compose(["experiment=smoke"]).model
+    ladder = SizeLadder(vocab_size=257, context_length=128, **vars(family))
+    rows = []
+    print(f"{'N':>10} " + " ".join(f"{mode:>12}" for mode in MODES) + "   tokens/s;  x plain 1x2, x plain 2x1, share of peak")
+    for size in SIZES:
+        model = ladder.nearest(size)
+        found = [one_round(model, seconds, batch_tokens) for _ in range(rounds)]
+        row: dict = {"N": count_parameters(model).total, "tokens_per_s": {}, "share_of_peak": {}, "peak_flops_per_s": {}}
+        for mode in MODES:
+            row["tokens_per_s"][mode] = median(each[mode].tokens_per_s for each in found)
+            row["share_of_peak"][mode] = median(each[mode].share_of_peak for each in found)
+            row["peak_flops_per_s"][mode] = median(each[mode].peak_flops_per_s for each in found)
+        for mode in ("fp32 2x1", "bf16 2x1"):
+            for plain in ("plain 1x2", "plain 2x1"):
+                ratios = [each[mode].tokens_per_s / each[plain].tokens_per_s for each in found]
+                row[f"{mode} / {plain}"] = median(ratios)
+        rows.append(row)
+        ours = "bf16 2x1"
+        print(
+            f"{row['N']:>10,} " + " ".join(f"{row['tokens_per_s'][mode]:>12,.0f}" for mode in MODES)
+            + f"   {row[f'{ours} / plain 1x2']:.2f}, {row[f'{ours} / plain 2x1']:.2f}, {row['share_of_peak'][ours]:.0%}",
+            flush=True,
+        )  # fmt: skip
+    means = {ratio: geometric_mean(row[ratio] for row in rows) for ratio in rows[0] if " / " in ratio}
+    for ratio, mean in means.items():
+        print(f"{ratio}: {mean:.2f} (geometric mean over sizes)")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "throughput.json").write_text(
+        json.dumps({"rounds": rounds, "rows": rows, "geometric_means": means}, indent=1) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

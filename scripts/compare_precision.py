@@ -1,0 +1,54 @@
+"""Whether bf16 changes what a run learns: fp32 and bf16 from the same seeds, to the end, against the spread between seeds.
+
+python scripts/compare_precision.py [out=results/precision] [N=1e5] [D=2e6] [seeds=4]
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from sweep.cli import main as isosweep
+from sweep.collect import read_curve, smooth_curve
+from sweep.commands.planning import plan_runs
+from sweep.config import compose
+from sweep.store import Store
+
+
+def trained(overrides: list[str]) -> tuple[float, np.ndarray]:
+    """Held-out loss and smoothed training curve of the one run of a sweep, trained if it is not yet."""
+    if isosweep(["launch", *overrides]):
+        raise SystemExit("the run failed")
+    (planned,), _ = plan_runs(config := compose(overrides))
+    directory = Store(Path(config.store)).run(planned.run.run_id)
+    return directory.status()["val_loss"], smooth_curve(read_curve(directory)[1], 20)
+
+
+def main(arguments: list[str]) -> None:
+    options = dict(argument.split("=") for argument in arguments)
+    out, seeds = Path(options.get("out", "results/precision")), int(options.get("seeds", 4))
+    run = f"grid.runs=[{{N: {float(options.get('N', 1e5))}, D: {float(options.get('D', 2e6))}}}]"
+    losses: dict[str, list[float]] = {}
+    curves: dict[str, list[np.ndarray]] = {}
+    for precision in ("fp32", "bf16"):
+        found = [trained(["grid=list", run, "device=cpu", f"precision={precision}", f"seed={seed}"]) for seed in range(seeds)]
+        losses[precision], curves[precision] = [loss for loss, _ in found], [curve for _, curve in found]
+    differences = np.subtract(losses["bf16"], losses["fp32"])
+    between = np.stack(curves["fp32"]).std(axis=0, ddof=1).mean()
+    apart = np.abs(np.subtract(curves["bf16"], curves["fp32"])).mean()
+    result = {
+        "val_loss": losses,
+        "bf16 - fp32, mean": float(differences.mean()),
+        "bf16 - fp32, standard deviation": float(differences.std(ddof=1)),
+        "between seeds, standard deviation": float(np.std(losses["fp32"], ddof=1)),
+        "smoothed curves: mean distance of bf16 from fp32, same seed": float(apart),
+        "smoothed curves: mean standard deviation between seeds": float(between),
+    }
+    print(json.dumps(result, indent=1))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "precision.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

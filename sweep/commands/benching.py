@@ -1,0 +1,72 @@
+"""The bench command."""
+
+from pathlib import Path
+
+from sweep.commands import DONE
+from sweep.commands.planning import console, ladder_of
+from sweep.config import SweepConfig
+from sweep.errors import InputError
+from sweep.store import Store
+
+ENGINES = ("auto", "plain", "native", "eager", "compiled", "eager, graph", "compiled, graph")
+COLUMNS = ("N", "engine", "precision", "processes", "tokens/s", "GFLOP/s", "of peak", "memory", "first step", "most time in")
+
+
+def bench(config: SweepConfig) -> int:
+    """Measure steps, print a table, and keep it as bench.json in the store, for `plan` to estimate from."""
+    from rich.table import Table
+
+    from sweep.bench import PLAIN, Measurement, measure, save
+    from sweep.cost import choose_engine
+    from sweep.device import require_device, resolve_device
+    from sweep.grid import resolve_precision
+    from sweep.launch.local import pool_size
+
+    device = resolve_device(config.device)
+    require_device(device)
+    store = Store(Path(config.store))
+    store.require_writable()
+    ladder, wanted = ladder_of(config), config.bench
+    if unknown := set(wanted.engines) - set(ENGINES):
+        raise InputError(f"bench.engines: {', '.join(sorted(unknown))} is none of {', '.join(ENGINES)}")
+    if device == "cpu" and (graphs := [engine for engine in wanted.engines if engine.endswith("graph")]):
+        raise InputError(f"bench.engines: {graphs[0]} needs device=cuda: it is captured as a CUDA graph")
+    if device == "cuda" and "native" in wanted.engines:
+        raise InputError("bench.engines: native needs device=cpu")
+    shapes = []
+    for size in wanted.sizes:
+        try:
+            shapes.append(ladder.nearest(size))
+        except ValueError as error:
+            raise InputError(f"bench.sizes: {error}") from error
+    chosen = choose_engine(device, compiled=config.runtime.compile, compile_pays=True, parallel_size=1, micro_batch=None)
+    found: list[Measurement] = []
+    for shape in shapes:
+        for engine in wanted.engines:
+            for processes in wanted.processes or [pool_size(config.cluster, device)]:
+                measured = measure(
+                    shape,
+                    chosen if engine == "auto" else engine,
+                    device=device,
+                    precision="fp32" if engine == PLAIN else resolve_precision(config),
+                    processes=processes,
+                    threads=config.cluster.threads,
+                    batch_tokens=wanted.batch_tokens,
+                    seconds=wanted.seconds,
+                )
+                found.append(measured)
+                save(store.bench, found)  # a bench that is cut short keeps what it has
+                print(f"N {measured.N:,} {measured.engine} x{processes}: {measured.tokens_per_s:,.0f} tokens/s", flush=True)
+    table = Table(box=None, header_style="bold")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column in ("engine", "precision", "most time in") else "right")
+    for m in found:
+        most = ", ".join(f"{name} {share:.0%}" for name, share in list(m.breakdown.items())[:3])
+        table.add_row(
+            f"{m.N:,}", m.engine, m.precision, f"{m.processes}x{m.threads}", f"{m.tokens_per_s:,.0f}",
+            f"{m.flops_per_s / 1e9:,.1f}", f"{m.share_of_peak:.0%}", f"{m.memory_bytes / 1e6:,.0f} MB",
+            f"{m.first_step_s:.1f} s", most,
+        )  # fmt: skip
+    console(width=160).print(table)
+    print(f"kept in {store.bench}")
+    return DONE
