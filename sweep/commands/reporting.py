@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from sweep.commands import DONE
-from sweep.commands.laws import make_fits, writing
+from sweep.commands.laws import make_fits, require_a_law, writing
 from sweep.commands.planning import corpora, plan_runs
 from sweep.config import SweepConfig
 from sweep.errors import InputError
@@ -35,6 +35,7 @@ def report(config: SweepConfig) -> int:
     with writing(out):
         pass
     fits = make_fits(config)
+    require_a_law(fits)
     with writing(out):
         path = write_report(fits, _origin(config, fits), config.fit, out / "report.html")
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser, or send it to somebody")
@@ -69,7 +70,7 @@ def _origin(config: SweepConfig, fits: "Fits") -> "Origin":
         rows = len(fits.runs) + len(fits.runs.excluded)
         trained = origin.of_table(config.table, config.curves, rows)
     return Origin(
-        title=config.report.title or (config.name if config.table is None else Path(config.table).stem),
+        title=config.report.title or (config.name if config.table is None else _name(config.table)),
         from_store=config.table is None,
         trained=trained,
         made=origin.of_report(),
@@ -78,6 +79,11 @@ def _origin(config: SweepConfig, fits: "Fits") -> "Origin":
         config=yaml.safe_dump(asdict(config), sort_keys=False),
         columns=columns,
     )
+
+
+def _name(table: str) -> str:
+    """A table's name, with its folder's: most tables are called runs.csv."""
+    return "/".join(Path(table).absolute().parts[-2:]) if Path(table).is_file() else table
 
 
 def _of_store(config: SweepConfig, frame: "pd.DataFrame") -> tuple[tuple[tuple[str, str], ...], dict[str, str]]:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.errors import InputError
-from sweep.figures.approaches import draw_envelope, draw_isoflop, draw_parametric
+from sweep.figures.approaches import draw_envelope, draw_frontier, draw_isoflop, draw_parametric
 from sweep.figures.checks import draw_conventions, draw_extrapolation, draw_residuals, draw_sensitivity
 from sweep.figures.style import save, set_style
 from sweep.fit import EnvelopeFit, Fits, IsoflopFit, LawError, ParametricFit
@@ -18,6 +18,7 @@ __all__ = [
     "draw_conventions",
     "draw_envelope",
     "draw_extrapolation",
+    "draw_frontier",
     "draw_isoflop",
     "draw_parametric",
     "draw_residuals",
@@ -48,14 +49,15 @@ def figures_of(fits: Fits) -> dict[str, "Figure"]:
     if isinstance(fits.parametric, ParametricFit):
         figures["parametric"] = draw_parametric(fits, fits.parametric)
         figures["residuals"] = draw_residuals(fits, fits.parametric)
-    fitted = bool(figures)
+    laws = (fits.envelope, fits.isoflop, fits.parametric)
+    if not figures:
+        raise InputError(f"no law could be fitted, so there is nothing to draw: {'; '.join(map(str, laws))}")
+    if not all(isinstance(law, LawError) for law in laws):
+        figures["frontier"] = draw_frontier(fits)
     if any(variant.a for variant in fits.sensitivity):
         figures["sensitivity"] = draw_sensitivity(fits)
     if any(row.a for row in fits.conventions):
         figures["conventions"] = draw_conventions(fits)
     if not isinstance(fits.extrapolation, LawError):
         figures["extrapolation"] = draw_extrapolation(fits, fits.extrapolation)
-    if not fitted:
-        reasons = "; ".join(str(law) for law in (fits.envelope, fits.isoflop, fits.parametric))
-        raise InputError(f"no law could be fitted, so there is nothing to draw: {reasons}")
     return figures

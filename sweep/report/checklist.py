@@ -13,10 +13,10 @@ from sweep.report.text import count, plain, scientific, share
 
 UNKNOWN = "not known: the table does not say"
 LOSSES = {"val": "the last loss on one held-out set, shared by all runs", "train": "the smoothed training loss at the end"}
-SIZES = {"total": "all parameters, embeddings included", "non_embedding": "parameters without embeddings"}
+SIZES = {"total": "all parameters, embeddings included", "non_embedding": "the parameters without embeddings"}
 FLOPS = {
-    "6N": "C = 6 N D",
-    "kaplan": "C = 6 N D with N without embeddings (Kaplan et al. 2020)",
+    "6N": "6 N D",
+    "kaplan": "6 N D with N without embeddings (Kaplan et al. 2020)",
     "chinchilla": "Chinchilla's Appendix F, attention and output layer included",
     "exact": "counted exactly, causal attention half",
 }
@@ -68,9 +68,16 @@ def _training(fits: Fits, origin: Origin) -> Iterator[Choice]:
 def _points(fits: Fits, options: FitConfig, origin: Origin) -> Iterator[Choice]:
     runs, ours = fits.runs, origin.from_store
     budgets = runs.budget[np.isfinite(runs.budget)]
-    yield Choice("Points per run", "one, its end" if ours else "one row each; whether they are ends of schedules " + UNKNOWN, ours)
-    yield Choice("IsoFLOP groups", f"by planned budget: {len(np.unique(budgets))} budgets, {len(budgets)} runs" if len(budgets) else "none")
-    smoothed = f"Gaussian, {options.smoothing_steps:g} steps" if ours else "as the table has them; those kept by wandb are smoothed"
+    yield Choice(
+        "Points per run", "one, its end" if ours else "one row each; whether they are ends of schedules " + UNKNOWN, ours
+    )
+    yield Choice(
+        "IsoFLOP groups",
+        f"by planned budget: {len(np.unique(budgets))} budgets, {len(budgets)} runs" if len(budgets) else "none",
+    )
+    smoothed = (
+        f"Gaussian, {options.smoothing_steps:g} steps" if ours else "as the table has them; those kept by wandb are smoothed"
+    )
     yield Choice("Training curves", f"{len(fits.curves)}; smoothing: {smoothed}" if len(fits.curves) else "none")
     yield Choice("Left out", f"{len(runs.excluded)} unfinished runs, listed below; no outlier was dropped")
     clustered = "points of one trajectory are marked" if runs.cluster is not None else "each run counts as independent"
@@ -99,7 +106,10 @@ def _fitting(fits: Fits, options: FitConfig) -> Iterator[Choice]:
             f"{three.status}: objective {three.objective:.6g}, gradient norm {proof.gradient_norm:.1g}, condition number "
             f"{proof.condition_number:.2g}",
         )
-    yield Choice("Approach 1's envelope", f"{options.envelope}, {options.envelope_points} points" if _fitted(fits.envelope) else "not fitted")
+    yield Choice(
+        "Approach 1's envelope",
+        f"{options.envelope}, {options.envelope_points} points" if _fitted(fits.envelope) else "not fitted",
+    )
     yield Choice("Approach 2's minima", "parabolas in log N, refused if concave, at the edge or not bracketed")
     if isinstance(two, IsoflopFit):
         noise = "known" if options.seed_noise is not None else "estimated from the residuals"

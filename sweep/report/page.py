@@ -16,7 +16,7 @@ from sweep.files import write_atomically
 from sweep.fit import Allocation, EnvelopeFit, Fits, LawError
 from sweep.fit.isoflop import IsoflopFit, TooFewProfiles
 from sweep.report import plots, text
-from sweep.report.checklist import checklist
+from sweep.report.checklist import FLOPS, LOSSES, SIZES, checklist
 from sweep.report.origin import Origin
 
 if TYPE_CHECKING:
@@ -83,20 +83,25 @@ def render(fits: Fits, origin: Origin, options: FitConfig) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 
+    from sweep.figures import figures_of
+
     environment = Environment(
         loader=PackageLoader("sweep.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": text.number, "estimate": text.estimate, "sentence": text.sentence}
-    from sweep.figures import figures_of
-
     figures = {name: _data_uri(figure) for name, figure in figures_of(fits).items()}
     answers = _answers(fits)
     files = Path(__file__).parent / "templates"
     laws = {"envelope": fits.envelope, "isoflop": fits.isoflop, "parametric": fits.parametric}
-    return environment.get_template("report.html").render(
+    return environment.get_template(
+        "report.html"
+    ).render(
         fits=fits,
         fitted={name: law for name, law in laws.items() if not isinstance(law, LawError)},
         refused={name: law for name, law in laws.items() if isinstance(law, LawError)},
+        sizes=SIZES[options.parameters],
+        flops=FLOPS[options.flops],
+        loss=LOSSES[options.loss],
         titles=TITLES,
         methods=METHODS,
         answers=answers,
@@ -147,7 +152,9 @@ def _verdict(rows: Sequence[Allocation], apart: Sequence[str]) -> str:
         spread = f"The approaches agree on N to within {text.share(factor - 1)}"
     else:
         spread = f"The approaches' N lie within a factor of {factor:.2g}"
-    return f"{spread}; " + (f"the intervals of {', and of '.join(apart)} do not overlap." if apart else "all intervals overlap.")
+    return f"{spread}; " + (
+        f"the intervals of {', and of '.join(apart)} do not overlap." if apart else "all intervals overlap."
+    )
 
 
 def _interactive(fits: Fits) -> dict[str, Markup]:

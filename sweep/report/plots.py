@@ -4,7 +4,7 @@ Every trace carries its colours for a light and for a dark page in `meta`; scrip
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from sweep.figures.style import HIGHLIGHT, SIZES
 from sweep.fit import EnvelopeFit, Fits, IsoflopFit, LawError, ParametricFit
 from sweep.fit.frontier import Approach, allocate
 from sweep.fit.isoflop import TooFewProfiles
+from sweep.report.text import count, fixed, scientific
 
 ACCENT = {"light": HIGHLIGHT, "dark": "#ff9a57"}
 INK = {"light": "#5b6470", "dark": "#9aa5b1"}
@@ -23,6 +24,7 @@ APPROACHES = {
 }
 VISIBLE = {"light": (0.0, 0.82), "dark": (0.32, 1.0)}  # the part of the colour map that stands out from either page
 MOST_POINTS = 40_000  # of all curves together
+LEAST_TICKS = 3
 BEYOND = 10  # times the largest C, that the frontier is drawn to
 
 
@@ -31,7 +33,7 @@ def draw_profiles(fits: Fits, fit: IsoflopFit | TooFewProfiles) -> str:
     traces: list[dict[str, Any]] = []
     colour = _Ramp([profile.budget for profile in fit.profiles])
     for profile in fit.profiles:
-        name, meta = f"{profile.budget:.2g}", colour(profile.budget)
+        name, meta = scientific(profile.budget), colour(profile.budget)
         status = "" if profile.status == "converged" else f" ({profile.status})"
         traces.append(_points(profile.N, profile.loss, name + status, meta, legendgroup=name, customdata=profile.D.tolist()))
         traces[-1]["hovertemplate"] = "N %{x:.3s}, D %{customdata:.3s}<br>loss %{y:.4f}<extra>%{fullData.name}</extra>"
@@ -44,7 +46,9 @@ def draw_profiles(fits: Fits, fit: IsoflopFit | TooFewProfiles) -> str:
         at = np.array([(profile.N_opt, profile.loss_opt) for profile in good])
         traces.append(_points(at[:, 0], at[:, 1], "minimum", ACCENT, symbol="star", size=12))
         traces[-1]["hovertemplate"] = "N_opt %{x:.3s}<br>loss %{y:.4f}<extra></extra>"
-    return _figure(traces, _axis("parameters N", "B"), _axis("loss (nats per token)", log=False), "C (FLOPs)")
+    N = np.concatenate([profile.N for profile in fit.profiles])
+    loss = {"title": {"text": "loss (nats per token)"}}
+    return _figure(traces, _log_axis("parameters N", N.min() / 1.3, N.max() * 1.3, count), loss, "C (FLOPs)")
 
 
 def draw_curves(fits: Fits, fit: EnvelopeFit | None) -> str:
@@ -58,11 +62,13 @@ def draw_curves(fits: Fits, fit: EnvelopeFit | None) -> str:
         C = curve.tokens * curve.flops_per_token
         kept = np.flatnonzero(low <= C)
         kept = kept[np.unique(np.linspace(0, len(kept) - 1, most).astype(int))] if len(kept) else kept
-        name = f"{curve.N:.3g}"
+        name = count(curve.N)
         traces.append(
             _line(C[kept], curve.loss[kept], name, colour(curve.N), width=1, legendgroup=name, showlegend=curve.N not in named)
         )
-        traces[-1]["hovertemplate"] = f"N {_html(name)}, run {_html(curve.run_id)}<br>C %{{x:.3e}}<br>loss %{{y:.4f}}<extra></extra>"
+        traces[-1]["hovertemplate"] = (
+            f"N {_html(name)}, run {_html(curve.run_id)}<br>C %{{x:.3e}}<br>loss %{{y:.4f}}<extra></extra>"
+        )
         named.add(curve.N)
     if fit:
         chosen = np.unique(np.linspace(0, len(fit.flops) - 1, 300).astype(int))
@@ -70,8 +76,9 @@ def draw_curves(fits: Fits, fit: EnvelopeFit | None) -> str:
         traces[-1] |= {"customdata": fit.N[chosen].tolist()}
         traces[-1]["hovertemplate"] = "C %{x:.3e}<br>loss %{y:.4f}<br>best: N %{customdata:.3s}<extra></extra>"
     seen = np.concatenate([curve.loss[curve.tokens * curve.flops_per_token >= low] for curve in fits.curves])
-    loss = _axis("training loss (nats per token)") | {"range": _log_range(seen.min() * 0.97, np.quantile(seen, 0.98))}
-    return _figure(traces, _axis("training FLOPs C", "power"), loss | {"dtick": "D2"}, "N")
+    high = max(float(curve.tokens[-1] * curve.flops_per_token) for curve in fits.curves)
+    loss = _log_axis("training loss (nats per token)", seen.min() * 0.97, np.quantile(seen, 0.98), fixed(1))
+    return _figure(traces, _log_axis("training FLOPs C", low, high * 1.2, scientific), loss, "N")
 
 
 def draw_frontier(fits: Fits) -> str:
@@ -88,7 +95,13 @@ def draw_frontier(fits: Fits) -> str:
         good = [profile for profile in fits.isoflop.profiles if profile.status == "converged"]
         at = np.array([(profile.C_opt, profile.N_opt) for profile in good])
         traces.append(_points(at[:, 0], at[:, 1], "minima of profiles", APPROACHES["Approach 2"], symbol="star", size=11))
-    return _figure(traces, _axis("training FLOPs C", "power"), _axis("optimal parameters N", "B"), "")
+    shown = np.concatenate([runs.N, *(law.optimal(np.array([low, BEYOND * high]))[0] for law in _fitted(fits))])
+    C_axis = _log_axis("training FLOPs C", low / 1.3, BEYOND * high, scientific)
+    return _figure(traces, C_axis, _log_axis("optimal parameters N", shown.min() / 1.3, shown.max() * 1.3, count), "")
+
+
+def _fitted(fits: Fits) -> list[Approach]:
+    return [law for law in (fits.envelope, fits.isoflop, fits.parametric) if not isinstance(law, LawError)]
 
 
 def _frontier(name: str, law: Approach, low: float, high: float) -> list[dict[str, Any]]:
@@ -124,7 +137,15 @@ def _points(
     x: np.ndarray, y: np.ndarray, name: str, meta: dict[str, str], *, symbol: str = "circle", size: int = 8, **more: Any
 ) -> dict[str, Any]:
     marker = {"symbol": symbol, "size": size}
-    return {"type": "scatter", "mode": "markers", "x": _short(x), "y": _short(y), "name": name, "meta": meta, "marker": marker} | more
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": _short(x),
+        "y": _short(y),
+        "name": name,
+        "meta": meta,
+        "marker": marker,
+    } | more
 
 
 def _line(
@@ -134,12 +155,16 @@ def _line(
     return {"type": "scatter", "mode": "lines", "x": _short(x), "y": _short(y), "name": name, "meta": meta, "line": line} | more
 
 
-def _axis(title: str, exponent: str = "none", *, log: bool = True) -> dict[str, Any]:
-    return {"title": {"text": title}, "type": "log" if log else "linear", "exponentformat": exponent}
-
-
-def _log_range(low: float, high: float) -> list[float]:
-    return [float(np.log10(low)), float(np.log10(high))]
+def _log_axis(title: str, low: float, high: float, label: Callable[[float], str]) -> dict[str, Any]:
+    """From `low` to `high`, with ticks at round values and no more of them than a phone has room for."""
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)):
+        ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
+        if len(ticks) >= LEAST_TICKS:
+            break
+    ends = [float(np.log10(low)), float(np.log10(high))]
+    texts = [label(tick) for tick in ticks]
+    return {"title": {"text": title}, "type": "log", "range": ends, "tickvals": ticks, "ticktext": texts}
 
 
 def _figure(traces: list[dict[str, Any]], x: dict[str, Any], y: dict[str, Any], legend: str) -> str:

@@ -22,7 +22,7 @@
     const small = narrow.matches;
     return {
       ...given,
-      xaxis: { ...axis(given.xaxis), nticks: small ? 5 : 0 },
+      xaxis: axis(given.xaxis),
       yaxis: axis(given.yaxis),
       legend: small
         ? { ...given.legend, orientation: "h", y: -0.2, yanchor: "top", x: 0, font: { size: 10 } }
@@ -34,13 +34,12 @@
     };
   };
 
-  const options = () => ({ responsive: true, displaylogo: false, displayModeBar: narrow.matches ? false : "hover",
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
+  const options = { responsive: true, displayModeBar: false };
 
   const draw = (place) => {
     const figure = JSON.parse(document.getElementById("plot-" + place.dataset.plot).textContent);
     place.hidden = false;
-    return Plotly.react(place, traces(figure.data), layout(figure.layout), options()).then(() => {
+    return Plotly.react(place, traces(figure.data), layout(figure.layout), options).then(() => {
       place.dataset.drawn = dark.matches ? "dark" : "light";
     });
   };
