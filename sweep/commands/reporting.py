@@ -56,10 +56,9 @@ def _origin(config: SweepConfig, fits: "Fits") -> "Origin":
 
     source = str(config.table or Path(config.out) / "runs.csv")
     cost: list[Cost] | str = "The runs are wandb's, and their hours are not read from there."
-    setup, columns = {}, ()
+    setup: dict[str, str] = {}
     if not is_address(source):
         frame = read_frame(source)
-        columns = tuple(map(str, frame.columns))
         C = dict(zip(map(str, fits.runs.run_id), fits.runs.C.tolist(), strict=True))
         watts = {"core_watts": config.report.core_watts, "gpu_watts": config.ask.watts}
         cost, setup = costs(frame, C, run_id=config.columns.run_id, **watts), origin.setup_of_table(frame)
@@ -77,7 +76,6 @@ def _origin(config: SweepConfig, fits: "Fits") -> "Origin":
         cost=cost,
         setup=setup,
         config=yaml.safe_dump(asdict(config), sort_keys=False),
-        columns=columns,
     )
 
 
@@ -96,9 +94,9 @@ def _of_store(config: SweepConfig, frame: "pd.DataFrame") -> tuple[tuple[tuple[s
     manifest = corpus.manifest if corpus else None
     optimizer, schedule, data = config.optimizer, config.schedule, config.data
     setup = {
-        "Schedule": f"warm-up, then a cosine to {schedule.final_fraction:g} of the peak whose length is {schedule.cycle:g} × the run",
-        "Optimiser": f"AdamW, betas ({optimizer.beta1:g}, {optimizer.beta2:g}), weight decay {optimizer.weight_decay:g}, gradient "
-        f"norm clipped at {optimizer.grad_clip:g}",
+        "Schedule": f"warm-up, then a cosine to {schedule.final_fraction:g} of the peak, {schedule.cycle:g} × the run long",
+        "Optimiser": f"AdamW, betas ({optimizer.beta1:g}, {optimizer.beta2:g}), weight decay {optimizer.weight_decay:g}, "
+        f"gradient norm clipped at {optimizer.grad_clip:g}",
         "Data": f"{data.source}, context of {data.context_length} tokens, {data.validation_tokens:,} tokens held out",
         "Tokenizer": data.tokenizer,
     }

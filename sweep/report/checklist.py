@@ -68,9 +68,8 @@ def _training(fits: Fits, origin: Origin) -> Iterator[Choice]:
 def _points(fits: Fits, options: FitConfig, origin: Origin) -> Iterator[Choice]:
     runs, ours = fits.runs, origin.from_store
     budgets = runs.budget[np.isfinite(runs.budget)]
-    yield Choice(
-        "Points per run", "one, its end" if ours else "one row each; whether they are ends of schedules " + UNKNOWN, ours
-    )
+    ends = "one, at the end of its own schedule" if ours else "one row each; whether a schedule ended there is not known"
+    yield Choice("Points per run", ends, ours)
     yield Choice(
         "IsoFLOP groups",
         f"by planned budget: {len(np.unique(budgets))} budgets, {len(budgets)} runs" if len(budgets) else "none",
@@ -79,7 +78,7 @@ def _points(fits: Fits, options: FitConfig, origin: Origin) -> Iterator[Choice]:
         f"Gaussian, {options.smoothing_steps:g} steps" if ours else "as the table has them; those kept by wandb are smoothed"
     )
     yield Choice("Training curves", f"{len(fits.curves)}; smoothing: {smoothed}" if len(fits.curves) else "none")
-    yield Choice("Left out", f"{len(runs.excluded)} unfinished runs, listed below; no outlier was dropped")
+    yield Choice("Left out", f"{len(runs.excluded)} unfinished runs, listed above; no outlier was dropped")
     clustered = "points of one trajectory are marked" if runs.cluster is not None else "each run counts as independent"
     yield Choice("Dependence", clustered)
     yield Choice("Weights", "given by the table" if runs.weight is not None else "all runs alike")
@@ -116,12 +115,13 @@ def _fitting(fits: Fits, options: FitConfig) -> Iterator[Choice]:
         yield Choice("Noise between seeds", f"{two.seed_noise:.3g} nats, {noise}" if np.isfinite(two.seed_noise) else UNKNOWN)
     yield Choice(
         "Uncertainty",
-        f"{share(fits.level)} intervals from {options.resamples} resamples (seed {options.seed}): of curves, of losses about the "
-        "parabolas, of runs (Bayesian bootstrap), for Approaches 1, 2 and 3",
+        f"{share(fits.level)} intervals from {options.resamples} resamples (seed {options.seed}): of curves for Approach 1, of "
+        "losses about the parabolas for 2, of runs (Bayesian bootstrap) for 3",
     )
-    yield Choice("Validation", "no held-out budget: see the reason below" if isinstance(fits.extrapolation, LawError) else (
-        f"each of {len(fits.extrapolation)} budgets predicted from the smaller ones"))  # fmt: skip
-    yield Choice("Other choices tried", f"{len(fits.sensitivity)} fits, all shown below")
+    ahead = fits.extrapolation
+    held = f"each of {0 if isinstance(ahead, LawError) else len(ahead)} budgets predicted from the smaller ones"
+    yield Choice("Validation", "no budget could be held out, for the reason above" if isinstance(ahead, LawError) else held)
+    yield Choice("Other choices tried", f"{len(fits.sensitivity)} fits, all shown above")
 
 
 def _fitted(law: EnvelopeFit | IsoflopFit | ParametricFit | LawError) -> bool:

@@ -30,7 +30,6 @@ class Origin:
         cost: by device, or why it is not known.
         setup: choices of the training that the checklist names; empty where only a table is known.
         config: the sweep's whole configuration, as YAML.
-        columns: of the table of runs.
     """
 
     title: str
@@ -40,7 +39,6 @@ class Origin:
     cost: list[Cost] | str
     setup: dict[str, str]
     config: str
-    columns: tuple[str, ...]
 
 
 def of_store(runs: Sequence[RunDirectory], corpus: Facts) -> Facts:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sweep.figures.style import HIGHLIGHT, SIZES
-from sweep.fit import EnvelopeFit, Fits, IsoflopFit, LawError, ParametricFit
+from sweep.fit import EnvelopeFit, Fits, IsoflopFit, LawError
 from sweep.fit.frontier import Approach, allocate
 from sweep.fit.isoflop import TooFewProfiles
 from sweep.report.text import count, fixed, scientific
@@ -48,7 +48,7 @@ def draw_profiles(fits: Fits, fit: IsoflopFit | TooFewProfiles) -> str:
         traces[-1]["hovertemplate"] = "N_opt %{x:.3s}<br>loss %{y:.4f}<extra></extra>"
     N = np.concatenate([profile.N for profile in fit.profiles])
     loss = {"title": {"text": "loss (nats per token)"}}
-    return _figure(traces, _log_axis("parameters N", N.min() / 1.3, N.max() * 1.3, count), loss, "C (FLOPs)")
+    return _figure(traces, _log_axis("parameters N", N.min() / 1.3, N.max() * 1.3, _round_count), loss, "C (FLOPs)")
 
 
 def draw_curves(fits: Fits, fit: EnvelopeFit | None) -> str:
@@ -97,7 +97,7 @@ def draw_frontier(fits: Fits) -> str:
         traces.append(_points(at[:, 0], at[:, 1], "minima of profiles", APPROACHES["Approach 2"], symbol="star", size=11))
     shown = np.concatenate([runs.N, *(law.optimal(np.array([low, BEYOND * high]))[0] for law in _fitted(fits))])
     C_axis = _log_axis("training FLOPs C", low / 1.3, BEYOND * high, scientific)
-    return _figure(traces, C_axis, _log_axis("optimal parameters N", shown.min() / 1.3, shown.max() * 1.3, count), "")
+    return _figure(traces, C_axis, _log_axis("optimal parameters N", shown.min() / 1.3, shown.max() * 1.3, _round_count), "")
 
 
 def _fitted(fits: Fits) -> list[Approach]:
@@ -165,6 +165,11 @@ def _log_axis(title: str, low: float, high: float, label: Callable[[float], str]
     ends = [float(np.log10(low)), float(np.log10(high))]
     texts = [label(tick) for tick in ticks]
     return {"title": {"text": title}, "type": "log", "range": ends, "tickvals": ticks, "ticktext": texts}
+
+
+def _round_count(value: float) -> str:
+    """A round number of parameters without the zeros that say how exact it is."""
+    return count(value).replace(".00", "").replace(".0", "")
 
 
 def _figure(traces: list[dict[str, Any]], x: dict[str, Any], y: dict[str, Any], legend: str) -> str:
