@@ -97,9 +97,9 @@ def _fitting(fits: Fits, options: FitConfig) -> Iterator[Choice]:
         proof = three.certificate
         yield Choice(
             "Optimiser and starts",
-            f"Newton's method with exact gradients and Hessians from {proof.starts} starts, {share(proof.basin_share)} of which end "
-            "at the optimum"
-        )  # fmt: skip
+            f"Newton's method with exact gradients and Hessians; {share(proof.basin_share)} of {proof.starts} starts end at the "
+            "optimum",
+        )
         yield Choice(
             "Convergence",
             f"{three.status}: objective {three.objective:.6g}, gradient norm {proof.gradient_norm:.1g}, condition number "
