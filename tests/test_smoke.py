@@ -71,8 +71,7 @@ def test_the_report_knows_what_the_runs_ran_on(sweep: list[str], out: Path) -> N
     started = json.loads(next(Path(compose(sweep).store).glob("runs/*/provenance.json")).read_text())["starts"][0]
     for told in ("15 finished, 15 starts", started["host"], started["versions"]["torch"], "fingerprint", "bytes, 257 tokens"):
         assert told in page
-    seconds = pd.read_csv(out / "runs.csv")["seconds"].sum()
-    assert f'<data value="{seconds / 3600!r}">' in page or "Core-hours, 15 runs" in page
+    assert "Core-hours, 15 runs" in page
 
 
 def test_a_second_launch_trains_nothing(sweep: list[str], capsys: pytest.CaptureFixture[str]) -> None:

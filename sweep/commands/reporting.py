@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from sweep.fit import Fits
     from sweep.report import Origin
+    from sweep.report.origin import Facts
 
 
 def report(config: SweepConfig) -> int:
@@ -54,23 +55,23 @@ def _origin(config: SweepConfig, fits: "Fits") -> "Origin":
     from sweep.fit.wandb_tables import is_address
     from sweep.report import Cost, Origin, costs, origin
 
-    source = str(config.table or Path(config.out) / "runs.csv")
+    table = config.table
     cost: list[Cost] | str = "The runs are wandb's, and their hours are not read from there."
     setup: dict[str, str] = {}
-    if not is_address(source):
-        frame = read_frame(source)
+    if table is None or not is_address(table):
+        frame = read_frame(table or Path(config.out) / "runs.csv")
+        setup = origin.setup_of_table(frame)
+        if table is None:
+            trained, more, frame["cores"] = _of_store(config, frame)
+            setup |= more
         C = dict(zip(map(str, fits.runs.run_id), fits.runs.C.tolist(), strict=True))
         watts = {"core_watts": config.report.core_watts, "gpu_watts": config.ask.watts}
-        cost, setup = costs(frame, C, run_id=config.columns.run_id, **watts), origin.setup_of_table(frame)
-    if config.table is None:
-        trained, more = _of_store(config, frame)
-        setup |= more
-    else:
-        rows = len(fits.runs) + len(fits.runs.excluded)
-        trained = origin.of_table(config.table, config.curves, rows)
+        cost = costs(frame, C, run_id=config.columns.run_id, **watts)
+    if table is not None:
+        trained = origin.of_table(table, config.curves, len(fits.runs) + len(fits.runs.excluded))
     return Origin(
-        title=config.report.title or (config.name if config.table is None else _name(config.table)),
-        from_store=config.table is None,
+        title=config.report.title or (config.name if table is None else _name(table)),
+        from_store=table is None,
         trained=trained,
         made=origin.of_report(),
         cost=cost,
@@ -84,8 +85,9 @@ def _name(table: str) -> str:
     return "/".join(Path(table).absolute().parts[-2:]) if Path(table).is_file() else table
 
 
-def _of_store(config: SweepConfig, frame: "pd.DataFrame") -> tuple[tuple[tuple[str, str], ...], dict[str, str]]:
-    """What the runs ran on, and the choices of their training that no column of the table names."""
+def _of_store(config: SweepConfig, frame: "pd.DataFrame") -> tuple["Facts", dict[str, str], list[int]]:
+    """What the runs ran on, the choices of their training that no column of the table names, and on how many cores or GPUs
+    each run of it was trained."""
     from sweep.report import origin
 
     planned, recipe = plan_runs(config)
@@ -103,4 +105,8 @@ def _of_store(config: SweepConfig, frame: "pd.DataFrame") -> tuple[tuple[tuple[s
     if manifest is not None:
         epochs = float(frame["D"].max()) / manifest["parts"]["train"]["tokens"]
         setup["Repeated data"] = f"at most {max(epochs, 0):.2g} epochs" + ("" if epochs > 1 else ", so none")
-    return origin.of_store([store.run(plan.run.run_id) for plan in planned], origin.of_corpus(manifest)), setup
+    directories = {plan.run.run_id: store.run(plan.run.run_id) for plan in planned}
+    ranks = [int(directories[run_id].status().get("ranks", 1)) for run_id in frame["run_id"]]
+    threads = [config.cluster.threads if device == "cpu" else 1 for device in frame["device"]]
+    cores = [rank * thread for rank, thread in zip(ranks, threads, strict=True)]
+    return origin.of_store(list(directories.values()), origin.of_corpus(manifest)), setup, cores

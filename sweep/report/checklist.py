@@ -97,8 +97,8 @@ def _fitting(fits: Fits, options: FitConfig) -> Iterator[Choice]:
         proof = three.certificate
         yield Choice(
             "Optimiser and starts",
-            f"Newton's method with exact gradients and Hessians; {share(proof.basin_share)} of {proof.starts} starts end at the "
-            "optimum",
+            f"Newton's method with exact gradients and Hessians; {share(proof.basin_share)} of {proof.starts} starts end at "
+            "the optimum",
         )
         yield Choice(
             "Convergence",

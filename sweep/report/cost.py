@@ -53,8 +53,8 @@ def costs(frame: "pd.DataFrame", C: dict[str, float], *, run_id: str, core_watts
     """What the runs of a table took, by device, or why that is not known.
 
     Args:
-        frame: a row per run, with the columns `seconds` of wall-clock time and, where it is not "cpu", `device`; `ranks`, the
-            processes that trained it together, if there are any.
+        frame: a row per run, with the columns `seconds` of wall-clock time and, where it is not "cpu", `device`;
+            `cores`, on how many cores or GPUs, 1 if the column is not there.
         C: FLOPs of the runs that finished, by name, as `sweep.fit.runs_from_frame` names them.
         run_id: the column of names.
         core_watts, gpu_watts: of one core and one GPU.
@@ -66,7 +66,7 @@ def costs(frame: "pd.DataFrame", C: dict[str, float], *, run_id: str, core_watts
     names = frame[run_id].astype(str) if run_id in frame else pd.Series([f"row {i + 1}" for i in range(len(frame))])
     seconds = pd.to_numeric(frame["seconds"], errors="coerce").to_numpy()
     known: dict[str, Any] = {"name": names.to_numpy(), "seconds": seconds, "C": names.map(C).to_numpy(dtype=float)}
-    known["ranks"] = frame["ranks"].fillna(1).to_numpy() if "ranks" in frame else 1
+    known["cores"] = pd.to_numeric(frame["cores"], errors="coerce").fillna(1).to_numpy() if "cores" in frame else 1
     known["device"] = frame["device"].fillna("cpu").astype(str).to_numpy() if "device" in frame else "cpu"
     rows = pd.DataFrame(known).query("C > 0 and seconds > 0")
     if rows.empty:
@@ -75,7 +75,7 @@ def costs(frame: "pd.DataFrame", C: dict[str, float], *, run_id: str, core_watts
         Cost(
             device=str(device),
             runs=len(part),
-            seconds=float((part["seconds"] * part["ranks"]).sum()),
+            seconds=float((part["seconds"] * part["cores"]).sum()),
             C=float(part["C"].sum()),
             watts=core_watts if device == "cpu" else gpu_watts,
         )

@@ -246,13 +246,13 @@ def test_a_table_that_no_law_fits_is_one_line(tmp_path: Path, capsys: pytest.Cap
     assert not (tmp_path / "report.html").exists()
 
 
-def test_costs_count_devices_and_ranks_apart() -> None:
+def test_costs_count_devices_apart() -> None:
     frame = pd.DataFrame(
         {
             "run_id": ["a", "b", "c", "d"],
             "device": ["cpu", "cuda", "cuda", "cuda"],
             "seconds": [3600.0, 7200.0, 1800.0, math.nan],
-            "ranks": [1, 2, 1, 1],
+            "cores": [1, 2, 1, 1],
         }
     )
     found = costs(frame, {"a": 1e14, "b": 1e18, "c": 1e17, "d": 1e17}, run_id="run_id", core_watts=10, gpu_watts=700)
