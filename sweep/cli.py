@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from sweep.commands import BAD_INPUT, DONE
 from sweep.commands.benching import bench
+from sweep.commands.evaluating import evaluate_sets
 from sweep.commands.following import cancel, logs, status, task, watch
 from sweep.commands.laws import choose_next, fit, plot
 from sweep.commands.reporting import report
@@ -17,22 +18,23 @@ RUN_ID_DIGITS = 16
 USAGE = """usage: isosweep <command> [key=value ...]
 
 commands
-  plan    every run of the sweep: N, D, C, steps, rate, state, expected time; creates nothing
-  launch  train the runs that are missing, here or (cluster=slurm) as a Slurm array; run it again to resume
-  train   one run: isosweep train <run_id>; under torchrun or srun on all their processes
-  watch   the sweep as it goes: curves, throughput, time left, IsoFLOP minima as they form; q leaves it
-  bench   tokens/s, FLOP/s, share of the device's peak and memory, by size, engine and number of processes
-  status  every run's state, loss and time left, from the store and the queue (--watch: again and again)
-  cancel  stop what is running or queued; every run writes a checkpoint
-  logs    what a run printed and why it failed: isosweep logs <run_id>
-  fit     tables of runs and curves, every law, fits.json and a summary
-  plot    the same, and the figures
-  report  the same, as one HTML file to read or to send: the answer, plots, checks, cost, provenance and every choice
-  next    the runs that would tell most for the FLOPs there are, as a grid to launch
-  train-optimal  the run that the fit asks for at budget=…, with its loss predicted; --yes trains it and compares
-  export  a finished run as a Hugging Face folder: isosweep export <run_id> out=DIR
-  task    what a Slurm job of cluster=slurm runs; nothing to call by hand
-  wandb-sync  send wandb the curves, or the parts of them, that it lacks (launch does with tracker=wandb)
+  plan          every run of the sweep: N, D, C, steps, rate, state, expected time; creates nothing
+  launch        train the runs that are missing, here or (cluster=slurm) as a Slurm array; run it again to resume
+  train         one run: isosweep train <run_id>; under torchrun or srun on all their processes
+  status        every run's state, loss and time left, from the store and the queue (--watch: again and again)
+  watch         the sweep as it goes: curves, throughput, time left, IsoFLOP minima as they form; q leaves it
+  cancel        stop what is running or queued; every run writes a checkpoint
+  logs          what a run printed and why it failed: isosweep logs <run_id>
+  fit           tables of runs and curves, every law, fits.json and a summary
+  plot          the same, and the figures
+  report        the same, as one HTML file to read or to send: the answer, plots, checks, cost, provenance and every choice
+  next          the runs that would tell most for the FLOPs there are, as a grid to launch
+  train-optimal the run that the fit asks for at budget=…, with its loss predicted; --yes trains it and compares
+  export        a finished run as a Hugging Face folder: isosweep export <run_id> out=DIR
+  evaluate      losses of finished runs on other text (evaluation.sets), by source of a mixture, and by position
+  bench         tokens/s, FLOP/s, share of the device's peak and memory, by size, engine and number of processes
+  wandb-sync    send wandb the curves, or the parts of them, that it lacks (launch does with tracker=wandb)
+  task          what a Slurm job of cluster=slurm runs; nothing to call by hand
 
 Every key=value is a Hydra override of conf/sweep.yaml:
   isosweep plan experiment=smoke                      a sweep from conf/experiment/
@@ -57,6 +59,7 @@ COMMANDS: dict[str, Callable[[SweepConfig], int]] = {
     "report": report,
     "next": choose_next,
     "train": train,
+    "evaluate": evaluate_sets,
     "bench": bench,
     "status": status,
     "watch": watch,

@@ -275,9 +275,12 @@ class TrackerConfig:
 
 @dataclass(kw_only=True)
 class EvaluationConfig:
-    """`points` validation losses per run, the last at the horizon."""
+    """`points` validation losses per run, the last at the horizon; and what `isosweep evaluate` reads to finished runs: the
+    first `tokens` tokens of each of the named `sets`."""
 
-    points: int = 3
+    points: int = 1
+    sets: dict[str, SourceConfig] | None = None
+    tokens: int = 131_072
 
 
 @dataclass(kw_only=True)
@@ -483,6 +486,7 @@ BOUNDS = {
     "report.core_watts": (0, False),
     "bench.batch_tokens": (1, True),
     "bench.seconds": (0, False),
+    "evaluation.tokens": (1, True),
     "columns.bytes_per_token": (0, False),
     "next.flops": (0, False),
     "next.target_C": (0, False),

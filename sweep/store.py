@@ -8,6 +8,7 @@
                       checkpoint/       see sweep.checkpoint
                       claim/            who trains it: see sweep.claim
                       traceback.txt     why it failed, if it did
+                      evaluations.json  losses on other text: see sweep.evaluate
                       wandb.json        what wandb has of it: see sweep.wandb_mirror
 <store>/index.parquet                   a table of all runs, made anew by `isosweep status`
 <store>/submissions/                    see sweep.launch.slurm

@@ -1,0 +1,60 @@
+"""The evaluate command."""
+
+from pathlib import Path
+
+from sweep.commands import DONE
+from sweep.commands.planning import console, corpora, plan_runs
+from sweep.config import SweepConfig
+from sweep.errors import InputError
+from sweep.store import DONE as FINISHED
+from sweep.store import Store
+
+
+def evaluate_sets(config: SweepConfig) -> int:
+    """Evaluate every finished run of the sweep on `evaluation.sets`; print and write the losses, and draw them."""
+    import pandas as pd
+    from rich.table import Table
+
+    from sweep.device import require_device, resolve_device
+    from sweep.evaluate import OWN, check_sets, evaluate, sets_of
+    from sweep.figures.evaluation import draw_positions, draw_transfer
+    from sweep.figures.style import save, set_style
+
+    device = resolve_device(config.device)
+    require_device(device)
+    named = config.evaluation.sets or {}
+    check_sets(named)
+    planned, recipe = plan_runs(config)
+    store, corpus = Store(Path(config.store)), recipe.find(corpora(config))
+    done = [p.run for p in planned if store.run(p.run.run_id).status()["state"] == FINISHED]
+    if corpus is None or not done:
+        raise InputError(f"store={config.store} holds no finished run of this sweep; launch it first")
+    sets = sets_of(corpus, named, config.evaluation.tokens)
+    rows, positions = [], {}
+    for run in sorted(done, key=lambda run: (run.N, run.D)):
+        found = evaluate(run, store.run(run.run_id), sets, device)
+        positions[run.run_id] = (run.N, run.D, found[OWN]["by_position"])
+        for each in sets:
+            losses = {name: found[each.name].get(name) for name in ("loss", "loss_se", "bits_per_byte", "tokens")}
+            rows.append({"run_id": run.run_id, "N": run.N, "D": run.D, "set": each.name, **losses})
+    frame = pd.DataFrame(rows)
+    wide = frame.pivot(index=["N", "D", "run_id"], columns="set", values="loss")[[each.name for each in sets]]
+    table = Table(title=f"{config.name}: loss in nats per token", box=None, header_style="bold")
+    for heading in ("run", "N", "D", *wide.columns):
+        table.add_column(heading, justify="left" if heading == "run" else "right")
+    for N, D, run_id, *of_sets in wide.reset_index().itertuples(index=False):
+        table.add_row(run_id, f"{N:,}", f"{D:,}", *(f"{loss:.3f}" for loss in of_sets))
+    console().print(table)
+    out = Path(config.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        frame.to_csv(out / "evaluations.csv", index=False)
+    except OSError as error:
+        raise InputError(f"out={out} cannot be written ({error.strerror}); choose another out=…") from error
+    set_style()
+    written = [out / "evaluations.csv", *save(draw_positions(list(positions.values())), out / "positions")]
+    if len(sets) > 1:
+        written += save(draw_transfer(frame, OWN), out / "transfer")
+    for path in written:
+        print(f"wrote {path}")
+    return DONE

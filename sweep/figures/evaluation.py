@@ -1,0 +1,60 @@
+"""Losses beyond the corpus's own: on other text, and along the context."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sweep.figures.style import HIGHLIGHT, N_LABEL, colourbar, colours
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+def draw_transfer(losses: "pd.DataFrame", own: str) -> "Figure":
+    """Each set's loss against the loss on the sweep's own text, a panel per set: a line of slope one is a constant price.
+
+    Args:
+        losses: columns run_id, N, set, loss, loss_se.
+        own: the name of the sweep's own held-out set.
+    """
+    import matplotlib.pyplot as plt
+
+    names = [name for name in losses["set"].unique() if name != own]
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(4.2 * len(names) + 0.8, 3.8), layout="constrained", squeeze=False, sharex=True
+    )
+    colour = colours(losses["N"].to_numpy(dtype=float))
+    home = losses[losses["set"] == own].set_index("run_id")["loss"]
+    for axis, name in zip(axes[0], names, strict=True):
+        there = losses[losses["set"] == name].set_index("run_id")
+        x = home[there.index].to_numpy()
+        error = {"fmt": "none", "ecolor": "0.7", "elinewidth": 0.8}
+        axis.errorbar(x, there["loss"], yerr=there["loss_se"], **error)
+        axis.scatter(x, there["loss"], c=[colour(N) for N in there["N"]], s=22, zorder=3)
+        span = np.array([x.min(), x.max()])
+        gap = float(np.median(there["loss"] - x))
+        axis.plot(span, span + gap, color=HIGHLIGHT, linewidth=1, label=f"own loss {gap:+.2f}")
+        axis.set(xlabel="loss on the own held-out text", ylabel=f"loss on {name}", title=name)
+        axis.legend()
+    colourbar(figure, axes[0][-1], colour, N_LABEL)
+    return figure
+
+
+def draw_positions(runs: Sequence[tuple[int, int, Sequence[float]]]) -> "Figure":
+    """Loss by position in the context, a line per size: of each N the run with the most tokens.
+
+    Args:
+        runs: N, D, and the loss at each position.
+    """
+    import matplotlib.pyplot as plt
+
+    longest = {N: losses for N, _, losses in sorted(runs, key=lambda run: run[:2])}
+    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+    colour = colours(np.array(list(longest), dtype=float))
+    for N, losses in longest.items():
+        axis.plot(np.arange(1, len(losses) + 1), losses, color=colour(N), linewidth=1.2)
+    axis.set(xscale="log", xlabel="position in the context", ylabel="loss (nats per token)", title="loss along the context")
+    colourbar(figure, axis, colour, N_LABEL)
+    return figure
