@@ -7,6 +7,7 @@ from sweep.commands import BAD_INPUT, DONE
 from sweep.commands.benching import bench
 from sweep.commands.following import cancel, logs, status, task, watch
 from sweep.commands.laws import choose_next, fit, plot
+from sweep.commands.reporting import report
 from sweep.commands.training import launch, plan, train, wandb_sync
 from sweep.commands.using import export, train_optimal
 from sweep.config import SweepConfig, compose
@@ -26,6 +27,7 @@ commands
   logs    what a run printed and why it failed: isosweep logs <run_id>
   fit     tables of runs and curves, every law, fits.json and a summary
   plot    the same, and the figures
+  report  the same, as one HTML file to read or to send: the answer, plots, checks, cost, provenance and every choice
   next    the runs that would tell most for the FLOPs there are, as a grid to launch
   train-optimal  the run that the fit asks for at budget=…, with its loss predicted; --yes trains it and compares
   export  a finished run as a Hugging Face folder: isosweep export <run_id> out=DIR
@@ -38,6 +40,7 @@ Every key=value is a Hydra override of conf/sweep.yaml:
   isosweep fit table=runs.csv out=fits                runs from elsewhere: columns N, D, loss and, if there are
                                                       any, C, budget, run_id; columns.N="Model Size" renames
   isosweep plot table=runs.csv curves=curves.parquet out=fits
+  isosweep report table=runs.csv curves=curves.parquet out=fits
   isosweep fit table=runs.csv out=fits ask.budgets=[1e20] ask.losses=[2.5] ask.inference_tokens=1e12
 
   isosweep launch experiment=smoke --retry failed     runs that failed are left out unless they are asked for
@@ -51,6 +54,7 @@ COMMANDS: dict[str, Callable[[SweepConfig], int]] = {
     "launch": launch,
     "fit": fit,
     "plot": plot,
+    "report": report,
     "next": choose_next,
     "train": train,
     "bench": bench,

@@ -312,6 +312,14 @@ class AskConfig:
 
 
 @dataclass(kw_only=True)
+class ReportConfig:
+    """The report's title (by default the sweep's name, or the table's), and what one CPU core is taken to draw."""
+
+    title: str | None = None
+    core_watts: float = 10
+
+
+@dataclass(kw_only=True)
 class NextConfig:
     """What to run next; see `sweep.fit.design.next_runs`. Without `flops`, as many as all runs took so far."""
 
@@ -372,6 +380,7 @@ class SweepConfig:
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     ask: AskConfig = field(default_factory=AskConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
     next: NextConfig = field(default_factory=NextConfig)
     retry: str | None = None
     watch: bool = False
@@ -471,6 +480,7 @@ BOUNDS = {
     "ask.inference_tokens": (0, True),
     "ask.flops_per_second": (0, False),
     "ask.watts": (0, False),
+    "report.core_watts": (0, False),
     "bench.batch_tokens": (1, True),
     "bench.seconds": (0, False),
     "columns.bytes_per_token": (0, False),

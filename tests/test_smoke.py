@@ -65,6 +65,15 @@ def test_figures_and_tables_are_there_and_refit_the_same(out: Path, tmp_path: Pa
     assert (tmp_path / "fits.json").read_text() == (out / "fits.json").read_text()
 
 
+def test_the_report_knows_what_the_runs_ran_on(sweep: list[str], out: Path) -> None:
+    assert main(["report", *sweep, "fit.resamples=20"]) == DONE
+    page = (out / "report.html").read_text()
+    started = json.loads(next(Path(compose(sweep).store).glob("runs/*/provenance.json")).read_text())["starts"][0]
+    for told in ("15 finished, 15 starts", started["host"], started["versions"]["torch"], "fingerprint", "bytes, 257 tokens"):
+        assert told in page
+    assert "Core-hours, 15 runs" in page
+
+
 def test_a_second_launch_trains_nothing(sweep: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     store = Path(compose(sweep).store)
     before = {path: path.stat().st_mtime_ns for path in store.glob("runs/*/*")}

@@ -19,15 +19,20 @@ if TYPE_CHECKING:
 
 def fit(config: SweepConfig) -> int:
     """Fit the laws, print them and write fits.json. Raises InputError if none of the three approaches could be fitted."""
-    from sweep.fit import LawError
-
     fits = make_fits(config)
     print(fits.summary())
     print(f"\nwrote {Path(config.out) / 'fits.json'}")
+    require_a_law(fits)
+    return DONE
+
+
+def require_a_law(fits: "Fits") -> None:
+    """Raises InputError if none of the three approaches could be fitted."""
+    from sweep.fit import LawError
+
     refused = [law for law in (fits.envelope, fits.isoflop, fits.parametric) if isinstance(law, LawError)]
     if len(refused) == 3:
         raise InputError("no law could be fitted: " + "; ".join(map(str, refused)))
-    return DONE
 
 
 def plot(config: SweepConfig) -> int:

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.errors import InputError
-from sweep.figures.approaches import draw_envelope, draw_isoflop, draw_parametric
-from sweep.figures.checks import draw_conventions, draw_extrapolation, draw_sensitivity
+from sweep.figures.approaches import draw_envelope, draw_frontier, draw_isoflop, draw_parametric
+from sweep.figures.checks import draw_conventions, draw_extrapolation, draw_residuals, draw_sensitivity
 from sweep.figures.style import save, set_style
 from sweep.fit import EnvelopeFit, Fits, IsoflopFit, LawError, ParametricFit
 from sweep.fit.isoflop import TooFewProfiles
@@ -18,9 +18,12 @@ __all__ = [
     "draw_conventions",
     "draw_envelope",
     "draw_extrapolation",
+    "draw_frontier",
     "draw_isoflop",
     "draw_parametric",
+    "draw_residuals",
     "draw_sensitivity",
+    "figures_of",
     "save",
     "set_style",
 ]
@@ -30,24 +33,31 @@ def draw_all(fits: Fits, out: Path) -> list[Path]:
     """Every figure that `fits` has something for, as PNG and SVG under `out`; the paths written, PNG first.
 
     Raises:
-        InputError: if `out` cannot be written.
+        InputError: if no law could be fitted, or `out` cannot be written.
     """
+    return [path for name, figure in figures_of(fits).items() for path in save(figure, out / name)]
+
+
+def figures_of(fits: Fits) -> dict[str, "Figure"]:
+    """The same figures by name, unsaved. Raises InputError if no law could be fitted."""
     set_style()
-    figures: list[tuple[str, Figure]] = []
+    figures: dict[str, Figure] = {}
     if isinstance(fits.envelope, EnvelopeFit):
-        figures.append(("envelope", draw_envelope(fits, fits.envelope)))
+        figures["envelope"] = draw_envelope(fits, fits.envelope)
     if isinstance(fits.isoflop, IsoflopFit | TooFewProfiles):
-        figures.append(("isoflop", draw_isoflop(fits, fits.isoflop)))
+        figures["isoflop"] = draw_isoflop(fits, fits.isoflop)
     if isinstance(fits.parametric, ParametricFit):
-        figures.append(("parametric", draw_parametric(fits, fits.parametric)))
-    fitted = bool(figures)
+        figures["parametric"] = draw_parametric(fits, fits.parametric)
+        figures["residuals"] = draw_residuals(fits, fits.parametric)
+    laws = (fits.envelope, fits.isoflop, fits.parametric)
+    if not figures:
+        raise InputError(f"no law could be fitted, so there is nothing to draw: {'; '.join(map(str, laws))}")
+    if not all(isinstance(law, LawError) for law in laws):
+        figures["frontier"] = draw_frontier(fits)
     if any(variant.a for variant in fits.sensitivity):
-        figures.append(("sensitivity", draw_sensitivity(fits)))
+        figures["sensitivity"] = draw_sensitivity(fits)
     if any(row.a for row in fits.conventions):
-        figures.append(("conventions", draw_conventions(fits)))
+        figures["conventions"] = draw_conventions(fits)
     if not isinstance(fits.extrapolation, LawError):
-        figures.append(("extrapolation", draw_extrapolation(fits, fits.extrapolation)))
-    if not fitted:
-        reasons = "; ".join(str(law) for law in (fits.envelope, fits.isoflop, fits.parametric))
-        raise InputError(f"no law could be fitted, so there is nothing to draw: {reasons}")
-    return [path for name, figure in figures for path in save(figure, out / name)]
+        figures["extrapolation"] = draw_extrapolation(fits, fits.extrapolation)
+    return figures

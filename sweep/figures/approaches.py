@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweep.figures.style import (
+    APPROACHES,
     C_LABEL,
     D_LABEL,
     HIGHLIGHT,
@@ -18,7 +19,7 @@ from sweep.figures.style import (
     plain_loss_ticks,
     three_panels,
 )
-from sweep.fit import EnvelopeFit, Estimate, Fits, IsoflopFit, ParametricFit, PowerLaw, Profile
+from sweep.fit import EnvelopeFit, Estimate, Fits, IsoflopFit, LawError, ParametricFit, PowerLaw, Profile, allocate
 from sweep.fit.isoflop import TooFewProfiles
 
 if TYPE_CHECKING:
@@ -110,6 +111,30 @@ def draw_parametric(fits: Fits, fit: ParametricFit) -> "Figure":
     slices.legend(loc="upper right", fontsize=8)
     law = r"$L = %.3g + %.3g\,/\,N^{%.3g} + %.3g\,/\,D^{%.3g}$"
     figure.suptitle("Approach 3: " + law % tuple(e.value for e in (fit.E, fit.A, fit.alpha, fit.B, fit.beta)))
+    return figure
+
+
+def draw_frontier(fits: Fits) -> "Figure":
+    """N_opt and D_opt against C by each approach that was fitted, with intervals; dashed beyond the largest run."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    runs, laws = fits.runs, {"Approach 1": fits.envelope, "Approach 2": fits.isoflop, "Approach 3": fits.parametric}
+    spans = ((np.geomspace(runs.C.min(), runs.C.max(), 30), "-"), (np.geomspace(runs.C.max(), 10 * runs.C.max(), 15), "--"))
+    for axis, name, label in zip(axes, ("N", "D"), (N_LABEL, D_LABEL), strict=True):
+        axis.scatter(runs.C, getattr(runs, name), s=10, color="0.6", label="runs")
+        for (title, law), colour in zip(laws.items(), APPROACHES, strict=True):
+            if isinstance(law, LawError):
+                continue
+            for C, style in spans:
+                found = [getattr(row, name) for row in allocate(law, C.tolist())]
+                axis.plot(C, [one.value for one in found], style, color=colour, label=title if style == "-" else None)
+                if all(one.low is not None for one in found):
+                    low, high = ([getattr(one, end) for one in found] for end in ("low", "high"))
+                    axis.fill_between(C, low, high, color=colour, alpha=0.13, linewidth=0)
+        axis.set(xscale="log", yscale="log", xlabel=C_LABEL, ylabel=f"optimal {label}")
+    axes[0].legend(loc="upper left", fontsize=8)
+    figure.suptitle(f"The compute-optimal frontier by each approach, with {fits.level:.0%} intervals")
     return figure
 
 

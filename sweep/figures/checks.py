@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweep.figures.style import C_LABEL, HIGHLIGHT, SIZES, colourbar, colours, loss_label, loss_unit
-from sweep.fit import Estimate, Fits, HoldOut
+from sweep.figures.style import C_LABEL, D_LABEL, HIGHLIGHT, N_LABEL, SIZES, colourbar, colours, loss_label, loss_unit
+from sweep.fit import Estimate, Fits, HoldOut, ParametricFit
 from sweep.fit.conventions import ConventionRow
 
 if TYPE_CHECKING:
@@ -71,6 +71,26 @@ def draw_extrapolation(fits: Fits, held: Sequence[HoldOut]) -> "Figure":
     errors.set_title(f"errors and {fits.level:.0%} prediction intervals{share}")
     colourbar(figure, errors, colour, C_LABEL)
     figure.suptitle("Extrapolation, held out: each budget predicted from all smaller ones")
+    return figure
+
+
+def draw_residuals(fits: Fits, fit: ParametricFit) -> "Figure":
+    """What the parametric surface leaves of each run's log loss, against C, N and D."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(14, 3.8), layout="constrained", sharey=True)
+    runs = fits.runs
+    residual = np.log(runs.loss / fit.predict(runs.N, runs.D))
+    colour = colours(runs.C)
+    for axis, values, label in zip(axes, (runs.C, runs.N, runs.D), (C_LABEL, N_LABEL, D_LABEL), strict=True):
+        axis.axhspan(-fit.residual_sd, fit.residual_sd, color="0.9", zorder=0)
+        axis.axhline(0, color=HIGHLIGHT, linewidth=1)
+        shades = [colour(C) for C in runs.C]
+        axis.scatter(values, residual, s=20, color=shades, edgecolor="0.3", linewidth=0.4, zorder=3)
+        axis.set(xscale="log", xlabel=label)
+    axes[0].set_ylabel("log measured loss - log fitted loss")
+    colourbar(figure, axes[-1], colour, C_LABEL)
+    figure.suptitle("Residuals of Approach 3, with their robust standard deviation")
     return figure
 
 

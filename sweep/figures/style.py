@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SIZES = "viridis"  # colour-blind-safe and ordered, as sizes and budgets are
 HIGHLIGHT = "#d55e00"  # vermilion of Okabe and Ito: stands out from viridis to every eye
+APPROACHES = ("#8a5a00", "#0072b2", HIGHLIGHT)  # 1, 2 and 3
 C_LABEL, N_LABEL, D_LABEL = "training FLOPs $C$", "parameters $N$", "training tokens $D$"
 
 

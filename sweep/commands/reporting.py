@@ -1,0 +1,112 @@
+"""The command report: everything that a sweep, or a table of runs, says, as one HTML file."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from sweep.commands import DONE
+from sweep.commands.laws import make_fits, require_a_law, writing
+from sweep.commands.planning import corpora, plan_runs
+from sweep.config import SweepConfig
+from sweep.errors import InputError
+from sweep.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sweep.fit import Fits
+    from sweep.report import Origin
+    from sweep.report.origin import Facts
+
+
+def report(config: SweepConfig) -> int:
+    """Fit the laws and write `out`/report.html.
+
+    Raises:
+        InputError: if the store has no finished run, `out` cannot be written, or no law can be fitted.
+    """
+    from sweep.report import require_packages, write_report
+
+    require_packages()
+    out = Path(config.out)
+    if config.table is None:
+        _require_runs(config)
+    with writing(out):
+        pass
+    fits = make_fits(config)
+    require_a_law(fits)
+    with writing(out):
+        path = write_report(fits, _origin(config, fits), config.fit, out / "report.html")
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser, or send it to somebody")
+    return DONE
+
+
+def _require_runs(config: SweepConfig) -> None:
+    """Raises InputError if there is nothing to report, before the corpus is read."""
+    runs = Path(config.store) / "runs"
+    if not runs.is_dir() or next(runs.iterdir(), None) is None:
+        raise InputError(f"store={config.store} holds no runs; launch the sweep first, or name a table=… of runs")
+
+
+def _origin(config: SweepConfig, fits: "Fits") -> "Origin":
+    from sweep.fit import read_frame
+    from sweep.fit.wandb_tables import is_address
+    from sweep.report import Cost, Origin, costs, origin
+
+    table = config.table
+    cost: list[Cost] | str = "The runs are wandb's, and their hours are not read from there."
+    setup: dict[str, str] = {}
+    if table is None or not is_address(table):
+        frame = read_frame(table or Path(config.out) / "runs.csv")
+        setup = origin.setup_of_table(frame)
+        if table is None:
+            trained, more, frame["cores"] = _of_store(config, frame)
+            setup |= more
+        C = dict(zip(map(str, fits.runs.run_id), fits.runs.C.tolist(), strict=True))
+        watts = {"core_watts": config.report.core_watts, "gpu_watts": config.ask.watts}
+        cost = costs(frame, C, run_id=config.columns.run_id, **watts)
+    if table is not None:
+        trained = origin.of_table(table, config.curves, len(fits.runs) + len(fits.runs.excluded))
+    return Origin(
+        title=config.report.title or (config.name if table is None else _name(table)),
+        from_store=table is None,
+        trained=trained,
+        made=origin.of_report(),
+        cost=cost,
+        setup=setup,
+        config=yaml.safe_dump(asdict(config), sort_keys=False),
+    )
+
+
+def _name(table: str) -> str:
+    """A table's name, with its folder's: most tables are called runs.csv."""
+    return "/".join(Path(table).absolute().parts[-2:]) if Path(table).is_file() else table
+
+
+def _of_store(config: SweepConfig, frame: "pd.DataFrame") -> tuple["Facts", dict[str, str], list[int]]:
+    """What the runs ran on, the choices of their training that no column of the table names, and on how many cores or GPUs
+    each run of it was trained."""
+    from sweep.report import origin
+
+    planned, recipe = plan_runs(config)
+    store = Store(Path(config.store))
+    corpus = recipe.find(corpora(config))
+    manifest = corpus.manifest if corpus else None
+    optimizer, schedule, data = config.optimizer, config.schedule, config.data
+    setup = {
+        "Schedule": f"warm-up, then a cosine to {schedule.final_fraction:g} of the peak, {schedule.cycle:g} × the run long",
+        "Optimiser": f"AdamW, betas ({optimizer.beta1:g}, {optimizer.beta2:g}), weight decay {optimizer.weight_decay:g}, "
+        f"gradient norm clipped at {optimizer.grad_clip:g}",
+        "Data": f"{data.source}, context of {data.context_length} tokens, {data.validation_tokens:,} tokens held out",
+        "Tokenizer": data.tokenizer,
+    }
+    if manifest is not None:
+        epochs = float(frame["D"].max()) / manifest["parts"]["train"]["tokens"]
+        setup["Repeated data"] = f"at most {max(epochs, 0):.2g} epochs" + ("" if epochs > 1 else ", so none")
+    directories = {plan.run.run_id: store.run(plan.run.run_id) for plan in planned}
+    ranks = [int(directories[run_id].status().get("ranks", 1)) for run_id in frame["run_id"]]
+    threads = [config.cluster.threads if device == "cpu" else 1 for device in frame["device"]]
+    cores = [rank * thread for rank, thread in zip(ranks, threads, strict=True)]
+    return origin.of_store(list(directories.values()), origin.of_corpus(manifest)), setup, cores

@@ -1,0 +1,156 @@
+"""Where a report's numbers come from: the runs' own provenance from a store, or what is known of a table."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweep.errors import InputError
+from sweep.report.cost import Cost
+from sweep.store import DONE, RunDirectory, provenance
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Facts = tuple[tuple[str, str], ...]
+MOST_NAMES = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a report says of its runs beside the fits.
+
+    Attributes:
+        title: of the report.
+        from_store: whether isosweep trained the runs.
+        trained: what the runs ran on, and their data; by name.
+        made: what made this report.
+        cost: by device, or why it is not known.
+        setup: choices of the training that the checklist names; empty where only a table is known.
+        config: the sweep's whole configuration, as YAML.
+    """
+
+    title: str
+    from_store: bool
+    trained: Facts
+    made: Facts
+    cost: list[Cost] | str
+    setup: dict[str, str]
+    config: str
+
+
+def of_store(runs: Sequence[RunDirectory], corpus: Facts) -> Facts:
+    """Commits, versions, hosts, devices and dates of all starts of the finished runs, and the corpus."""
+    done = [run for run in runs if run.status()["state"] == DONE]
+    starts = [start for run in done for start in _starts(run.path / "provenance.json")]
+    packages = sorted({name for start in starts for name in start.get("versions", {})})
+    times = sorted(str(start["time"]) for start in starts if "time" in start)
+    found = [
+        ("Runs", f"{len(done)} finished, {len(starts)} starts (a resumed run has several)"),
+        ("Trained", f"{times[0]} to {times[-1]}" if times else "not recorded"),
+        ("Commit", _distinct(start.get("commit") for start in starts)),
+        ("Python", _distinct(start.get("python") for start in starts)),
+        *((name, _distinct(start.get("versions", {}).get(name) for start in starts)) for name in packages),
+        ("Host", _distinct(start.get("host") for start in starts)),
+        ("Platform", _distinct(start.get("platform") for start in starts)),
+        *((name.capitalize(), _distinct(start.get(name) for start in starts)) for name in ("device", "engine", "precision")),
+    ]
+    return tuple((name, value) for name, value in found if value != "not recorded" or name in ("Commit", "Host")) + corpus
+
+
+def of_corpus(manifest: dict[str, Any] | None) -> Facts:
+    """What a corpus is, from its manifest."""
+    if manifest is None:
+        return (("Corpus", "no longer in the store"),)
+    parts = manifest["parts"]
+    return (
+        ("Corpus", f"{manifest['spec']['source']}, fingerprint {manifest['fingerprint']}"),
+        ("Text", f"{manifest['documents']:,} documents, {manifest['bytes']:,} bytes"),
+        ("Tokens", f"{parts['train']['tokens']:,} to train on, {parts['validation']['tokens']:,} held out"),
+        ("Tokenizer", f"{manifest['tokenizer']}, {manifest['vocab_size']:,} tokens"),
+    )
+
+
+def of_table(table: str, curves: str | None, rows: int) -> Facts:
+    """Which files, and what is in them."""
+    named = [("Table of runs", f"{_describe(table)}, {rows} rows")]
+    if curves:
+        named.append(("Curves", _describe(curves)))
+    return (*named, ("Training", "not known from a table: neither code, host nor corpus"))
+
+
+def setup_of_table(frame: "pd.DataFrame") -> dict[str, str]:
+    """The choices of the training that columns of a sweep's runs.csv tell, as the checklist names them."""
+
+    def spread(column: str) -> str:
+        values = frame[column].dropna()
+        if values.empty:
+            return "not recorded"
+        return f"{values.min():g}" if values.nunique() == 1 else f"{values.min():g} to {values.max():g}"
+
+    found = {}
+    shape = [f"{name} {spread(name)}" for name in ("n_layers", "d_model", "n_heads", "d_ff") if _numeric(frame, name)]
+    if shape:
+        found["Architecture"] = "Transformers, " + ", ".join(shape)
+    if _numeric(frame, "peak_lr"):
+        found["Learning rate"] = f"peak {spread('peak_lr')}"
+    if _numeric(frame, "batch_tokens"):
+        found["Batch"] = f"{spread('batch_tokens')} tokens"
+    if "seed" in frame:
+        seeds = frame["seed"].dropna().unique()
+        found["Seeds"] = f"{len(seeds)} ({', '.join(map(str, seeds[:MOST_NAMES]))}); one run for each (N, D) and seed"
+    if "precision" in frame:
+        found["Precision"] = ", ".join(map(str, frame["precision"].dropna().unique()[:MOST_NAMES]))
+    return found
+
+
+def _numeric(frame: "pd.DataFrame", column: str) -> bool:
+    return column in frame and frame[column].dtype.kind in "if"
+
+
+def of_report() -> Facts:
+    """What made this report, and when."""
+    from importlib.metadata import version
+
+    now = provenance()
+    packages = ("isosweep", "numpy", "scipy", "pandas", "matplotlib", "plotly")
+    versions = ", ".join(f"{name} {now['versions'].get(name) or version(name)}" for name in packages)
+    return (
+        ("Made", f"{now['time']} on {now['host']}"),
+        ("Commit", now["commit"] or "not run from a checkout"),
+        ("Versions", f"Python {now['python']}, {versions}"),
+        ("Platform", now["platform"]),
+    )
+
+
+def _starts(path: Path) -> list[dict[str, Any]]:
+    try:
+        return json.loads(path.read_text())["starts"]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error}); delete it and the report will do without") from error
+
+
+def _distinct(values: Iterable[Any]) -> str:
+    counts: dict[str, int] = {}
+    for value in values:
+        if value is not None:
+            counts[str(value)] = counts.get(str(value), 0) + 1
+    if not counts:
+        return "not recorded"
+    if len(counts) == 1:
+        return next(iter(counts))
+    named = [f"{value} ({n} starts)" for value, n in sorted(counts.items(), key=lambda item: -item[1])]
+    more = [f"{len(named) - MOST_NAMES} more"] if len(named) > MOST_NAMES else []
+    return ", ".join(named[:MOST_NAMES] + more)
+
+
+def _describe(source: str) -> str:
+    path = Path(source)
+    if not path.is_file():
+        return source
+    with open(path, "rb") as file:
+        return f"{path.name}, SHA-256 {hashlib.file_digest(file, 'sha256').hexdigest()}"

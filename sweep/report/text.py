@@ -1,0 +1,92 @@
+"""Numbers as a reader wants them: short on the page, with all their digits in a <data> element behind."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from sweep.fit import Estimate
+
+ABSENT = "–"
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+LETTERS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+
+
+def count(value: float) -> str:
+    """Parameters or tokens: 187 k, 5.17 M, 1.2 B, 4.1 T."""
+    if not 1 <= abs(value) < 1e16:
+        return scientific(value)
+    unit, letter = next(((unit, letter) for unit, letter in LETTERS if abs(value) >= 0.9995 * unit), (1.0, ""))
+    return f"{_three_digits(value / unit)}\u202f{letter}" if letter else _three_digits(value)
+
+
+def scientific(value: float) -> str:
+    """FLOPs: 5.79 × 10¹²."""
+    if not math.isfinite(value) or value == 0:
+        return _infinite(value) if value else "0"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    power = f"10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+    mantissa = mantissa.rstrip("0").rstrip(".")
+    return power if mantissa == "1" else f"{mantissa}\u202f×\u202f{power}"
+
+
+def plain(value: float) -> str:
+    """Anything else, to three digits: 27.7, 0.123, 1,240."""
+    if not math.isfinite(value):
+        return _infinite(value)
+    return scientific(value) if value and not 1e-3 <= abs(value) < 1e6 else _three_digits(value)
+
+
+def fixed(digits: int) -> Callable[[float], str]:
+    """Losses and exponents, by decimal places."""
+    return lambda value: f"{value:.{digits}f}" if math.isfinite(value) else _infinite(value)
+
+
+def share(value: float) -> str:
+    """12 %."""
+    return f"{value:.0%}".replace("%", "\u202f%") if math.isfinite(value) else _infinite(value)
+
+
+KINDS: dict[str, Callable[[float], str]] = {
+    "count": count,
+    "flops": scientific,
+    "loss": fixed(3),
+    "exponent": fixed(3),
+    "share": share,
+    "number": plain,
+}
+
+
+def number(value: float | None, kind: str = "number") -> Markup:
+    """`value` in the style of `kind`, one of `KINDS`; a dash for None."""
+    if value is None or math.isnan(value):
+        return Markup(ABSENT)
+    return Markup('<data value="{}">{}</data>').format(repr(float(value)), KINDS[kind](float(value)))
+
+
+def estimate(value: Estimate | None, kind: str = "number") -> Markup:
+    """A value and, in small, its interval."""
+    if value is None:
+        return Markup(ABSENT)
+    if value.low is None or value.high is None:
+        return number(value.value, kind) + Markup(' <span class="interval">no interval</span>')
+    ends = Markup("{} to {}").format(number(value.low, kind), number(value.high, kind))
+    return number(value.value, kind) + Markup(' <span class="interval">({})</span>').format(ends)
+
+
+def sentence(text: Any) -> Markup:
+    """`text` with a capital and a full stop."""
+    words = str(text).strip()
+    return escape(words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else "."))
+
+
+def _three_digits(value: float) -> str:
+    if abs(value) >= 999.5:
+        return f"{value:,.0f}"
+    digits = max(0, 2 - (math.floor(math.log10(abs(value))) if value else 0))
+    return f"{value:.{digits}f}"
+
+
+def _infinite(value: float) -> str:
+    return "∞" if value > 0 else "−∞"
