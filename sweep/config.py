@@ -83,10 +83,10 @@ class SyntheticConfig:
     """
 
     tokens: float = 2e7
-    zipf: float = 0.0
-    offset: float = 2.0
+    zipf: float = 1.5
+    offset: float = 5.0
     coupling: float = 1.0
-    decay: float = 0.75
+    decay: float = 1.0
     seed: int = 0
 
 
