@@ -115,7 +115,7 @@ def test_the_command(text_file: Path, other_text: Path, tmp_path: Path, capsys: 
     assert main(["evaluate", *sweep, sets]) == DONE  # the sets are no part of what a run is
     frame = pd.read_csv(tmp_path / "out" / "evaluations.csv")
     assert sorted(frame["set"]) == ["digits"] * 2 + [OWN] * 2
-    assert frame["loss"].between(1, 8).all()
+    assert (frame["loss"] > 1).all()
     for figure in ("positions.png", "transfer.svg"):
         assert (tmp_path / "out" / figure).stat().st_size > 5000
     assert main(["evaluate", *sweep, "evaluation.sets={x: {source: text, paths: [/nowhere]}}"]) == BAD_INPUT
