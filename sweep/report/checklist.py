@@ -34,21 +34,30 @@ class Choice:
 def checklist(fits: Fits, options: FitConfig, origin: Origin) -> dict[str, list[Choice]]:
     """The choices by part."""
     return {
-        "The law": list(_law(fits, options)),
+        "The law": list(_law(options, origin)),
         "The training": list(_training(fits, origin)),
         "The data points": list(_points(fits, options, origin)),
         "The fitting": list(_fitting(fits, options)),
     }
 
 
-def _law(fits: Fits, options: FitConfig) -> Iterator[Choice]:
+def conventions(options: FitConfig, origin: Origin) -> tuple[str, str, str]:
+    """What N, C and L are. Of a table it is what the user declared, and nobody declares whose loss it has."""
+    N, C = SIZES[options.parameters], FLOPS[options.flops]
+    if origin.from_store:
+        return N, C, LOSSES[options.loss]
+    return f"{N} (as declared)", f"{C} (as declared)", "the table's final loss, on data that it does not name"
+
+
+def _law(options: FitConfig, origin: Origin) -> Iterator[Choice]:
     tied = ", alpha = beta" if options.tied else ""
     given = f", E = {options.fixed_E:g} given" if options.fixed_E is not None else ""
     yield Choice("Form, Approaches 1 and 2", "N_opt = k C^a and D_opt = k′ C^b; the loss there a power law of C without E")
     yield Choice("Form, Approach 3", f"L(N, D) = E + A / N^alpha + B / D^beta{tied}{given} (Hoffmann et al. 2022)")
-    yield Choice("What N counts", SIZES[options.parameters])
-    yield Choice("What C counts", FLOPS[options.flops])
-    yield Choice("What L is", f"{LOSSES[options.loss]}, in nats per token; Approach 1 has training losses under any choice")
+    N, C, L = conventions(options, origin)
+    yield Choice("What N counts", N)
+    yield Choice("What C counts", C)
+    yield Choice("What L is", f"{L}, in nats per token; Approach 1 has training losses under any choice", origin.from_store)
     yield Choice("Constraint of the optimum", "the loss is lowest at a fixed C; use after training is not counted unless asked")
 
 
