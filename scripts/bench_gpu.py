@@ -12,7 +12,6 @@ from pathlib import Path
 
 from models import SizeLadder
 from sweep.bench import measure, save
-from sweep.config import compose
 from sweep.errors import InputError
 
 EXPECTED = {7e4: 0.05, 1e6: 0.20, 5e6: 0.30, 2e7: 0.385, 1e8: 0.51, 4e8: 0.62}
@@ -34,13 +33,12 @@ def main(arguments: list[str]) -> None:
     options = dict(argument.split("=") for argument in arguments)
     out, end = Path(options.get("out", "results/throughput-gpu")), time.monotonic() + float(options.get("seconds", 340))
     out.mkdir(parents=True, exist_ok=True)
-    family = vars(compose(["model=ladder"]).model)
     found = []
     for size, engine, processes, batch_tokens, vocab_size in questions():
         if time.monotonic() > end:
             print("out of time")
             break
-        model = SizeLadder(vocab_size=vocab_size, context_length=1024, **family).nearest(size)
+        model = SizeLadder(vocab_size=vocab_size, context_length=1024, aspect_ratio=64, head_width=64).nearest(size)
         try:
             row = measure(
                 model,

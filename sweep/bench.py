@@ -143,7 +143,7 @@ def _train(
 
 
 def _report(barrier: Any, run: RunConfig, engine: str, device: str, threads: int, seconds: float, index: int) -> dict[str, Any]:
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # its profiler is talkative
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # its profiler is talkative
     import torch
 
     torch.set_num_threads(threads)

@@ -24,17 +24,110 @@ class ModelFamily:
 
 
 @dataclass(kw_only=True)
-class DataConfig:
-    """The corpus (see `sweep.data.CorpusSpec`), the context T, and how often it may be repeated."""
+class SourceConfig:
+    """Where documents come from.
+
+    Attributes:
+        source: "stdlib", the running Python's standard library; "text", "jsonl" or "parquet", local files; "huggingface", a
+            dataset by name or local folder; and, for a whole corpus only, "mixture", "tokens" or "synthetic".
+        paths: files, folders or globs of local files.
+        column: that holds the text, in JSONL, Parquet and Hugging Face datasets.
+        dataset, config, split, revision: of "huggingface", as `datasets.load_dataset` takes them.
+        rows: "documents", or "lines" of longer texts, which are joined and cut into documents again as text files are.
+        max_bytes: use only the first documents, until they have this many bytes.
+        weight: share of the training tokens, in a mixture; given for all of its sources, adding up to 1, or for none.
+        epochs: how often a source of a mixture is repeated; where there are weights, how often at most.
+    """
+
+    source: str = "text"
+    paths: list[str] = field(default_factory=list)
+    column: str = "text"
+    dataset: str | None = None
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    rows: str = "documents"
+    max_bytes: float | None = None
+    weight: float | None = None
+    epochs: float = 1
+
+
+@dataclass(kw_only=True)
+class MemmapConfig:
+    """Flat files of token ids that somebody has made before, as nanoGPT and llm.c read them.
+
+    Attributes:
+        dtype: of the ids in .bin files; .npy files say it themselves.
+        header_bytes: to skip at the start of each .bin file (1024 in llm.c's).
+        validation_paths: files of held-out tokens; without any, the end of the others is held out.
+        bytes_per_token: of the text behind the held-out tokens, if it is known, for losses in bits per byte.
+    """
+
+    dtype: str = "uint16"
+    header_bytes: int = 0
+    validation_paths: list[str] = field(default_factory=list)
+    bytes_per_token: float | None = None
+
+
+@dataclass(kw_only=True)
+class SyntheticConfig:
+    """A Markov chain of known entropy rate; see `sweep.data.synthetic`.
+
+    Attributes:
+        tokens: to train on; the held-out part comes on top.
+        zipf: token k has a weight of (k + offset)^-zipf.
+        offset: see above.
+        coupling: standard deviation of the logarithm of how much more often than by chance two tokens meet.
+        decay: its r-th eigenvalue falls as r^-decay.
+        seed: of the chain and of the walk on it.
+    """
+
+    tokens: float = 2e7
+    zipf: float = 0.0
+    offset: float = 2.0
+    coupling: float = 1.0
+    decay: float = 0.75
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class CorpusSpec(SourceConfig):
+    """What a corpus is made of.
+
+    Attributes:
+        sources: of a mixture, by name.
+        tokenizer: "bytes"; "bpe", trained on the corpus; a tokenizer.json, a folder with one, or a Hugging Face name.
+        vocab_size: ids of a BPE, the end of document included, of ready tokens, or of the synthetic chain. Other tokenizers
+            say themselves how many they have (bytes: 257).
+        end_of_document: the token that ends a document, for a tokenizer whose own is not found.
+        validation_tokens: length of the held-out part, taken from whole documents that training never sees.
+        shuffle_seed: seed of the order of the documents.
+        deduplicate: leave out documents that are there already.
+        near_duplicates: leave out documents of whose lines at least this share is in other documents before them.
+        memmap: of source=tokens.
+        synthetic: of source=synthetic.
+    """
 
     source: str = "stdlib"
-    paths: list[str] = field(default_factory=list)
+    sources: dict[str, SourceConfig] | None = None
     tokenizer: str = "bytes"
     vocab_size: int = 257
-    context_length: int = 128
+    end_of_document: str | None = None
     validation_tokens: int = 131_072
     shuffle_seed: int = 0
+    deduplicate: bool = True
+    near_duplicates: float | None = None
+    memmap: MemmapConfig | None = None
+    synthetic: SyntheticConfig | None = None
+
+
+@dataclass(kw_only=True)
+class DataConfig(CorpusSpec):
+    """The corpus, the context T, how often it may be repeated, and how many processes make it."""
+
+    context_length: int = 128
     max_epochs: float = 1
+    workers: int | None = None
 
 
 @dataclass(kw_only=True)
@@ -305,12 +398,15 @@ class SweepConfig:
 CHOICES = {
     "device": ("auto", "cpu", "cuda"),
     "precision": ("auto", "fp32", "bf16"),
+    "data.source": ("stdlib", "text", "jsonl", "parquet", "huggingface", "mixture", "tokens", "synthetic"),
+    "data.rows": ("documents", "lines"),
+    "data.memmap.dtype": ("uint8", "uint16", "int16", "int32", "uint32", "int64"),
     "cluster.launcher": ("local", "slurm"),
     "cluster.strategy": ("ddp", "fsdp"),
     "runtime.compile": ("auto", "on", "off"),
     "retry": ("failed",),
     "approach": ("envelope", "isoflop", "parametric"),
-    "fit.loss": ("val", "train"),
+    "fit.loss": ("val", "train", "bits_per_byte"),
     "fit.parameters": ("total", "non_embedding"),
     "grid.isoflop.flops": ("6N", "kaplan", "chinchilla", "exact"),
     "fit.flops": ("6N", "kaplan", "chinchilla", "exact"),
@@ -335,6 +431,18 @@ BOUNDS = {
     "data.context_length": (1, True),
     "data.validation_tokens": (1, True),
     "data.max_epochs": (0, False),
+    "data.max_bytes": (0, False),
+    "data.vocab_size": (2, True),
+    "data.near_duplicates": (0, False),
+    "data.workers": (1, True),
+    "data.memmap.header_bytes": (0, True),
+    "data.memmap.bytes_per_token": (0, False),
+    "data.synthetic.tokens": (2, True),
+    "data.synthetic.zipf": (0, True),
+    "data.synthetic.offset": (0, True),
+    "data.synthetic.coupling": (0, True),
+    "data.synthetic.decay": (0, True),
+    "data.synthetic.seed": (0, True),
     "optimizer.eps": (0, False),
     "optimizer.weight_decay": (0, True),
     "optimizer.grad_clip": (0, False),
@@ -439,8 +547,8 @@ def _check_values(config: SweepConfig) -> None:
     for name in ("optimizer.beta1", "optimizer.beta2", "fit.level"):
         if not 0 < (value := _lookup(config, name)) < 1:
             raise InputError(f"{name}={value} is out of range; it must lie between 0 and 1")
-    for name in ("schedule.max_warmup_fraction", "schedule.final_fraction"):
-        if (value := _lookup(config, name)) > 1:
+    for name in ("schedule.max_warmup_fraction", "schedule.final_fraction", "data.near_duplicates"):
+        if (value := _lookup(config, name)) is not None and value > 1:
             raise InputError(f"{name}={value} is out of range; it must be at most 1")
     for name in ("seed", "data.shuffle_seed", "fit.seed"):
         if (value := _lookup(config, name)) >= 2**63:

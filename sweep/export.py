@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from models import ModelConfig
 from sweep.checkpoint import load_checkpoint
 from sweep.data import Corpus
-from sweep.data.tokenizer import BYTES, BPETokenizer, ByteTokenizer
+from sweep.data.tokenizer import BYTES, END_OF_DOCUMENT, ByteTokenizer
 from sweep.errors import InputError
 from sweep.files import temporary_beside, write_json
 from sweep.store import DONE, Store
@@ -158,7 +158,7 @@ def byte_library() -> "tokenizers.Tokenizer":
 
     library = Tokenizer(models.BPE(vocab={f"<0x{byte:02X}>": byte for byte in range(BYTES)}, merges=[], byte_fallback=True))
     library.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-    library.add_special_tokens([BPETokenizer.END_OF_DOCUMENT])
+    library.add_special_tokens([END_OF_DOCUMENT])
     return library
 
 

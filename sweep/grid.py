@@ -32,14 +32,14 @@ class Target:
     budget: float | None = None
 
 
-def expand(config: SweepConfig, *, corpus: str, vocab_size: int, training_tokens: int) -> list[PlannedRun]:
+def expand(config: SweepConfig, *, corpus: str, vocab_size: int, training_tokens: float) -> list[PlannedRun]:
     """Every run of the sweep, largest FLOPs first, each once.
 
     Args:
         config: the sweep.
         corpus: fingerprint of its data.
         vocab_size: of its tokenizer.
-        training_tokens: tokens there are to train on.
+        training_tokens: tokens there are to train on, or no fewer than there are.
 
     Raises:
         InputError: if the grid is empty, a size does not exist, a horizon is shorter than one step or longer than the data.
@@ -171,8 +171,10 @@ def resolve_precision(config: SweepConfig) -> str:
     return "bf16" if resolve_device(config.device) == "cuda" else "fp32"
 
 
-def _check_horizon(run: RunConfig, max_epochs: float, training_tokens: int) -> None:
-    available = count_windows(training_tokens, run.model.context_length) * run.model.context_length * max_epochs
+def _check_horizon(run: RunConfig, max_epochs: float, training_tokens: float) -> None:
+    if math.isinf(training_tokens):  # not known before the corpus is made
+        return
+    available = count_windows(int(training_tokens), run.model.context_length) * run.model.context_length * max_epochs
     if run.D > available:
         raise InputError(
             f"a horizon of {run.D:,} tokens (the model of {run.N:,} parameters) is longer than the data, {available:,.0f} "

@@ -1,11 +1,21 @@
 """What a launch shows while it runs: one live view on a terminal, plain lines elsewhere."""
 
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from sweep.launch.local import Outcome
 from sweep.run import RunConfig
@@ -14,6 +24,46 @@ if TYPE_CHECKING:
     from sweep.train import Progress as RunProgress
 
 PLAIN_INTERVAL_S = 10.0
+
+
+class CorpusProgress:
+    """How much text is tokenised, and how fast; called with the bytes that are done since the last call."""
+
+    def __init__(self, console: Console, total: float) -> None:
+        self.console, self.done, self.start = console, 0, time.monotonic()
+        self.printed = self.start
+        self.known = total if math.isfinite(total) else None
+        self.bar = Progress(
+            TextColumn("tokenising"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self.task = self.bar.add_task("", total=self.known)
+
+    def __enter__(self) -> "CorpusProgress":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, size: int) -> None:
+        self.done += size
+        self.bar.advance(self.task, size)
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self.printed > PLAIN_INTERVAL_S:
+            self.printed = now
+            of = f" of at most {self.known / 1e6:,.0f}" if self.known else ""
+            rate = self.done / (now - self.start) / 1e6
+            self.console.print(
+                f"{now - self.start:6.0f} s  tokenised {self.done / 1e6:,.0f}{of} MB, {rate:.1f} MB/s", highlight=False
+            )
 
 
 class SweepProgress:

@@ -121,7 +121,8 @@ def read_tables(config: SweepConfig) -> tuple["RunTable", "Sequence[Curve]", dic
     frame, columns = units.convert(read_frame(table), names), _chosen(config, names)
     runs = runs_from_frame(frame, columns, table, require_C=config.fit.flops != "6N")
     # Curves have one loss, under any convention.
-    of_curves = names | {"loss": config.columns.curve_loss or names["loss"]}
+    loss = columns["loss"] if config.fit.loss == "bits_per_byte" else names["loss"]
+    of_curves = names | {"loss": config.columns.curve_loss or loss}
     known = read_curves(curves, of_curves, runs, units=units, smoothing=config.fit.smoothing_steps) if curves else []
     return runs, known, tables_by_convention(frame, columns, names)
 
@@ -165,6 +166,8 @@ def _chosen(config: SweepConfig, names: dict[str, str]) -> dict[str, str]:
         chosen["C"] = names[f"C_{config.fit.flops}"]
     if config.fit.loss == "train" and names["loss"] == "loss":
         chosen["loss"] = "train_loss"
+    if config.fit.loss == "bits_per_byte" and names["loss"] == "loss":
+        chosen["loss"] = "bits_per_byte"
     return chosen
 
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from sweep import store as states
 from sweep.commands import DONE, SOME_RUNS_FAILED
-from sweep.commands.planning import console, expand_on, make_corpus, plan_runs
+from sweep.commands.planning import console, corpora, describe_corpus, expand_on, make_corpus, plan_runs, source_rows
 from sweep.config import SweepConfig
 from sweep.errors import InputError
 from sweep.run import RunConfig
 from sweep.store import Store
 
 if TYPE_CHECKING:
-    from sweep.data import Corpus
+    from sweep.data import Corpus, CorpusRecipe
 
 PLAN_COLUMNS = [
     "run",
@@ -47,7 +47,7 @@ def plan(config: SweepConfig) -> int:
     from sweep.launch.local import pool_size
     from sweep.status import duration
 
-    planned, _ = plan_runs(config)
+    planned, recipe = plan_runs(config)
     store, device = Store(Path(config.store)), resolve_device(config.device)
     speed = Speed.of_sweep((p.run for p in planned), store, config)
     table = Table(title=f"{config.name}: {len(planned)} runs in {config.store}", box=None, header_style="bold")
@@ -87,6 +87,7 @@ def plan(config: SweepConfig) -> int:
             status["state"],
         )
     console(width=160).print(table)
+    _print_corpus(config, recipe, max(p.run.D for p in planned))
     known = [seconds for seconds in left if seconds is not None]
     workers = pool_size(config.cluster, device)
     total = makespan(known, workers) if len(known) == len(left) else None
@@ -97,6 +98,20 @@ def plan(config: SweepConfig) -> int:
         f"expected {duration(total)} with {workers} workers on {device}"
     )
     return DONE
+
+
+def _print_corpus(config: SweepConfig, recipe: "CorpusRecipe", horizon: int) -> None:
+    """What the runs are trained on, and of a mixture what each source gives."""
+    from rich.table import Table
+
+    print(f"\n{describe_corpus(recipe, corpora(config))}")
+    if rows := source_rows(recipe, corpora(config), horizon):
+        table = Table(box=None, header_style="bold")
+        for heading in ("source", "share", "tokens", "epochs", f"epochs in {horizon:,} tokens"):
+            table.add_column(heading, justify="left" if heading == "source" else "right")
+        for row in rows:
+            table.add_row(*row)
+        console(width=160).print(table)
 
 
 def launch(config: SweepConfig) -> int:

@@ -4,44 +4,51 @@ A corpus is named by the hash of its documents and its recipe, made once, and ne
 its final name only when it is complete, so a crash leaves nothing that looks finished.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from sweep.data.sources import read_documents
-from sweep.data.tokenizer import TOKENIZERS, BPETokenizer, ByteTokenizer, Tokenizer, load_tokenizer
+from sweep.config import CorpusSpec
+from sweep.data.memmap import MemmapContents
+from sweep.data.mixture import TooShortError
+from sweep.data.synthetic import SyntheticContents
+from sweep.data.text import TextContents
+from sweep.data.tokenizer import Tokenizer, load_tokenizer
 from sweep.errors import InputError
-from sweep.files import content_hash, temporary_beside, write_json
-
-FORMAT = 1
-ENCODE_DOCUMENTS = 1024  # documents handed to the tokenizer at once
+from sweep.files import content_hash, write_json
 
 
-@dataclass(frozen=True, kw_only=True)
-class CorpusSpec:
-    """What a corpus is made of.
+class Contents(Protocol):
+    """What a corpus is made of."""
 
-    Attributes:
-        source, paths: see `sweep.data.sources.read_documents`.
-        tokenizer: "bytes" or "bpe".
-        vocab_size: ids of a BPE, the end of document included; bytes have 257.
-        validation_tokens: length of the held-out part, taken from whole documents that training never sees.
-        shuffle_seed: seed of the order of the documents.
-    """
+    @property
+    def vocab_size(self) -> int: ...
 
-    source: str = "stdlib"
-    paths: list[str] = field(default_factory=list)
-    tokenizer: str = "bytes"
-    vocab_size: int = 257
-    validation_tokens: int = 131_072
-    shuffle_seed: int = 0
+    def identity(self) -> dict:
+        """What it is, as plain JSON, known before it is made."""
+        ...
+
+    def training_tokens(self) -> float:
+        """No less than there will be to train on; infinite if that is not known."""
+        ...
+
+    def size(self) -> float:
+        """Bytes to read, about; infinite if that is not known."""
+        ...
+
+    def write(self, directory: Path, work: Path, workers: int | None = None, advance: Callable[[int], None] = ...) -> dict:
+        """Write the token files into `directory` and return the manifest; `work` keeps what a later start can use."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,50 +106,49 @@ class Corpus:
         return np.memmap(self.directory / f"{part}.bin", dtype=self.manifest["dtype"], mode="r")
 
     def tokenizer(self) -> Tokenizer:
-        return load_tokenizer(self.manifest["tokenizer"], self.directory)
+        """Raises InputError if it is not the one of the manifest."""
+        return load_tokenizer(self.manifest, self.directory)
+
+    @property
+    def bytes_per_token(self) -> float | None:
+        """Of the text behind the held-out tokens; None if nobody knows."""
+        return self.manifest.get("bytes_per_token")
 
 
 @dataclass(frozen=True)
 class CorpusRecipe:
-    """A corpus that may not be made yet: its documents, read and in order, and what to do with them."""
+    """A corpus that may not be made yet."""
 
     spec: CorpusSpec
-    documents: list[bytes]
+    contents: Contents
 
     @classmethod
     def read(cls, spec: CorpusSpec) -> "CorpusRecipe":
-        """Read the documents of `spec`, drop exact duplicates, and shuffle them by its seed.
+        """Find what `spec` names, and look into it as far as that is quick.
 
         Raises:
-            InputError: if the source or the tokenizer is unknown, or there is no text.
+            InputError: if a source or the tokenizer is unknown or unusable, or there is no text.
         """
-        if spec.tokenizer not in TOKENIZERS:
-            raise InputError(f"data.tokenizer={spec.tokenizer!r} is none of {', '.join(TOKENIZERS)}")
-        unique = {hashlib.sha256(document).digest(): document for document in read_documents(spec.source, spec.paths)}
-        if not unique:
-            raise InputError(f"data.source={spec.source!r} holds no text; name other data.paths")
-        # Sorting by content first makes the order independent of file names.
-        in_order = [unique[key] for key in sorted(unique)]
-        return cls(spec, [in_order[i] for i in np.random.default_rng(spec.shuffle_seed).permutation(len(in_order))])
+        if spec.source == "tokens":
+            return cls(spec, MemmapContents.read(spec))
+        if spec.source == "synthetic":
+            return cls(spec, SyntheticContents.read(spec))
+        return cls(spec, TextContents.read(spec))
+
+    @property
+    def vocab_size(self) -> int:
+        return self.contents.vocab_size
 
     @cached_property
     def fingerprint(self) -> str:
         """Identity of the tokens, known before they are made."""
-        digest = hashlib.sha256()
-        for document in self.documents:
-            digest.update(len(document).to_bytes(8, "little"))
-            digest.update(document)
-        recipe = {"format": FORMAT, "documents": digest.hexdigest(), "tokenizer": self.spec.tokenizer}
-        recipe["validation_tokens"] = self.spec.validation_tokens
-        if self.spec.tokenizer == "bpe":  # another release of the library may learn other merges
-            recipe |= {"vocab_size": self.spec.vocab_size, "tokenizers": version("tokenizers")}
-        return content_hash(recipe)
+        return content_hash(self.contents.identity())
 
     def find(self, root: Path) -> Corpus | None:
         """The corpus, if it has been made under `root`."""
         return Corpus.open(root / self.fingerprint) if (root / self.fingerprint).exists() else None
 
-    def training_tokens(self, root: Path) -> int:
+    def training_tokens(self, root: Path) -> float:
         """Tokens to train on; before the corpus is made an upper bound, as no token is shorter than a byte.
 
         Raises:
@@ -150,77 +156,62 @@ class CorpusRecipe:
         """
         if corpus := self.find(root):
             return corpus.manifest["parts"]["train"]["tokens"]
-        if (tokens := sum(len(document) + 1 for document in self.documents)) <= self.spec.validation_tokens:
-            raise _too_short(tokens, self.spec)
-        return tokens - self.spec.validation_tokens
+        return self.contents.training_tokens()
 
-    def build(self, root: Path) -> Corpus:
-        """The corpus under `root`: the one that is there, or a new one.
+    def build(self, root: Path, *, workers: int | None = None, advance: Callable[[int], None] = lambda size: None) -> Corpus:
+        """The corpus under `root`: the one that is there, or a new one. What a killed process has tokenised is taken up.
+
+        Args:
+            root: of all corpora.
+            workers: processes that tokenise; by default one for each core.
+            advance: told how many more bytes are done.
 
         Raises:
-            InputError: if the text is too short for the held-out part and some training.
+            InputError: if a document cannot be read, or there is too little text for the held-out part and some training.
         """
-        if corpus := self.find(root):
-            return corpus
-        final = root / self.fingerprint
-        temporary = temporary_beside(final)
+        work = root / f".{self.fingerprint}.partial"
+        while (corpus := self.find(root)) is None:
+            with _alone_in(work) as alone:
+                if alone and self.find(root) is None:
+                    self._make(root / self.fingerprint, work, workers, advance)
+        return corpus
+
+    def _make(self, final: Path, work: Path, workers: int | None, advance: Callable[[int], None]) -> None:
+        temporary = work / "corpus"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
         try:
-            temporary.mkdir(parents=True)
-            manifest = _write_tokens(self.spec, self.documents, temporary)
-            write_json(temporary / "manifest.json", {"fingerprint": self.fingerprint, **manifest})
-            try:
-                os.rename(temporary, final)
-            except OSError:
-                if not final.exists():  # else another process made the same corpus first, and it is as good as ours
-                    raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        return Corpus.open(final)
+            manifest = self.contents.write(temporary, work, workers, advance)
+        except TooShortError:
+            shutil.rmtree(work)
+            raise
+        manifest = {"fingerprint": self.fingerprint, "spec": _spec_of(self.spec), **manifest}
+        write_json(temporary / "manifest.json", manifest)
+        os.rename(temporary, final)
+        shutil.rmtree(work)
 
 
-def _write_tokens(spec: CorpusSpec, documents: list[bytes], directory: Path) -> dict:
-    """Tokenise into `directory`; the first documents, as many as it takes, are the held-out part."""
-    tokenizer: Tokenizer = ByteTokenizer()
-    if spec.tokenizer == "bpe":
-        # The held-out documents are not known before they are tokenised; a token is seldom more than 8 bytes long.
-        end = np.cumsum([len(document) for document in documents])
-        tokenizer = BPETokenizer.train(
-            [document for document, at in zip(documents, end, strict=True) if at > 8 * spec.validation_tokens],
-            spec.vocab_size,
-        )
-    tokenizer.save(directory)
-    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
-
-    lengths = {"validation": 0, "train": 0}
-    digests = {part: hashlib.sha256() for part in lengths}
-    wanted = spec.validation_tokens + 1  # a window of T inputs needs T + 1 tokens
-    with open(directory / "validation.bin", "wb") as validation, open(directory / "train.bin", "wb") as train:
-        files = {"validation": validation, "train": train}
-        for start in range(0, len(documents), ENCODE_DOCUMENTS):
-            for ids in tokenizer.encode(documents[start : start + ENCODE_DOCUMENTS]):
-                document = np.append(ids, tokenizer.end_of_document).astype(dtype)
-                part = "validation" if lengths["validation"] < wanted else "train"
-                if part == "validation":  # the rest of the document that fills it is dropped, not trained on
-                    document = document[: wanted - lengths["validation"]]
-                files[part].write(document.tobytes())
-                digests[part].update(document.tobytes())
-                lengths[part] += len(document)
-    if lengths["validation"] < wanted or lengths["train"] == 0:
-        raise _too_short(sum(lengths.values()), spec)
-    parts = {part: {"tokens": lengths[part], "sha256": digests[part].hexdigest()} for part in lengths}
-    return {
-        "spec": asdict(spec),
-        "tokenizer": spec.tokenizer,
-        "vocab_size": tokenizer.vocab_size,
-        "documents": len(documents),
-        "bytes": sum(map(len, documents)),
-        "dtype": dtype.name,
-        "parts": parts,
-    }
+def _spec_of(spec: CorpusSpec) -> dict:
+    """The fields of a `CorpusSpec`, without those that a sweep adds."""
+    return {name: value for name, value in asdict(spec).items() if name in CorpusSpec.__dataclass_fields__}
 
 
-def _too_short(tokens: int, spec: CorpusSpec) -> InputError:
-    return InputError(
-        f"data: the corpus has only {tokens:,} tokens, too few for data.validation_tokens={spec.validation_tokens:,} and "
-        "training; lower it, or bring more text"
-    )
+@contextmanager
+def _alone_in(directory: Path) -> Iterator[bool]:
+    """Make `directory` and wait until no other process works in it; False if one has removed it meanwhile.
+
+    The lock is the kernel's: it ends with the process that holds it, however that ends.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = open(directory / "lock", "w")  # noqa: SIM115
+    except FileNotFoundError:
+        yield False
+        return
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            still_there = os.path.samestat(os.stat(directory / "lock"), os.fstat(lock.fileno()))
+        except FileNotFoundError:
+            still_there = False
+        yield still_there

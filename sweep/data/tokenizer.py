@@ -1,24 +1,29 @@
-"""Documents to token ids. Every tokenizer ends a document with the id `end_of_document`, its last."""
+"""Documents to token ids. Every tokenizer ends a document with the id `end_of_document`."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from sweep.config import CorpusSpec
 from sweep.errors import InputError
 
-TOKENIZERS = ("bytes", "bpe")
 BYTES = 256
+FILE = "tokenizer.json"
+END_OF_DOCUMENT = "<|end_of_document|>"  # of a BPE that is trained here
+# Where a tokenizer does not say which of its tokens ends a text: GPT-2, Llama 3, Llama 2 and Gemma, T5, BERT.
+KNOWN_ENDS = (END_OF_DOCUMENT, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[SEP]")
 
 
 class Tokenizer(Protocol):
-    """Turns UTF-8 documents into ids below `vocab_size`, losslessly."""
+    """Turns UTF-8 documents into ids below `vocab_size`."""
 
     vocab_size: int
-
-    @property
-    def end_of_document(self) -> int: ...
+    end_of_document: int
 
     def encode(self, documents: Sequence[bytes]) -> list[np.ndarray]:
         """One array of ids for each document, without the end-of-document id."""
@@ -27,6 +32,10 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str: ...
 
     def save(self, directory: Path) -> None: ...
+
+    def identity(self) -> Any:
+        """What tells it from others, as plain JSON."""
+        ...
 
 
 class ByteTokenizer:
@@ -44,76 +53,163 @@ class ByteTokenizer:
     def save(self, directory: Path) -> None:
         """Nothing to keep: the vocabulary is the bytes."""
 
+    def identity(self) -> Any:
+        return "bytes"
 
-class BPETokenizer:
-    """Byte-level byte-pair encoding (the `tokenizers` library): numbers are split into single digits, as in LLaMA, and
-    what no merge covers falls back to its bytes, so that no character is unknown."""
 
-    END_OF_DOCUMENT = "<|end_of_document|>"
-    FILE = "tokenizer.json"
+class LibraryTokenizer:
+    """A tokenizer of the `tokenizers` library. It adds nothing to a text, cuts nothing off, and reads the names of its special
+    tokens as the text that they are, so that no document can end itself.
 
-    def __init__(self, path: Path) -> None:
-        from tokenizers import Tokenizer as Library
+    Args:
+        library: a `tokenizers.Tokenizer`.
+        end_of_document: the token that ends a document.
 
-        self._set(Library.from_file(str(path)))
+    Raises:
+        InputError: if it has no such token.
+    """
 
-    def _set(self, library: Any) -> None:
-        self.library = library
-        self.vocab_size = library.get_vocab_size()
+    def __init__(self, library: Any, end_of_document: str = END_OF_DOCUMENT) -> None:
+        library.no_truncation()
+        library.no_padding()
+        library.encode_special_tokens = True
+        self.library, self._end = library, end_of_document
+        self.vocab_size = 1 + max(library.get_vocab(with_added_tokens=True).values())  # there may be gaps
+        if (end := library.token_to_id(end_of_document)) is None:
+            raise InputError(f"data.end_of_document={end_of_document!r} is no token of this tokenizer; name one that is")
+        self.end_of_document: int = end
 
-    @property
-    def end_of_document(self) -> int:
-        return self.library.token_to_id(self.END_OF_DOCUMENT)
-
-    @classmethod
-    def train(cls, documents: Iterable[bytes], vocab_size: int) -> "BPETokenizer":
-        """Learn merges until there are `vocab_size` ids, the 256 bytes and the end of document included.
-
-        Raises:
-            InputError: if `vocab_size` leaves no room for a merge, or the documents cannot fill it.
-        """
-        if vocab_size <= BYTES + 1:
-            raise InputError(f"data.vocab_size={vocab_size} is too small for BPE; ask for more than {BYTES + 1}")
-        from tokenizers import Tokenizer as Library
-        from tokenizers import decoders, models, pre_tokenizers, trainers
-
-        library = Library(models.BPE())
-        library.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-        )
-        library.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size - 1,  # the end of document is added last, so that it is the last id
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-        library.train_from_iterator((document.decode("utf-8") for document in documents), trainer)
-        library.add_special_tokens([cls.END_OF_DOCUMENT])
-        if library.get_vocab_size() != vocab_size:
-            raise InputError(
-                f"data.vocab_size={vocab_size}: the corpus only supports {library.get_vocab_size()} tokens; "
-                "ask for that many or fewer, or bring more text"
-            )
-        tokenizer = cls.__new__(cls)
-        tokenizer._set(library)
-        return tokenizer
+    def __reduce__(self) -> Any:  # a pickled library forgets how it treats special tokens
+        return LibraryTokenizer, (self.library, self._end)
 
     def encode(self, documents: Sequence[bytes]) -> list[np.ndarray]:
-        encodings = self.library.encode_batch_fast([document.decode("utf-8") for document in documents])
+        texts = [document.decode("utf-8") for document in documents]
+        encodings = self.library.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.library.decode(list(ids))
 
     def save(self, directory: Path) -> None:
-        self.library.save(str(directory / self.FILE))
+        self.library.save(str(directory / FILE))
+
+    def identity(self) -> Any:
+        return {
+            "sha256": hashlib.sha256(self.library.to_str().encode()).hexdigest()[:32],
+            "end_of_document": self.end_of_document,
+        }
 
 
-def vocabulary(kind: str, vocab_size: int) -> int:
-    """Ids of a tokenizer of `kind` that was asked for `vocab_size`, which bytes do not heed."""
-    return BYTES + 1 if kind == "bytes" else vocab_size
+def train_bpe(documents: Iterable[bytes], vocab_size: int) -> LibraryTokenizer:
+    """Learn byte-level byte-pair merges until there are `vocab_size` ids, the 256 bytes and the end of document included.
+
+    Numbers are split into single digits, as in LLaMA, and what no merge covers falls back to its bytes, so that no character is
+    unknown.
+
+    Raises:
+        InputError: if `vocab_size` leaves no room for a merge, or the documents cannot fill it.
+    """
+    if vocab_size <= BYTES + 1:
+        raise InputError(f"data.vocab_size={vocab_size} is too small for BPE; ask for more than {BYTES + 1}")
+    from tokenizers import Tokenizer as Library
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    library = Library(models.BPE())
+    library.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    library.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - 1,  # the end of document is added last, so that it is the last id
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    library.train_from_iterator((document.decode("utf-8") for document in documents), trainer)
+    library.add_special_tokens([END_OF_DOCUMENT])
+    if library.get_vocab_size() != vocab_size:
+        raise InputError(
+            f"data.vocab_size={vocab_size}: the corpus only supports {library.get_vocab_size()} tokens; "
+            "ask for that many or fewer, or bring more text"
+        )
+    return LibraryTokenizer(library)
 
 
-def load_tokenizer(kind: str, directory: Path) -> Tokenizer:
-    """The tokenizer that wrote the corpus in `directory`."""
-    return ByteTokenizer() if kind == "bytes" else BPETokenizer(directory / BPETokenizer.FILE)
+def ready_tokenizer(spec: CorpusSpec) -> Tokenizer | None:
+    """The tokenizer that `spec` names; None if it is to be trained on the corpus.
+
+    Raises:
+        InputError: if there is none, or nothing says which of its tokens ends a document.
+    """
+    if spec.tokenizer == "bytes":
+        return ByteTokenizer()
+    if spec.tokenizer == "bpe":
+        if spec.vocab_size <= BYTES + 1:
+            raise InputError(f"data.vocab_size={spec.vocab_size} is too small for BPE; ask for more than {BYTES + 1}")
+        return None
+    from tokenizers import Tokenizer as Library
+
+    path = Path(spec.tokenizer).expanduser()
+    if path.is_dir():
+        path = path / FILE
+    remedy = "give bytes, bpe, a tokenizer.json, a folder with one, or a Hugging Face name"
+    try:
+        if path.is_file():
+            library = Library.from_file(str(path))
+        elif path.name == FILE or spec.tokenizer.startswith((".", "/", "~")):
+            raise InputError(f"data.tokenizer={spec.tokenizer}: there is no {path}; {remedy}")
+        else:
+            library = Library.from_pretrained(spec.tokenizer)
+    except InputError:
+        raise
+    except Exception as error:  # the library raises nothing more special
+        reason = str(error).splitlines()[0]
+        raise InputError(f"data.tokenizer={spec.tokenizer} cannot be loaded ({reason}); {remedy}") from error
+    return LibraryTokenizer(library, spec.end_of_document or _own_end(library, path.with_name("tokenizer_config.json")))
+
+
+def _own_end(library: Any, config: Path) -> str:
+    """The token that ends a text: the one that tokenizer_config.json beside it names, or the first usual one."""
+    if config.is_file():
+        token = json.loads(config.read_text()).get("eos_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str) and library.token_to_id(token) is not None:
+            return token
+    for token in KNOWN_ENDS:
+        if library.token_to_id(token) is not None:
+            return token
+    raise InputError("data.end_of_document: nothing says which token of the tokenizer ends a document; name it")
+
+
+def identity_of(spec: CorpusSpec, tokenizer: Tokenizer | None) -> Any:
+    """What tells the tokenizer from others, even before it is trained: another release may learn other merges."""
+    if tokenizer is None:
+        return {"bpe": spec.vocab_size, "tokenizers": version("tokenizers")}
+    return tokenizer.identity()
+
+
+def load_tokenizer(manifest: dict, directory: Path) -> Tokenizer:
+    """The tokenizer that wrote the corpus in `directory`.
+
+    Raises:
+        InputError: if the corpus has none, or another than its manifest says.
+    """
+    if manifest["tokenizer"] == "bytes":
+        return ByteTokenizer()
+    if not (directory / FILE).exists():
+        raise InputError(
+            f"corpus {directory} has no tokenizer; if its tokens came ready, name theirs with data.tokenizer=… and it keeps it"
+        )
+    from tokenizers import Tokenizer as Library
+
+    library = Library.from_file(str(directory / FILE))
+    end = manifest.get("end_of_document")
+    token = END_OF_DOCUMENT if end is None else library.id_to_token(end)
+    if token is None:
+        raise InputError(f"{directory / FILE} has no id {end}; delete {directory} and it will be made again")
+    tokenizer = LibraryTokenizer(library, token)
+    if tokenizer.vocab_size > manifest["vocab_size"]:
+        raise InputError(
+            f"{directory / FILE} has {tokenizer.vocab_size:,} ids where the manifest of its corpus says "
+            f"{manifest['vocab_size']:,}; delete {directory} and it will be made again"
+        )
+    return tokenizer

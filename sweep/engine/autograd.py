@@ -1,7 +1,11 @@
 """The step by torch's autograd and AdamW: on any device, over several processes, eager or with the model compiled."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +16,7 @@ from models.transformer import Transformer
 from sweep.data import TrainingWindows
 from sweep.distributed import ALONE, Parallel
 from sweep.engine.optimizer import build_optimizer
+from sweep.files import content_hash
 from sweep.run import RunConfig
 from sweep.schedule import learning_rate
 
@@ -45,6 +50,7 @@ class AutogradEngine:
         model = Transformer(run.model)
         model.initialise(run.seed)
         self.model = parallel.spread(model, device)
+        self.compiles = compiled  # in its first step
         self.loss = torch.compile(self.model.loss, dynamic=False) if compiled else self.model.loss
         self.optimizer = self._make_optimizer()
         self.may_shrink = micro_batch is None and parallel.size == 1  # until the first step has worked
@@ -61,15 +67,30 @@ class AutogradEngine:
         """`optimizer_step`; a first one that does not fit the GPU is tried again in smaller parts."""
         while True:
             try:
-                result = optimizer_step(
-                    self.model, self.optimizer, batch_BS, self.run, self.micro_batch, self.parallel, loss=self.loss
-                )
-                self.may_shrink = False
+                with self._compiling():
+                    result = optimizer_step(
+                        self.model, self.optimizer, batch_BS, self.run, self.micro_batch, self.parallel, loss=self.loss
+                    )
+                self.compiles = self.may_shrink = False
                 return torch.stack(result)
             except torch.OutOfMemoryError:
                 if not self.may_shrink or not self._shrink():
                     raise
             self.optimizer.zero_grad()
+
+    @contextmanager
+    def _compiling(self) -> Iterator[None]:
+        """Around the first step of a compiled engine: of all processes that share torch's cache one compiles a shape, and the
+        others wait for what it makes."""
+        cache = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+        if not (self.compiles and cache):
+            yield
+            return
+        Path(cache).mkdir(parents=True, exist_ok=True)
+        shape = content_hash(asdict(self.run.model) | {"windows": self.micro_batch, "precision": self.run.precision})
+        with open(Path(cache) / f"{shape}.lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+            yield
 
     def _shrink(self) -> bool:
         """Do with less memory: half the windows at once, and in the end a block's activations only while it is at work."""

@@ -54,7 +54,15 @@ inline lanes exponential(lanes x) { return exponential<lanes, whole_lanes>(x, al
 
 constexpr int MOST_K = 256;
 
-// One head of one window: rows of K numbers as they are, and transposed with a block of LANES positions to a vector.
+// Lanes of block `b` whose position is at least `t` keep their value; the others become `other`.
+inline lanes from_position(lanes value, int b, int t, float other) {
+    const whole_lanes position = whole_lanes{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + b * LANES;
+    return position >= t ? value : all(other);
+}
+
+// One head of one window: rows of K numbers as they are, and transposed with a block of LANES positions to a vector. WIDTH is K
+// where the compiler knows it, else 0.
+template <int WIDTH>
 struct Head {
     int T, K, blocks;
     std::vector<float> rows;
@@ -62,75 +70,87 @@ struct Head {
 
     Head(int T, int K) : T(T), K(K), blocks((T + LANES - 1) / LANES), rows(size_t(T) * K), columns(size_t(blocks) * K) {}
 
-    float* row(int t) { return &rows[size_t(t) * K]; }
-    lanes* block(int b) { return &columns[size_t(b) * K]; }
+    int width() const { return WIDTH ? WIDTH : K; }
+    float* row(int t) { return &rows[size_t(t) * width()]; }
+    lanes* block(int b) { return &columns[size_t(b) * width()]; }
 
     void transpose() {
         for (int b = 0; b < blocks; b++)
             for (int l = 0; l < LANES; l++) {
                 const int t = b * LANES + l;
-                for (int k = 0; k < K; k++) block(b)[k][l] = t < T ? row(t)[k] : 0.f;
-            }
-    }
-
-    template <class scalar>
-    void read(const scalar* from, size_t stride) {
-        for (int t = 0; t < T; t++)
-            for (int k = 0; k < K; k++) row(t)[k] = load(from[t * stride + k]);
-    }
-
-    // Rotary positions: the pair (k, k + K/2) turned by its angle, and scaled.
-    template <class scalar>
-    void read_turned(const scalar* from, size_t stride, const float* cos, const float* sin, float scale) {
-        const int half = K / 2;
-        for (int t = 0; t < T; t++)
-            for (int k = 0; k < half; k++) {
-                const float a = load(from[t * stride + k]), b = load(from[t * stride + k + half]);
-                const float c = cos[t * K + k] * scale, s = sin[t * K + k] * scale;
-                row(t)[k] = a * c - b * s;
-                row(t)[k + half] = b * c + a * s;
-            }
-    }
-
-    template <class scalar>
-    void write_turned_back(scalar* to, size_t stride, const float* cos, const float* sin, float scale) {
-        const int half = K / 2;
-        for (int t = 0; t < T; t++)
-            for (int k = 0; k < half; k++) {
-                const float a = row(t)[k], b = row(t)[k + half];
-                const float c = cos[t * K + k] * scale, s = sin[t * K + k] * scale;
-                store(to[t * stride + k], a * c + b * s);
-                store(to[t * stride + k + half], b * c - a * s);
+                for (int k = 0; k < width(); k++) block(b)[k][l] = t < T ? row(t)[k] : 0.f;
             }
     }
 
     void add_columns(int b, const lanes* values) {  // to the rows of block b
         for (int l = 0; l < LANES && b * LANES + l < T; l++)
-            for (int k = 0; k < K; k++) row(b * LANES + l)[k] += values[k][l];
+            for (int k = 0; k < width(); k++) row(b * LANES + l)[k] += values[k][l];
+    }
+
+    template <class scalar>
+    void read(const scalar* from, size_t stride) {
+        for (int t = 0; t < T; t++) {
+            float* to = row(t);
+#pragma GCC ivdep
+            for (int k = 0; k < width(); k++) to[k] = load(from[t * stride + k]);
+        }
+    }
+
+    template <class scalar>
+    void write(scalar* to, size_t stride) {
+        for (int t = 0; t < T; t++) {
+            const float* from = row(t);
+#pragma GCC ivdep
+            for (int k = 0; k < width(); k++) store(to[t * stride + k], from[k]);
+        }
+    }
+
+    // Rotary positions: the pair (k, k + K/2) turned by its angle, and scaled.
+    template <class scalar>
+    void read_turned(const scalar* from, size_t stride, const float* cos, const float* sin, float scale) {
+        const int half = width() / 2;
+        for (int t = 0; t < T; t++) {
+            const scalar* at = from + t * stride;
+            const float *c = cos + t * width(), *s = sin + t * width();
+            float* to = row(t);
+#pragma GCC ivdep
+            for (int k = 0; k < half; k++) {
+                const float a = load(at[k]) * scale, b = load(at[k + half]) * scale;
+                to[k] = a * c[k] - b * s[k];
+                to[k + half] = b * c[k] + a * s[k];
+            }
+        }
+    }
+
+    template <class scalar>
+    void write_turned_back(scalar* to, size_t stride, const float* cos, const float* sin, float scale) {
+        const int half = width() / 2;
+        for (int t = 0; t < T; t++) {
+            scalar* at = to + t * stride;
+            const float *c = cos + t * width(), *s = sin + t * width(), *from = row(t);
+#pragma GCC ivdep
+            for (int k = 0; k < half; k++) {
+                const float a = from[k] * scale, b = from[k + half] * scale;
+                store(at[k], a * c[k] + b * s[k]);
+                store(at[k + half], b * c[k] - a * s[k]);
+            }
+        }
     }
 };
 
 template <int WIDTH>
-inline lanes dot(const float* row, const lanes* block, int K) {
-    if (WIDTH) K = WIDTH;
+inline lanes dot(const float* row, const lanes* block, int width) {
     lanes even{}, odd{};
-    for (int k = 0; k + 1 < K; k += 2) {
+    for (int k = 0; k + 1 < width; k += 2) {
         even += row[k] * block[k];
         odd += row[k + 1] * block[k + 1];
     }
     return even + odd;
 }
 
-// Lanes of block `b` whose position is at least `t` keep their value; the others become `other`.
-inline lanes from_position(lanes value, int b, int t, float other) {
-    for (int l = 0; l < LANES; l++)
-        if (b * LANES + l < t) value[l] = other;
-    return value;
-}
-
 template <int WIDTH>
-void attend(Head& q, Head& k, Head& v, Head& y, float* lse) {
-    const int T = q.T, K = WIDTH ? WIDTH : q.K;
+void attend(Head<WIDTH>& q, Head<WIDTH>& k, Head<WIDTH>& v, Head<WIDTH>& y, float* lse) {
+    const int T = q.T, K = q.width();
     std::vector<lanes> scores(T);
     lanes out[WIDTH ? WIDTH : MOST_K];
     for (int b = 0; b < q.blocks; b++) {
@@ -151,18 +171,20 @@ void attend(Head& q, Head& k, Head& v, Head& y, float* lse) {
             const float* value = v.row(j);
             for (int d = 0; d < K; d++) out[d] += value[d] * weight;
         }
-        for (int l = 0; l < LANES && first + l < T; l++) {
-            lse[first + l] = highest[l] + std::log(sum[l]);
-            for (int d = 0; d < K; d++) y.row(first + l)[d] = out[d][l] / sum[l];
-        }
+        for (int l = 0; first + l < end; l++) lse[first + l] = highest[l] + std::log(sum[l]);
+        for (int d = 0; d < K; d++) out[d] /= sum;
+        for (int l = 0; first + l < end; l++)
+            for (int d = 0; d < K; d++) y.row(first + l)[d] = out[d][l];
     }
 }
 
 // Twice over the pairs of positions: with queries in the lanes for dq, with keys in the lanes for dk and dv. To work out a weight
 // twice costs less than to add across lanes.
 template <int WIDTH>
-void attend_backward(Head& q, Head& k, Head& v, Head& dy, const float* lse, const float* delta, Head& dq, Head& dk, Head& dv) {
-    const int T = q.T, K = WIDTH ? WIDTH : q.K;
+void attend_backward(
+    Head<WIDTH>& q, Head<WIDTH>& k, Head<WIDTH>& v, Head<WIDTH>& dy, const float* lse, const float* delta, Head<WIDTH>& dq,
+    Head<WIDTH>& dk, Head<WIDTH>& dv) {
+    const int T = q.T, K = q.width();
     lanes one[WIDTH ? WIDTH : MOST_K], two[WIDTH ? WIDTH : MOST_K];
     for (int b = 0; b < q.blocks; b++) {
         const lanes *queries = q.block(b), *gradients = dy.block(b);
@@ -185,8 +207,7 @@ void attend_backward(Head& q, Head& k, Head& v, Head& dy, const float* lse, cons
         for (int d = 0; d < K; d++) one[d] = two[d] = lanes{};
         for (int i = first; i < T; i++) {
             lanes weight = exponential(dot<WIDTH>(q.row(i), keys, K) - lse[i]);
-            if (i < first + LANES - 1)  // keys after the query count for nothing
-                for (int l = i - first + 1; l < LANES; l++) weight[l] = 0.f;
+            if (i < first + LANES - 1) weight -= from_position(weight, b, i + 1, 0.f);  // keys after the query count for nothing
             const lanes ds = weight * (dot<WIDTH>(dy.row(i), values, K) - delta[i]);
             const float *query = q.row(i), *gradient = dy.row(i);
             for (int d = 0; d < K; d++) {
@@ -199,43 +220,28 @@ void attend_backward(Head& q, Head& k, Head& v, Head& dy, const float* lse, cons
     }
 }
 
-// `call.template operator()<WIDTH>()` with the head's width known to the compiler where it is a usual one.
-template <class Call>
-void for_width(int K, Call call) {
-    switch (K) {
-        case 4: return call.template operator()<4>();
-        case 8: return call.template operator()<8>();
-        case 16: return call.template operator()<16>();
-        case 32: return call.template operator()<32>();
-        case 64: return call.template operator()<64>();
-        default: return call.template operator()<0>();
-    }
-}
-
 // Causal attention with rotary positions: qkv (R, (H + 2G) K) to y (R, H K). Also the log of each softmax's sum, lse (B, H, T).
-template <class scalar>
+template <int WIDTH, class scalar>
 void attention(const scalar* qkv, const float* cos, const float* sin, scalar* y, float* lse, int B, int T, int H, int G, int K) {
     const size_t stride = size_t(H + 2 * G) * K;
     const float scale = 1 / std::sqrt(float(K));
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int bg = 0; bg < B * G; bg++) {
         const int b = bg / G, g = bg % G;
-        Head q(T, K), k(T, K), v(T, K), out(T, K);
+        Head<WIDTH> q(T, K), k(T, K), v(T, K), out(T, K);
         const scalar* window = qkv + size_t(b) * T * stride;
         k.read_turned(window + (H + g) * K, stride, cos, sin, 1);
         v.read(window + (H + G + g) * K, stride);
         for (int h = g * (H / G); h < (g + 1) * (H / G); h++) {
             q.read_turned(window + h * K, stride, cos, sin, scale);
             q.transpose();
-            float* its_lse = lse + (size_t(b) * H + h) * T;
-            for_width(K, [&]<int WIDTH>() { attend<WIDTH>(q, k, v, out, its_lse); });
-            for (int t = 0; t < T; t++)
-                for (int d = 0; d < K; d++) store(y[(size_t(b) * T + t) * H * K + h * K + d], out.row(t)[d]);
+            attend<WIDTH>(q, k, v, out, lse + (size_t(b) * H + h) * T);
+            out.write(y + size_t(b) * T * H * K + h * K, size_t(H) * K);
         }
     }
 }
 
-template <class scalar>
+template <int WIDTH, class scalar>
 void attention_backward(
     const scalar* qkv, const float* cos, const float* sin, const scalar* y, const float* lse, const scalar* dy, scalar* dqkv,
     int B, int T, int H, int G, int K) {
@@ -244,7 +250,7 @@ void attention_backward(
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int bg = 0; bg < B * G; bg++) {
         const int b = bg / G, g = bg % G;
-        Head q(T, K), k(T, K), v(T, K), out(T, K), d_out(T, K), dq(T, K), dk(T, K), dv(T, K);
+        Head<WIDTH> q(T, K), k(T, K), v(T, K), out(T, K), d_out(T, K), dq(T, K), dk(T, K), dv(T, K);
         std::vector<float> delta(T);
         const scalar* window = qkv + size_t(b) * T * stride;
         scalar* d_window = dqkv + size_t(b) * T * stride;
@@ -263,13 +269,24 @@ void attention_backward(
                 for (int d = 0; d < K; d++) delta[t] += out.row(t)[d] * d_out.row(t)[d];
             }
             std::fill(dq.rows.begin(), dq.rows.end(), 0.f);
-            const float* its_lse = lse + (size_t(b) * H + h) * T;
-            for_width(K, [&]<int WIDTH>() { attend_backward<WIDTH>(q, k, v, d_out, its_lse, delta.data(), dq, dk, dv); });
+            attend_backward<WIDTH>(q, k, v, d_out, lse + (size_t(b) * H + h) * T, delta.data(), dq, dk, dv);
             dq.write_turned_back(d_window + h * K, stride, cos, sin, scale);
         }
         dk.write_turned_back(d_window + (H + g) * K, stride, cos, sin, 1);
-        for (int t = 0; t < T; t++)
-            for (int d = 0; d < K; d++) store(d_window[t * stride + (H + G + g) * K + d], dv.row(t)[d]);
+        dv.write(d_window + (H + G + g) * K, stride);
+    }
+}
+
+// `call.template operator()<WIDTH>()` with the head's width known to the compiler where it is a usual one.
+template <class Call>
+void for_width(int K, Call call) {
+    switch (K) {
+        case 4: return call.template operator()<4>();
+        case 8: return call.template operator()<8>();
+        case 16: return call.template operator()<16>();
+        case 32: return call.template operator()<32>();
+        case 64: return call.template operator()<64>();
+        default: return call.template operator()<0>();
     }
 }
 
@@ -429,12 +446,12 @@ void embed_backward(const float* dx, const int64_t* ids, float* d_table, int R, 
 #define FOR_SCALAR(scalar, name)                                                                                                   \
     void attention_##name(                                                                                                         \
         const scalar* qkv, const float* cos, const float* sin, scalar* y, float* lse, int B, int T, int H, int G, int K) {         \
-        attention(qkv, cos, sin, y, lse, B, T, H, G, K);                                                                           \
+        for_width(K, [&]<int WIDTH>() { attention<WIDTH>(qkv, cos, sin, y, lse, B, T, H, G, K); });                                \
     }                                                                                                                              \
     void attention_backward_##name(                                                                                                \
         const scalar* qkv, const float* cos, const float* sin, const scalar* y, const float* lse, const scalar* dy, scalar* dqkv,  \
         int B, int T, int H, int G, int K) {                                                                                       \
-        attention_backward(qkv, cos, sin, y, lse, dy, dqkv, B, T, H, G, K);                                                        \
+        for_width(K, [&]<int WIDTH>() { attention_backward<WIDTH>(qkv, cos, sin, y, lse, dy, dqkv, B, T, H, G, K); });             \
     }                                                                                                                              \
     void add_norm_##name(                                                                                                          \
         const float* x, const scalar* branch, float* x_new, const float* gain, scalar* y, float* inverse_rms, int R, int D,        \

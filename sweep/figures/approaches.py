@@ -9,13 +9,13 @@ from sweep.figures.style import (
     C_LABEL,
     D_LABEL,
     HIGHLIGHT,
-    LOSS_LABEL,
     N_LABEL,
     SIZES,
     colourbar,
     colours,
     headroom,
     interval,
+    loss_label,
     plain_loss_ticks,
     three_panels,
 )
@@ -36,7 +36,7 @@ def draw_envelope(fits: Fits, fit: EnvelopeFit) -> "Figure":
     curves.plot(fit.flops, fit.loss, color=HIGHLIGHT, linewidth=1.8, label="envelope")
     low = fit.flops[0] / 30
     seen = [curve.loss[curve.tokens * curve.flops_per_token >= low] for curve in fits.curves]
-    curves.set(xscale="log", yscale="log", xlabel=C_LABEL, ylabel=f"training {LOSS_LABEL}", title="training curves")
+    curves.set(xscale="log", yscale="log", xlabel=C_LABEL, ylabel=f"training {loss_label(fits)}", title="training curves")
     curves.set(xlim=(low, fit.flops[-1] * 1.3), ylim=(fit.loss.min() * 0.96, np.quantile(np.concatenate(seen), 0.98)))
     plain_loss_ticks(curves)
     colourbar(figure, curves, colour, N_LABEL)
@@ -61,7 +61,7 @@ def draw_isoflop(fits: Fits, fit: "IsoflopFit | TooFewProfiles") -> "Figure":
     if good:
         minima = [profile.N_opt for profile in good], [profile.loss_opt for profile in good]
         valley.plot(*minima, "*", color=HIGHLIGHT, markersize=11, markeredgecolor="white", label="minimum")
-    valley.set(xscale="log", xlabel=N_LABEL, ylabel=LOSS_LABEL, title="loss at equal FLOPs")
+    valley.set(xscale="log", xlabel=N_LABEL, ylabel=loss_label(fits), title="loss at equal FLOPs")
     valley.legend(title=C_LABEL, fontsize=7, title_fontsize=7, loc="upper right")
     headroom(valley)
     budgets = np.array([profile.budget for profile in good])
@@ -105,7 +105,7 @@ def draw_parametric(fits: Fits, fit: ParametricFit) -> "Figure":
     N_opt, D_opt = fit.optimal(C)
     slices.plot(N_opt, fit.predict(N_opt, D_opt), color=HIGHLIGHT, linewidth=2, label="efficient frontier")
     margin = 0.05 * np.ptp(runs.loss)
-    slices.set(xscale="log", xlabel=N_LABEL, ylabel=LOSS_LABEL, title="slices of equal FLOPs", xlim=(N[0], N[-1]))
+    slices.set(xscale="log", xlabel=N_LABEL, ylabel=loss_label(fits), title="slices of equal FLOPs", xlim=(N[0], N[-1]))
     slices.set_ylim(runs.loss.min() - 2 * margin, runs.loss.max() + margin)
     colourbar(figure, slices, colour, C_LABEL)
     slices.legend(loc="upper right", fontsize=8)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweep.figures.style import C_LABEL, D_LABEL, HIGHLIGHT, LOSS_LABEL, N_LABEL, SIZES, colourbar, colours
+from sweep.figures.style import C_LABEL, D_LABEL, HIGHLIGHT, N_LABEL, SIZES, colourbar, colours, loss_label, loss_unit
 from sweep.fit import Estimate, Fits, HoldOut, ParametricFit
 from sweep.fit.conventions import ConventionRow
 
@@ -50,7 +50,9 @@ def draw_extrapolation(fits: Fits, held: Sequence[HoldOut]) -> "Figure":
     losses.scatter(measured, expected, s=22, color=[colour(value) for value in C], edgecolor="0.3", linewidth=0.4, zorder=3)
     span = np.array([min(measured.min(), expected.min()), max(measured.max(), expected.max())])
     losses.plot(span, span, color="0.4", linewidth=1)
-    losses.set(xlabel=f"measured {LOSS_LABEL}", ylabel="predicted from smaller budgets", title="predicted against measured")
+    losses.set(
+        xlabel=f"measured {loss_label(fits)}", ylabel="predicted from smaller budgets", title="predicted against measured"
+    )
     order = np.argsort(C, kind="stable")
     for place, i in enumerate(order):
         prediction = predictions[i].predicted
@@ -63,7 +65,7 @@ def draw_extrapolation(fits: Fits, held: Sequence[HoldOut]) -> "Figure":
     )
     errors.axhline(0, color=HIGHLIGHT, linewidth=1)
     extent = 1.5 * np.abs(off).max()
-    errors.set(xlabel="held-out runs, by C", ylabel="predicted - measured (nats)", ylim=(-extent, extent))
+    errors.set(xlabel="held-out runs, by C", ylabel=f"predicted - measured ({loss_unit(fits)})", ylim=(-extent, extent))
     inside = [p.inside for p in predictions if p.inside is not None]
     share = f", {np.mean(inside):.0%} inside" if inside else ""
     errors.set_title(f"errors and {fits.level:.0%} prediction intervals{share}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweep.errors import InputError
-from sweep.fit import Estimate
+from sweep.fit import Estimate, Fits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +17,15 @@ SIZES = "viridis"  # colour-blind-safe and ordered, as sizes and budgets are
 HIGHLIGHT = "#d55e00"  # vermilion of Okabe and Ito: stands out from viridis to every eye
 APPROACHES = ("#8a5a00", "#0072b2", HIGHLIGHT)  # 1, 2 and 3
 C_LABEL, N_LABEL, D_LABEL = "training FLOPs $C$", "parameters $N$", "training tokens $D$"
-LOSS_LABEL = "loss (nats per token)"
+
+
+def loss_unit(fits: Fits) -> str:
+    """What the fitted losses are measured in."""
+    return "bits per byte" if fits.convention.get("loss") == "bits_per_byte" else "nats per token"
+
+
+def loss_label(fits: Fits) -> str:
+    return f"loss ({loss_unit(fits)})"
 
 
 def interval(estimate: Estimate) -> str:

@@ -48,6 +48,7 @@ def train_together(
     Raises:
         InputError: from `find`.
     """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(store.compiled))
     torch.set_num_threads(cluster.threads)
     first, parent = parallel.rank == 0, os.getppid()
     console = Console() if first else Console(file=io.StringIO())

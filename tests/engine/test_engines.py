@@ -1,6 +1,10 @@
 """Every engine against plain autograd and torch's AdamW, and each taking up what another left."""
 
+import fcntl
 import math
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +21,8 @@ from sweep.engine.native import NativeEngine, NoKernels, kernels
 from sweep.engine.optimizer import build_optimizer
 from sweep.run import RunConfig
 from tests.engine.engine_cases import SHAPES, run_of, windows_of
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def engine(name: str, run: RunConfig) -> Engine:
@@ -257,3 +263,54 @@ def test_a_compiled_step_is_the_eager_one(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     run = run_of(SHAPES[0])
     torch.testing.assert_close(train(engine("compiled", run), 5), train(engine("eager", run), 5), rtol=1e-5, atol=0)
+
+
+def test_one_of_several_processes_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another process holds the shape's lock, the first step waits for it."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    compiled = AutogradEngine(run := run_of(SHAPES[0]), windows_of(run), device="cpu", compiled=True)
+    compiled.loss = compiled.model.loss  # what is compiled does not matter here
+    with compiled._compiling():
+        (lock,) = tmp_path.glob("*.lock")
+    with open(lock, "w") as held, ThreadPoolExecutor(1) as executor:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        first = executor.submit(compiled.step, 0)
+        with pytest.raises(TimeoutError):
+            first.result(timeout=0.3)
+        fcntl.flock(held, fcntl.LOCK_UN)
+        first.result(timeout=60)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        executor.submit(compiled.step, 1).result(timeout=60)  # it has what it needs
+
+
+@pytest.mark.parametrize("name", ["native", "eager"])
+def test_a_large_vocabulary_takes_little_more_memory(name: str) -> None:
+    """A model of a million parameters at 2^14 tokens: its logits with 32 thousand ids would be 2 GB, and as much again for
+    their gradient."""
+    held = {}
+    for vocab_size in (256, 32_768):
+        script = PEAK_MEMORY.format(vocab_size=vocab_size, name=name)
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+        held[vocab_size] = float(done.stdout)
+    chunk = 4 * 4 * 2 ** (22 if name == "native" else 26)  # logits, log-probabilities, gradient
+    head = 6 * 4 * 32_768 * 32  # weights, gradients and moments of embedding and head
+    assert held[32_768] < 2 * held[256] + chunk + 2 * head
+
+
+PEAK_MEMORY = """
+import resource, torch
+torch.set_num_threads(1)
+from models import ModelConfig
+from sweep.engine import make_engine
+from tests.engine.engine_cases import run_of, windows_of
+shape = dict(d_model=32, n_layers=2, n_heads=4, n_kv_heads=4, d_ff=80, context_length=128)
+run = run_of(ModelConfig(vocab_size={vocab_size}, **shape), batch_size=128)
+windows = windows_of(run)
+windows.tokens = windows.tokens.repeat(4)
+windows.windows = (len(windows.tokens) - 1) // 128
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+engine = make_engine("{name}", run, windows, device="cpu")
+for step in range(2):
+    engine.step(step)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+"""

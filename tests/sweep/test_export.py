@@ -15,7 +15,7 @@ from sweep.commands import BAD_INPUT, DONE
 from sweep.commands.planning import plan_runs
 from sweep.config import compose
 from sweep.data import Corpus
-from sweep.data.tokenizer import BPETokenizer
+from sweep.data.tokenizer import END_OF_DOCUMENT
 from sweep.store import Store
 
 TEXTS = ("def f(x):\n\treturn x[12345] + 7\r\n", "naïve café 😀 日本", "  two  spaces ", " a ,b .\0c", "", "words\n" * 50)
@@ -75,7 +75,7 @@ def test_transformers_makes_the_same_tokens(trained: tuple[Store, str], folder: 
         ids = ours.encode([text.encode()])[0].tolist()
         assert theirs(text)["input_ids"] == ids
         assert theirs.decode(ids) == text == ours.decode(ids)
-    assert theirs(BPETokenizer.END_OF_DOCUMENT)["input_ids"] == [ours.end_of_document]
+    assert theirs(END_OF_DOCUMENT)["input_ids"] == [ours.end_of_document]
 
 
 def test_it_generates_until_the_document_ends(folder: Path) -> None:

@@ -100,7 +100,7 @@ if __name__ == "__main__":
 def test_a_stopped_pool_leaves_a_checkpoint_and_no_process(
     tiny_run: RunConfig, corpus: Corpus, tmp_path: Path, how: signal.Signals
 ) -> None:
-    run = replace(tiny_run, steps=20_000)
+    run = replace(tiny_run, steps=8000)
     directory = Store(tmp_path / "store").run(run.run_id)
     directory.create(run)
     script = tmp_path / "launch.py"
@@ -119,7 +119,7 @@ def test_a_stopped_pool_leaves_a_checkpoint_and_no_process(
     while directory.status()["state"] == states.RUNNING and time.monotonic() < deadline:
         time.sleep(0.1)
     assert directory.status()["state"] == states.INTERRUPTED
-    assert 0 < directory.status()["step"] < 20_000
+    assert 0 < directory.status()["step"] < 8000
     assert train(run, corpus, directory) == states.DONE
     alone = Store(tmp_path / "alone").run(run.run_id)
     train(run, corpus, alone)

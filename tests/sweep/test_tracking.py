@@ -425,6 +425,8 @@ def test_an_array_task_mirrors_its_runs(tiny_run: RunConfig, corpus: Corpus, tmp
         "corpus": str(corpus.directory),
         "device": "cpu",
         "cluster": asdict(ClusterConfig(slurm=SlurmConfig())),
+        "compile": "auto",
+        "worth_compiling": [],
         "tracker": asdict(OFFLINE),
         "tasks": [[tiny_run.run_id]],
     }

@@ -1,0 +1,164 @@
+"""Ready tokens: flat files of ids that somebody has made before, such as nanoGPT's and llm.c's .bin files, or .npy files."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sweep.config import CorpusSpec, MemmapConfig
+from sweep.data.mixture import TooShortError
+from sweep.data.overlap import measure_overlap
+from sweep.data.sources import expand, file_identity
+from sweep.data.tokenise import token_dtype
+from sweep.data.tokenizer import Tokenizer, identity_of, ready_tokenizer
+from sweep.errors import InputError
+
+BLOCK = 1 << 24  # ids copied at once
+
+
+@dataclass(frozen=True)
+class MemmapContents:
+    """Ids in files, and what they mean.
+
+    Attributes:
+        spec: the corpus.
+        train, validation: the files of each part; without any for validation the end of the others is held out.
+        tokenizer: that made them, if it is named.
+    """
+
+    spec: CorpusSpec
+    memmap: MemmapConfig
+    train: list[np.ndarray]
+    validation: list[np.ndarray]
+    tokenizer: Tokenizer | None
+
+    @classmethod
+    def read(cls, spec: CorpusSpec) -> "MemmapContents":
+        """Open the files and look at the first and last ids of each.
+
+        Raises:
+            InputError: if a file is missing, empty, of another length or type than declared, or has ids beyond the vocabulary.
+        """
+        memmap = spec.memmap or MemmapConfig()
+        tokenizer = ready_tokenizer(spec) if spec.tokenizer != "none" else None
+        if spec.tokenizer == "bpe":
+            raise InputError("data.tokenizer=bpe: there is no text to train one on; name the tokenizer of the tokens, or none")
+        if tokenizer is not None and tokenizer.vocab_size > spec.vocab_size:
+            raise InputError(
+                f"data.vocab_size={spec.vocab_size:,} is less than the {tokenizer.vocab_size:,} ids of "
+                f"data.tokenizer={spec.tokenizer}; declare the vocabulary that the tokens were made with"
+            )
+        opened = []
+        for paths in (spec.paths, memmap.validation_paths):
+            files = expand(paths, (".bin", ".npy"), "data") if paths or paths is spec.paths else []
+            opened.append([_open(path, memmap) for path in files])
+            for path, ids in zip(files, opened[-1], strict=True):
+                _check(np.concatenate([ids[: BLOCK // 16], ids[-BLOCK // 16 :]]), spec.vocab_size, path)
+        return cls(spec, memmap, opened[0], opened[1], tokenizer)
+
+    @property
+    def vocab_size(self) -> int:
+        return self.spec.vocab_size
+
+    def identity(self) -> dict:
+        return {
+            "format": 2,
+            "tokens": [[file_identity(Path(str(ids.filename))) for ids in part] for part in (self.train, self.validation)],  # type: ignore[attr-defined]
+            "dtype": self.memmap.dtype,
+            "header_bytes": self.memmap.header_bytes,
+            "vocab_size": self.spec.vocab_size,
+            "tokenizer": None if self.tokenizer is None else identity_of(self.spec, self.tokenizer),
+            "validation_tokens": self.spec.validation_tokens,
+        }
+
+    def training_tokens(self) -> float:
+        total = sum(map(len, self.train))
+        held_out = self.spec.validation_tokens + 1
+        if (sum(map(len, self.validation)) if self.validation else total - 1) < held_out:
+            raise TooShortError(sum(map(len, self.validation or self.train)), self.spec.validation_tokens)
+        return total if self.validation else total - held_out
+
+    def size(self) -> float:
+        return sum(ids.nbytes for ids in (*self.train, *self.validation))
+
+    def write(
+        self, directory: Path, work: Path, workers: int | None = None, advance: Callable[[int], None] = lambda size: None
+    ) -> dict:
+        """Copy the ids, each checked. Raises InputError if one is beyond the vocabulary, or there are too few."""
+        train_tokens, dtype = int(self.training_tokens()), token_dtype(self.vocab_size)
+        held_out = self.spec.validation_tokens + 1
+        parts = {
+            "train": self._copy(directory / "train.bin", self.train, 0, train_tokens, advance),
+            "validation": self._copy(
+                directory / "validation.bin",
+                self.validation or self.train,
+                0 if self.validation else train_tokens,
+                held_out,
+                advance,
+            ),
+        }
+        bytes_per_token = self.memmap.bytes_per_token
+        if self.tokenizer is not None:
+            self.tokenizer.save(directory)
+            held = np.fromfile(directory / "validation.bin", dtype=dtype)
+            bytes_per_token = len(self.tokenizer.decode(held.tolist()).encode()) / len(held)
+        return {
+            "tokenizer": self.spec.tokenizer,
+            "end_of_document": None if self.tokenizer is None else self.tokenizer.end_of_document,
+            "vocab_size": self.vocab_size,
+            "bytes_per_token": bytes_per_token,
+            "dtype": dtype.name,
+            "parts": parts,
+            "overlap": measure_overlap(directory, dtype, bytes_per_token or 4.0),
+        }
+
+    def _copy(self, path: Path, files: list[np.ndarray], start: int, tokens: int, advance: Callable[[int], None]) -> dict:
+        digest, dtype = hashlib.sha256(), token_dtype(self.vocab_size)
+        with open(path, "wb") as out:
+            for ids, source in _blocks(files, start, tokens):
+                _check(ids, self.vocab_size, source)
+                block = ids.astype(dtype).tobytes()
+                out.write(block)
+                digest.update(block)
+                advance(ids.nbytes)
+        return {"tokens": tokens, "sha256": digest.hexdigest()}
+
+
+def _open(path: Path, memmap: MemmapConfig) -> np.ndarray:
+    """The ids of a file as a read-only memmap of shape (tokens,)."""
+    size = path.stat().st_size
+    if path.suffix == ".npy":
+        try:
+            ids = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise InputError(f"data.paths: {path} is not a .npy file ({error}); make it again, or leave it out") from error
+        if ids.ndim != 1 or ids.dtype.kind not in "iu" or not len(ids):
+            raise InputError(f"data.paths: {path} is of shape {ids.shape} and {ids.dtype}; it must be a flat list of ids")
+        return ids
+    dtype = np.dtype(memmap.dtype)
+    if (size - memmap.header_bytes) % dtype.itemsize or size <= memmap.header_bytes:
+        raise InputError(
+            f"data.paths: {path} has {size:,} bytes, which are not data.memmap.header_bytes={memmap.header_bytes} "
+            f"and ids of data.memmap.dtype={memmap.dtype}; declare both as the file was written"
+        )
+    return np.memmap(path, dtype=dtype, mode="r", offset=memmap.header_bytes)
+
+
+def _blocks(files: list[np.ndarray], start: int, tokens: int) -> Iterator[tuple[np.ndarray, Path]]:
+    """`tokens` ids from place `start` on of all files one after another, and the file that they are from."""
+    for ids in files:
+        for at in range(min(start, len(ids)), min(len(ids), start + tokens), BLOCK):
+            yield ids[at : min(at + BLOCK, start + tokens)], Path(str(ids.filename))  # type: ignore[attr-defined]
+        used = max(0, min(len(ids), start + tokens) - start)
+        start, tokens = max(0, start - len(ids)), tokens - used
+
+
+def _check(ids: np.ndarray, vocab_size: int, path: Path) -> None:
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= vocab_size:
+        raise InputError(
+            f"data.paths: {path} has the id {high if high >= vocab_size else low:,}, outside data.vocab_size={vocab_size:,}; "
+            "declare the vocabulary, dtype and header_bytes that the tokens were made with"
+        )

@@ -1,0 +1,233 @@
+"""What of each source is trained on, how often, and what is held out: decided on an index of documents, before any token moves.
+
+LLaMA's table 1 (Touvron et al., arXiv 2302.13971) gives each source a share of the training tokens, and the epochs that this
+comes to. Here `weight` is that share and `epochs` the most that the source may be repeated; the corpus is as long as the first
+source to reach its limit allows. Without weights every source is repeated `epochs` times, and the shares follow.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sweep.config import SourceConfig
+from sweep.errors import InputError
+
+WEIGHTS_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much of the training tokens a source gives.
+
+    Attributes:
+        share: of all training tokens.
+        tokens: that it gives.
+        epochs: how often it is repeated for that.
+    """
+
+    share: float
+    tokens: float
+    epochs: float
+
+
+def check_weights(sources: Mapping[str, SourceConfig], field: str = "data.sources") -> None:
+    """Raises InputError if weights or epochs are not positive, weights do not add up to 1, or only some sources have one."""
+    if not sources:
+        raise InputError(f"{field} is empty; name the sources of the mixture, for instance as in conf/data/mixture.yaml")
+    weights = {name: source.weight for name, source in sources.items()}
+    for name, source in sources.items():
+        for what, value in (("weight", source.weight), ("epochs", source.epochs), ("max_bytes", source.max_bytes)):
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise InputError(f"{field}.{name}.{what}={value} is out of range; it must be above 0")
+    given = {name: weight for name, weight in weights.items() if weight is not None}
+    if given and len(given) < len(sources):
+        lacking = ", ".join(name for name in weights if name not in given)
+        raise InputError(f"{field}: {lacking} has no weight and others have one; give all a weight, or none")
+    if given and abs(sum(given.values()) - 1) > WEIGHTS_TOLERANCE:
+        listed = ", ".join(f"{name} {weight:g}" for name, weight in given.items())
+        raise InputError(f"{field}: the weights add up to {sum(given.values()):.6g} ({listed}); make them add up to 1")
+
+
+def shares(sources: Mapping[str, SourceConfig], sizes: Mapping[str, float]) -> dict[str, Share]:
+    """The share of each source, given how many tokens each has."""
+    if any(source.weight is None for source in sources.values()):
+        tokens = {name: source.epochs * sizes[name] for name, source in sources.items()}
+        total = sum(tokens.values())
+        return {name: Share(tokens[name] / total, tokens[name], sources[name].epochs) for name in sources}
+    total = min(source.epochs * sizes[name] / source.weight for name, source in sources.items() if source.weight)
+    return {
+        name: Share(source.weight, source.weight * total, source.weight * total / sizes[name])
+        for name, source in sources.items()
+        if source.weight
+    }
+
+
+@dataclass(frozen=True)
+class Documents:
+    """All documents of a corpus, as columns of shape (documents,).
+
+    Attributes:
+        digest: the first half of each one's SHA-256.
+        tokens, bytes: its length.
+        source: the number of its source.
+        part, start: where its tokens are: the number of the part, and how many tokens come before it there.
+        line_counts: how many lines of each are in `lines`.
+        lines: hashes of lines, document after document, each once for a document; None unless near duplicates are looked for.
+    """
+
+    digest: np.ndarray
+    tokens: np.ndarray
+    bytes: np.ndarray
+    source: np.ndarray
+    part: np.ndarray
+    start: np.ndarray
+    line_counts: np.ndarray
+    lines: np.ndarray | None
+
+    def where(self, kept: np.ndarray) -> "Documents":
+        """The documents that a mask keeps."""
+        columns = {name: column[kept] for name, column in vars(self).items() if name != "lines"}
+        return Documents(**columns, lines=None if self.lines is None else self.lines[np.repeat(kept, self.line_counts)])
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which documents go where.
+
+    Attributes:
+        validation: documents of the held-out part, in their order; of the last of each source only some tokens are used.
+        cut: tokens used of each of them.
+        train: documents of the training part in their order, some of them several times.
+        available: how many different documents each source has for it.
+        epochs: how often each source is repeated in it.
+        left_out: how many documents are used nowhere, by reason.
+    """
+
+    validation: np.ndarray
+    cut: np.ndarray
+    train: np.ndarray
+    available: dict[str, int]
+    epochs: dict[str, float]
+    left_out: dict[str, int]
+
+
+def select(
+    documents: Documents,
+    sources: Mapping[str, SourceConfig],
+    *,
+    held_out: int,
+    seed: int,
+    deduplicate: bool = True,
+    near_duplicates: float | None = None,
+    may_hold_out: np.ndarray | None = None,
+) -> Selection:
+    """Choose and order documents.
+
+    The order is by content, then shuffled: it does not depend on the names of files. The first documents of each source are
+    held out, as many tokens as are its share; the rest are trained on. No document is in both.
+
+    Args:
+        documents: all of them.
+        sources: what is asked of each, in the order of `documents.source`.
+        held_out: tokens of the held-out part.
+        seed: of the order.
+        deduplicate: use each document once, from the first source that has it.
+        near_duplicates: leave out documents of whose lines at least this share is in documents before them.
+        may_hold_out: which documents may be held out, a mask of shape (documents,); by default all.
+
+    Raises:
+        TooShortError: if a source does not fill its share of the held-out part, or nothing is left of it to train on.
+    """
+    by_content = np.argsort(documents.digest, kind="stable")
+    if deduplicate:
+        _, by_content = np.unique(documents.digest, return_index=True)
+    order = by_content[np.random.default_rng(seed).permutation(len(by_content))]
+    left_out = {"duplicates": len(documents.digest) - len(order)}
+    if near_duplicates is not None:
+        repeats = repetitive(documents, order, near_duplicates)
+        left_out["near_duplicates"] = int(repeats.sum())
+        order = order[~repeats]
+    too_short = TooShortError(int(documents.tokens[order].sum()), held_out - 1)
+
+    def sizes(parts: Sequence[np.ndarray]) -> dict[str, float]:
+        tokens = [float(documents.tokens[part].sum()) for part in parts]
+        if not all(tokens):
+            raise too_short
+        return dict(zip(sources, tokens, strict=True))
+
+    of_source = [order[documents.source[order] == number] for number in range(len(sources))]
+    quotas = _whole(held_out, [share.share for share in shares(sources, sizes(of_source)).values()])
+    validation, cut = [], []
+    for chosen, quota in zip(of_source, quotas, strict=True):
+        candidates = chosen if may_hold_out is None else chosen[may_hold_out[chosen]]
+        ends = np.cumsum(documents.tokens[candidates], dtype=np.int64)
+        if not len(ends) or ends[-1] < quota:
+            raise too_short
+        held = candidates[: int(np.searchsorted(ends, quota)) + 1] if quota else candidates[:0]
+        used = documents.tokens[held].astype(np.int64)
+        if quota:  # the rest of the document that fills it is dropped, not trained on
+            used[-1] -= int(used.sum()) - quota
+        validation.append(held)
+        cut.append(used)
+    taken = np.isin(documents.digest, documents.digest[np.concatenate(validation)])
+    rest = [chosen[~taken[chosen]] for chosen in of_source]
+    trained = [
+        _repeat(chosen, documents.tokens[chosen], share.tokens)
+        for chosen, share in zip(rest, shares(sources, sizes(rest)).values(), strict=True)
+    ]
+    train = np.concatenate(trained)
+    if len(sources) > 1 or len(train) > len(rest[0]):  # else it is in a random order already
+        train = train[np.random.default_rng((seed, 1)).permutation(len(train))]
+    left_out["not_needed"] = sum(max(0, len(chosen) - len(used)) for chosen, used in zip(rest, trained, strict=True))
+    return Selection(
+        validation=np.concatenate(validation),
+        cut=np.concatenate(cut),
+        train=train,
+        available=dict(zip(sources, map(len, rest), strict=True)),
+        epochs={
+            name: float(documents.tokens[used].sum() / documents.tokens[chosen].sum())
+            for name, used, chosen in zip(sources, trained, rest, strict=True)
+        },
+        left_out=left_out,
+    )
+
+
+class TooShortError(InputError):
+    """The text is too short for the held-out part and training."""
+
+    def __init__(self, tokens: int, validation_tokens: int) -> None:
+        super().__init__(
+            f"data: the corpus has only {tokens:,} tokens, too few for data.validation_tokens={validation_tokens:,} and "
+            "training from each source; lower it, or bring more text"
+        )
+
+
+def _whole(total: int, parts: Sequence[float]) -> list[int]:
+    """Whole numbers in the proportion of `parts` that add up to `total`."""
+    ends = np.round(np.cumsum(parts) / sum(parts) * total).astype(int)
+    return np.diff(ends, prepend=0).tolist()
+
+
+def _repeat(chosen: np.ndarray, tokens: np.ndarray, wanted: float) -> np.ndarray:
+    """`chosen` again and again until there are about `wanted` tokens, to the nearest document."""
+    whole, rest = divmod(round(wanted), int(tokens.sum()))
+    ends = np.cumsum(tokens, dtype=np.int64)
+    more = int(np.searchsorted(ends - tokens // 2, rest))
+    return np.concatenate([np.tile(chosen, whole), chosen[:more]])
+
+
+def repetitive(documents: Documents, order: np.ndarray, share: float) -> np.ndarray:
+    """Which documents of `order`, as a mask of its shape, have at least `share` of their lines in documents before them."""
+    assert documents.lines is not None
+    rank = np.full(len(documents.digest), -1)
+    rank[order] = np.arange(len(order))
+    at = np.repeat(rank, documents.line_counts)
+    hashes, at = documents.lines[at >= 0], at[at >= 0]
+    by_line = np.lexsort((at, hashes))
+    hashes, at = hashes[by_line], at[by_line]
+    seen = np.zeros(len(hashes), dtype=bool)
+    seen[1:] = hashes[1:] == hashes[:-1]  # of the documents that have a line, the first one comes first
+    lines = np.bincount(at, minlength=len(order))
+    return (np.bincount(at, weights=seen, minlength=len(order)) >= share * lines) & (lines > 0)

@@ -1,0 +1,333 @@
+"""The contents of a corpus made from documents: one source or a mixture, tokenised, chosen from, and written as memmaps."""
+
+import hashlib
+import mmap
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sweep.config import CorpusSpec, SourceConfig
+from sweep.data.mixture import Documents, Selection, TooShortError, check_weights, select, shares
+from sweep.data.overlap import measure_overlap
+from sweep.data.sources import WHOLE_BYTES, Reader, look_into, reader_of
+from sweep.data.tokenise import INDEX, Part, token_dtype, tokenise
+from sweep.data.tokenizer import FILE, LibraryTokenizer, Tokenizer, identity_of, ready_tokenizer, train_bpe
+from sweep.errors import InputError
+
+BPE_BYTES = 1 << 26  # of text that a BPE learns from
+WRITE_BYTES = 1 << 22  # gathered at once
+LONGEST_TOKEN = 8  # bytes; few are longer
+
+
+@dataclass(frozen=True)
+class TextContents:
+    """Documents and what to do with them.
+
+    Attributes:
+        spec: the corpus.
+        sources: its sources by name; the spec itself if it is the only one.
+        readers: of each.
+        tokenizer: None if it is to be trained.
+    """
+
+    spec: CorpusSpec
+    sources: dict[str, SourceConfig]
+    readers: dict[str, Reader]
+    tokenizer: Tokenizer | None
+
+    @classmethod
+    def read(cls, spec: CorpusSpec) -> "TextContents":
+        """Find the sources and look at the first document of each.
+
+        Raises:
+            InputError: if a source, a weight or the tokenizer is wrong, or there is no text.
+        """
+        mixed = spec.source == "mixture"
+        sources: dict[str, SourceConfig] = dict(spec.sources or {}) if mixed else {spec.source: spec}
+        if mixed:
+            check_weights(sources)
+        tokenizer = ready_tokenizer(spec)
+        readers = {}
+        for name, source in sources.items():
+            readers[name] = reader_of(source, f"data.sources.{name}" if mixed else "data")
+            readers[name].check()
+        return cls(spec, sources, readers, tokenizer)
+
+    @property
+    def vocab_size(self) -> int:
+        return self.spec.vocab_size if self.tokenizer is None else self.tokenizer.vocab_size
+
+    @cached_property
+    def documents(self) -> list[bytes] | None:
+        """All documents in their order, if they are few, from one source of plain text and all to be used once; else None.
+
+        Such a corpus is known by the text itself, whatever files it lies in.
+        """
+        spec = self.spec
+        plain = spec.source in ("stdlib", "text") and self.readers[spec.source].most_tokens() <= WHOLE_BYTES
+        as_it_is = spec.deduplicate and spec.near_duplicates is None and spec.max_bytes is None and spec.epochs == 1
+        if not (plain and as_it_is and spec.tokenizer in ("bytes", "bpe")):
+            return None
+        reader = self.readers[spec.source]
+        documents = (document for unit in reader.units() for document in reader.documents(unit))
+        unique = {hashlib.sha256(document).digest(): document for document in documents}
+        if not unique:
+            raise InputError(f"data.source={spec.source!r} holds no text; name other data.paths")
+        # Sorting by content first makes the order independent of file names.
+        in_order = [unique[key] for key in sorted(unique)]
+        return [in_order[i] for i in np.random.default_rng(spec.shuffle_seed).permutation(len(in_order))]
+
+    def identity(self) -> dict:
+        """What the corpus is, as plain JSON, known before it is made.
+
+        Of a large corpus its files are known by their sizes and samples, and a dataset on the Hugging Face hub by its name and
+        revision: nothing is read or downloaded whole for it.
+        """
+        spec = self.spec
+        if self.documents is not None:
+            digest = hashlib.sha256()
+            for document in self.documents:
+                digest.update(len(document).to_bytes(8, "little"))
+                digest.update(document)
+            recipe: dict[str, Any] = {"format": 1, "documents": digest.hexdigest(), "tokenizer": spec.tokenizer}
+            recipe["validation_tokens"] = spec.validation_tokens
+            if spec.tokenizer == "bpe":
+                recipe |= {"vocab_size": spec.vocab_size, "tokenizers": version("tokenizers")}
+            return recipe
+        return {
+            "format": 2,
+            "sources": {
+                name: {
+                    "source": source.source,
+                    "content": self.readers[name].identity(),
+                    "max_bytes": source.max_bytes,
+                    "weight": source.weight,
+                    "epochs": source.epochs,
+                }
+                for name, source in self.sources.items()
+            },
+            "tokenizer": identity_of(spec, self.tokenizer),
+            "validation_tokens": spec.validation_tokens,
+            "shuffle_seed": spec.shuffle_seed,
+            "deduplicate": spec.deduplicate,
+            "near_duplicates": spec.near_duplicates,
+        }
+
+    def most_tokens(self) -> dict[str, float]:
+        """No less than each source has, infinite if that is not known: no token is shorter than a byte."""
+        if self.documents is not None:
+            return {self.spec.source: sum(len(document) + 1 for document in self.documents)}
+        sizes = {name: reader.most_tokens() for name, reader in self.readers.items()}
+        if not self.spec.deduplicate:  # a Parquet file may keep what it has many times only once
+            sizes |= {name: float("inf") for name, source in self.sources.items() if source.source == "parquet"}
+        for name, source in self.sources.items():
+            if source.max_bytes is not None:  # the last document may go beyond, and every document has an end
+                sizes[name] = min(sizes[name], 1.1 * source.max_bytes + 2**20)
+        return sizes
+
+    def training_tokens(self) -> float:
+        """No less than there will be to train on.
+
+        Raises:
+            InputError: if the held-out part would leave nothing.
+        """
+        sizes = self.most_tokens()
+        if not all(sizes.values()):
+            lacking = ", ".join(name for name, size in sizes.items() if not size)
+            raise InputError(f"data: {lacking} holds no text; name other paths")
+        if (total := sum(share.tokens for share in shares(self.sources, sizes).values())) <= self.spec.validation_tokens:
+            raise TooShortError(int(sum(sizes.values())), self.spec.validation_tokens)
+        return total - (self.spec.validation_tokens if len(self.sources) == 1 and self.spec.epochs == 1 else 0)
+
+    def size(self) -> float:
+        return sum(self.most_tokens().values())
+
+    def write(
+        self, directory: Path, work: Path, workers: int | None = None, advance: Callable[[int], None] = lambda size: None
+    ) -> dict:
+        """Write the token files and the tokenizer into `directory`; what `work` has from an earlier start is not done again.
+
+        Returns:
+            The manifest.
+
+        Raises:
+            InputError: if a document cannot be read, or there is too little text.
+        """
+        spec = self.spec
+        for reader in self.readers.values():
+            look_into(reader)  # what planning could not, before hours of work on another source
+        tokenizer = self.tokenizer or self._train(work)
+        parts = {
+            name: tokenise(
+                reader,
+                tokenizer,
+                work / f"{number:03d}",
+                max_bytes=self.sources[name].max_bytes or float("inf"),
+                lines=spec.near_duplicates is not None,
+                workers=workers,
+                advance=advance,
+            )
+            for number, (name, reader) in enumerate(self.readers.items())
+        }
+        documents = self._index(parts)
+        learns_from_half = self.tokenizer is None and self.documents is None
+        chosen = select(
+            documents,
+            self.sources,
+            held_out=spec.validation_tokens + 1,  # a window of T inputs needs T + 1 tokens
+            seed=spec.shuffle_seed,
+            deduplicate=spec.deduplicate,
+            near_duplicates=spec.near_duplicates,
+            may_hold_out=~_may_be_learnt_from(documents.digest) if learns_from_half else None,
+        )
+        tokenizer.save(directory)
+        dtype = token_dtype(tokenizer.vocab_size)
+        written = _write(chosen, documents, [part for source in parts.values() for part in source], dtype, directory)
+        described = self._describe(chosen, documents, written)
+        bytes_per_token = described["validation"]["bytes"] / described["validation"]["tokens"]
+        return {
+            "tokenizer": spec.tokenizer,
+            "end_of_document": tokenizer.end_of_document,
+            "vocab_size": tokenizer.vocab_size,
+            "documents": len(documents.digest),
+            "left_out": chosen.left_out,
+            "bytes": int(documents.bytes.sum()),
+            "bytes_per_token": bytes_per_token,
+            "dtype": dtype.name,
+            "parts": described,
+            "overlap": measure_overlap(directory, dtype, bytes_per_token),
+        }
+
+    def _train(self, work: Path) -> Tokenizer:
+        """The BPE that an earlier start has trained, or a new one, which sees no document of the held-out part."""
+        if (work / FILE).exists():
+            from tokenizers import Tokenizer as Library
+
+            return LibraryTokenizer(Library.from_file(str(work / FILE)))
+        tokenizer = train_bpe(self._documents_to_learn_from(), self.spec.vocab_size)
+        temporary = work / "training"
+        temporary.mkdir(exist_ok=True)
+        tokenizer.save(temporary)
+        (temporary / FILE).rename(work / FILE)
+        return tokenizer
+
+    def _documents_to_learn_from(self) -> Iterator[bytes]:
+        if self.documents is not None:
+            # The held-out documents, the first ones, are not known before they are tokenised.
+            ends = np.cumsum([len(document) for document in self.documents])
+            yield from (
+                d for d, end in zip(self.documents, ends, strict=True) if end > LONGEST_TOKEN * self.spec.validation_tokens
+            )
+            return
+        for reader in self.readers.values():
+            units = reader.units()
+            units = units[:: max(1, len(units) // 64)]
+            for unit in units:
+                left = BPE_BYTES // len(units) // len(self.readers)
+                for document in reader.documents(unit):
+                    if _may_be_learnt_from(np.array([hashlib.sha256(document).digest()[:16]], dtype="S16"))[0]:
+                        yield document
+                    if (left := left - len(document)) <= 0:
+                        break
+
+    def _index(self, parts: dict[str, list[Part]]) -> Documents:
+        """All documents that may be used."""
+        everything = [part for source in parts.values() for part in source]
+        numbers = [number for number, source in enumerate(parts.values()) for _ in source]
+        indices = [part.index() for part in everything]
+        index = np.concatenate([np.empty(0, INDEX), *indices])
+        lengths = [len(rows) for rows in indices]
+        tokens = index["tokens"].astype(np.int64)
+        starts = [np.cumsum(rows["tokens"], dtype=np.int64) - rows["tokens"] for rows in indices]
+        documents = Documents(
+            digest=index["digest"],
+            tokens=tokens,
+            bytes=index["bytes"].astype(np.int64),
+            source=np.repeat(np.array(numbers, dtype=np.int64), lengths),
+            part=np.repeat(np.arange(len(indices)), lengths),
+            start=np.concatenate([np.empty(0, np.int64), *starts]),
+            line_counts=index["lines"].astype(np.int64),
+            lines=np.concatenate([part.lines() for part in everything]) if self.spec.near_duplicates is not None else None,
+        )
+        kept = np.ones(len(index), dtype=bool)
+        for number, (name, source) in enumerate(self.sources.items()):
+            mine = np.flatnonzero(documents.source == number)
+            if not len(mine):
+                raise InputError(f"data: {name} holds no text; name other paths")
+            if source.max_bytes is not None:  # the last unit may have been read further
+                before = np.cumsum(documents.bytes[mine]) - documents.bytes[mine]
+                kept[mine[before >= source.max_bytes]] = False
+        return documents.where(kept)
+
+    def _describe(self, chosen: Selection, documents: Documents, written: dict[str, dict]) -> dict[str, dict]:
+        """Both parts of the corpus: how long they are, and what each source gives to them."""
+        total = written["train"]["tokens"]
+        held_bytes = documents.bytes[chosen.validation] * chosen.cut / documents.tokens[chosen.validation]
+        sources: dict[str, dict] = {"train": {}, "validation": {}}
+        for number, name in enumerate(self.sources):
+            trained = chosen.train[documents.source[chosen.train] == number]
+            held = documents.source[chosen.validation] == number
+            tokens = int(documents.tokens[trained].sum())
+            sources["train"][name] = {
+                "tokens": tokens,
+                "bytes": int(documents.bytes[trained].sum()),
+                "documents": chosen.available[name],
+                "share": tokens / total,
+                "epochs": chosen.epochs[name],
+            }
+            sources["validation"][name] = {"tokens": int(chosen.cut[held].sum()), "bytes": round(held_bytes[held].sum())}
+        return {
+            part: {
+                **written[part],
+                "bytes": sum(source["bytes"] for source in sources[part].values()),
+                "sources": sources[part],
+            }
+            for part in written
+        }
+
+
+def _may_be_learnt_from(digests: np.ndarray) -> np.ndarray:
+    """Half of all documents, by their content: a BPE of a large corpus learns from these, and the others may be held out."""
+    return np.ascontiguousarray(digests).view(np.uint8).reshape(-1, 16)[:, 0] % 2 == 0
+
+
+def _write(chosen: Selection, documents: Documents, parts: list[Part], dtype: np.dtype, directory: Path) -> dict[str, dict]:
+    """train.bin and validation.bin, and the number of tokens and the SHA-256 of each."""
+    lengths = {"validation": chosen.cut, "train": documents.tokens[chosen.train]}
+    written = {}
+    _allow_open_files(len(parts))
+    with ExitStack() as stack:
+        views = []
+        for part in parts:
+            file = stack.enter_context(open(part.path, "rb"))
+            views.append(memoryview(stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))))
+            stack.callback(views[-1].release)
+        for name, rows in (("validation", chosen.validation), ("train", chosen.train)):
+            digest = hashlib.sha256()
+            first = documents.start[rows] * dtype.itemsize
+            last = first + lengths[name] * dtype.itemsize
+            with open(directory / f"{name}.bin", "wb") as out:
+                sizes = np.cumsum(last - first)
+                edges = np.searchsorted(sizes, np.arange(0, sizes[-1], WRITE_BYTES))
+                for some in map(slice, edges, [*edges[1:], len(rows)]):
+                    places = zip(documents.part[rows[some]].tolist(), first[some].tolist(), last[some].tolist(), strict=True)
+                    block = b"".join([views[part][start:end] for part, start, end in places])
+                    out.write(block)
+                    digest.update(block)
+            written[name] = {"tokens": int(lengths[name].sum()), "sha256": digest.hexdigest()}
+    return written
+
+
+def _allow_open_files(more: int) -> None:
+    """Raise the limit of open files as far as is needed and allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * more + 256  # a mapping keeps a descriptor besides the file's own
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
