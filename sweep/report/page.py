@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from sweep.config import FitConfig
 from sweep.errors import InputError
+from sweep.figures.style import loss_unit
 from sweep.files import write_atomically
 from sweep.fit import Allocation, EnvelopeFit, Fits, LawError
 from sweep.fit.isoflop import IsoflopFit, TooFewProfiles
@@ -99,6 +100,7 @@ def render(fits: Fits, origin: Origin, options: FitConfig) -> str:
         fits=fits,
         fitted={name: law for name, law in laws.items() if not isinstance(law, LawError)},
         refused={name: law for name, law in laws.items() if isinstance(law, LawError)},
+        unit=loss_unit(fits),
         conventions=conventions(options, origin),
         titles=TITLES,
         methods=METHODS,
