@@ -69,9 +69,14 @@ def test_the_report_knows_what_the_runs_ran_on(sweep: list[str], out: Path) -> N
     assert main(["report", *sweep, "fit.resamples=20"]) == DONE
     page = (out / "report.html").read_text()
     started = json.loads(next(Path(compose(sweep).store).glob("runs/*/provenance.json")).read_text())["starts"][0]
-    for told in ("15 finished, 15 starts", started["host"], started["versions"]["torch"], "fingerprint", "bytes, 257 tokens"):
+    for told in (
+        "15 finished, 15 starts",
+        started["host"],
+        started["versions"]["torch"],
+        "tokens to train on",
+        "Core-hours, 15 runs",
+    ):
         assert told in page
-    assert "Core-hours, 15 runs" in page
 
 
 def test_a_second_launch_trains_nothing(sweep: list[str], capsys: pytest.CaptureFixture[str]) -> None:

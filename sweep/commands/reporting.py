@@ -8,7 +8,7 @@ import yaml
 
 from sweep.commands import DONE
 from sweep.commands.laws import make_fits, require_a_law, writing
-from sweep.commands.planning import corpora, plan_runs
+from sweep.commands.planning import describe_corpus, plan_runs
 from sweep.config import SweepConfig
 from sweep.errors import InputError
 from sweep.store import Store
@@ -92,8 +92,7 @@ def _of_store(config: SweepConfig, frame: "pd.DataFrame") -> tuple["Facts", dict
 
     planned, recipe = plan_runs(config)
     store = Store(Path(config.store))
-    corpus = recipe.find(corpora(config))
-    manifest = corpus.manifest if corpus else None
+    corpus = recipe.find(store.corpora)
     optimizer, schedule, data = config.optimizer, config.schedule, config.data
     setup = {
         "Schedule": f"warm-up, then a cosine to {schedule.final_fraction:g} of the peak, {schedule.cycle:g} × the run long",
@@ -102,11 +101,13 @@ def _of_store(config: SweepConfig, frame: "pd.DataFrame") -> tuple["Facts", dict
         "Data": f"{data.source}, context of {data.context_length} tokens, {data.validation_tokens:,} tokens held out",
         "Tokenizer": data.tokenizer,
     }
-    if manifest is not None:
-        epochs = float(frame["D"].max()) / manifest["parts"]["train"]["tokens"]
-        setup["Repeated data"] = f"at most {max(epochs, 0):.2g} epochs" + ("" if epochs > 1 else ", so none")
+    if corpus is not None:
+        epochs = float(frame["D"].max()) / corpus.manifest["parts"]["train"]["tokens"]
+        setup["Repeated data"] = f"at most {epochs:.2g} epochs" + ("" if epochs > 1 else ", so none")
+    name, _, described = describe_corpus(recipe, store.corpora).partition(": ")
+    corpus_facts = (("Corpus", f"{data.source}, {name.removeprefix('corpus ')}"), ("Tokens", described))
     directories = {plan.run.run_id: store.run(plan.run.run_id) for plan in planned}
     ranks = [int(directories[run_id].status().get("ranks", 1)) for run_id in frame["run_id"]]
     threads = [config.cluster.threads if device == "cpu" else 1 for device in frame["device"]]
     cores = [rank * thread for rank, thread in zip(ranks, threads, strict=True)]
-    return origin.of_store(list(directories.values()), origin.of_corpus(manifest)), setup, cores
+    return origin.of_store(list(directories.values()), corpus_facts), setup, cores

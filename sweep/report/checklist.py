@@ -7,12 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweep.config import FitConfig
+from sweep.figures.style import loss_unit
 from sweep.fit import EnvelopeFit, Fits, IsoflopFit, LawError, ParametricFit
 from sweep.report.origin import Origin
 from sweep.report.text import count, plain, scientific, share
 
 UNKNOWN = "not known: the table does not say"
-LOSSES = {"val": "the last loss on one held-out set, shared by all runs", "train": "the smoothed training loss at the end"}
+LOSSES = {
+    "val": "the last loss on one held-out set, shared by all runs",
+    "train": "the smoothed training loss at the end",
+    "bits_per_byte": "the last loss on one held-out set, shared by all runs, per byte of its text",
+}
 SIZES = {"total": "all parameters, embeddings included", "non_embedding": "the parameters without embeddings"}
 FLOPS = {
     "6N": "6 N D",
@@ -34,21 +39,30 @@ class Choice:
 def checklist(fits: Fits, options: FitConfig, origin: Origin) -> dict[str, list[Choice]]:
     """The choices by part."""
     return {
-        "The law": list(_law(fits, options)),
+        "The law": list(_law(fits, options, origin)),
         "The training": list(_training(fits, origin)),
         "The data points": list(_points(fits, options, origin)),
         "The fitting": list(_fitting(fits, options)),
     }
 
 
-def _law(fits: Fits, options: FitConfig) -> Iterator[Choice]:
+def conventions(options: FitConfig, origin: Origin) -> tuple[str, str, str]:
+    """What N, C and L are. Of a table it is what the user declared, and nobody declares whose loss it has."""
+    N, C = SIZES[options.parameters], FLOPS[options.flops]
+    if origin.from_store:
+        return N, C, LOSSES[options.loss]
+    return f"{N} (as declared)", f"{C} (as declared)", "the table's final loss, on data that it does not name"
+
+
+def _law(fits: Fits, options: FitConfig, origin: Origin) -> Iterator[Choice]:
     tied = ", alpha = beta" if options.tied else ""
     given = f", E = {options.fixed_E:g} given" if options.fixed_E is not None else ""
     yield Choice("Form, Approaches 1 and 2", "N_opt = k C^a and D_opt = k′ C^b; the loss there a power law of C without E")
     yield Choice("Form, Approach 3", f"L(N, D) = E + A / N^alpha + B / D^beta{tied}{given} (Hoffmann et al. 2022)")
-    yield Choice("What N counts", SIZES[options.parameters])
-    yield Choice("What C counts", FLOPS[options.flops])
-    yield Choice("What L is", f"{LOSSES[options.loss]}, in nats per token; Approach 1 has training losses under any choice")
+    N, C, L = conventions(options, origin)
+    yield Choice("What N counts", N)
+    yield Choice("What C counts", C)
+    yield Choice("What L is", f"{L}, in {loss_unit(fits)}; Approach 1 has training losses under any choice", origin.from_store)
     yield Choice("Constraint of the optimum", "the loss is lowest at a fixed C; use after training is not counted unless asked")
 
 
@@ -112,7 +126,10 @@ def _fitting(fits: Fits, options: FitConfig) -> Iterator[Choice]:
     yield Choice("Approach 2's minima", "parabolas in log N, refused if concave, at the edge or not bracketed")
     if isinstance(two, IsoflopFit):
         noise = "known" if options.seed_noise is not None else "estimated from the residuals"
-        yield Choice("Noise between seeds", f"{two.seed_noise:.3g} nats, {noise}" if np.isfinite(two.seed_noise) else UNKNOWN)
+        yield Choice(
+            "Noise between seeds",
+            f"{two.seed_noise:.3g} {loss_unit(fits)}, {noise}" if np.isfinite(two.seed_noise) else UNKNOWN,
+        )
     yield Choice(
         "Uncertainty",
         f"{share(fits.level)} intervals from {options.resamples} resamples (seed {options.seed}): of curves for Approach 1, of "

@@ -60,19 +60,6 @@ def of_store(runs: Sequence[RunDirectory], corpus: Facts) -> Facts:
     return tuple((name, value) for name, value in found if value != "not recorded" or name in ("Commit", "Host")) + corpus
 
 
-def of_corpus(manifest: dict[str, Any] | None) -> Facts:
-    """What a corpus is, from its manifest."""
-    if manifest is None:
-        return (("Corpus", "no longer in the store"),)
-    parts = manifest["parts"]
-    return (
-        ("Corpus", f"{manifest['spec']['source']}, fingerprint {manifest['fingerprint']}"),
-        ("Text", f"{manifest['documents']:,} documents, {manifest['bytes']:,} bytes"),
-        ("Tokens", f"{parts['train']['tokens']:,} to train on, {parts['validation']['tokens']:,} held out"),
-        ("Tokenizer", f"{manifest['tokenizer']}, {manifest['vocab_size']:,} tokens"),
-    )
-
-
 def of_table(table: str, curves: str | None, rows: int) -> Facts:
     """Which files, and what is in them."""
     named = [("Table of runs", f"{_describe(table)}, {rows} rows")]

@@ -12,11 +12,12 @@ from markupsafe import Markup
 
 from sweep.config import FitConfig
 from sweep.errors import InputError
+from sweep.figures.style import loss_unit
 from sweep.files import write_atomically
 from sweep.fit import Allocation, EnvelopeFit, Fits, LawError
 from sweep.fit.isoflop import IsoflopFit, TooFewProfiles
 from sweep.report import plots, text
-from sweep.report.checklist import FLOPS, LOSSES, SIZES, checklist
+from sweep.report.checklist import checklist, conventions
 from sweep.report.origin import Origin
 
 if TYPE_CHECKING:
@@ -99,9 +100,8 @@ def render(fits: Fits, origin: Origin, options: FitConfig) -> str:
         fits=fits,
         fitted={name: law for name, law in laws.items() if not isinstance(law, LawError)},
         refused={name: law for name, law in laws.items() if isinstance(law, LawError)},
-        sizes=SIZES[options.parameters],
-        flops=FLOPS[options.flops],
-        loss=LOSSES[options.loss],
+        unit=loss_unit(fits),
+        conventions=conventions(options, origin),
         titles=TITLES,
         methods=METHODS,
         answers=answers,

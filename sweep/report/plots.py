@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from sweep.figures.style import HIGHLIGHT, SIZES
+from sweep.figures.style import HIGHLIGHT, SIZES, loss_label
 from sweep.fit import EnvelopeFit, Fits, IsoflopFit, LawError
 from sweep.fit.frontier import Approach, allocate
 from sweep.fit.isoflop import TooFewProfiles
-from sweep.report.text import count, fixed, scientific
+from sweep.report.text import count, scientific
 
 ACCENT = {"light": HIGHLIGHT, "dark": "#ff9a57"}
 INK = {"light": "#5b6470", "dark": "#9aa5b1"}
@@ -47,7 +47,7 @@ def draw_profiles(fits: Fits, fit: IsoflopFit | TooFewProfiles) -> str:
         traces.append(_points(at[:, 0], at[:, 1], "minimum", ACCENT, symbol="star", size=12))
         traces[-1]["hovertemplate"] = "N_opt %{x:.3s}<br>loss %{y:.4f}<extra></extra>"
     N = np.concatenate([profile.N for profile in fit.profiles])
-    loss = {"title": {"text": "loss (nats per token)"}}
+    loss = {"title": {"text": loss_label(fits)}}
     return _figure(traces, _log_axis("parameters N", N.min() / 1.3, N.max() * 1.3, _round_count), loss, "C (FLOPs)")
 
 
@@ -77,7 +77,7 @@ def draw_curves(fits: Fits, fit: EnvelopeFit | None) -> str:
         traces[-1]["hovertemplate"] = "C %{x:.3e}<br>loss %{y:.4f}<br>best: N %{customdata:.3s}<extra></extra>"
     seen = np.concatenate([curve.loss[curve.tokens * curve.flops_per_token >= low] for curve in fits.curves])
     high = max(float(curve.tokens[-1] * curve.flops_per_token) for curve in fits.curves)
-    loss = _log_axis("training loss (nats per token)", seen.min() * 0.97, np.quantile(seen, 0.98), fixed(1))
+    loss = _log_axis(f"training {loss_label(fits)}", seen.min() * 0.97, np.quantile(seen, 0.98), "{:g}".format)
     return _figure(traces, _log_axis("training FLOPs C", low, high * 1.2, scientific), loss, "N")
 
 

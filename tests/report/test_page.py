@@ -223,6 +223,16 @@ def test_points_of_chinchilla_without_budgets(chinchilla_csv: Path, tmp_path: Pa
     assert "no run names a planned budget" in absent
 
 
+def test_losses_in_bits_per_byte_are_named_so(hostile: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(hostile.parent / "runs.csv")
+    frame.assign(bits_per_byte=frame["loss"] / 3).to_csv(tmp_path / "runs.csv", index=False)
+    arguments = [f"table={tmp_path / 'runs.csv'}", "fit.loss=bits_per_byte", f"out={tmp_path}"]
+    assert main(["report", *arguments, *QUICK]) == DONE
+    document = parse(tmp_path / "report.html")
+    assert "Loss, bits per byte" in document.text
+    assert "nats per token" not in document.text
+
+
 def test_an_empty_store_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,7 +70,9 @@ def test_fit_on_a_table_needs_neither_torch_nor_a_store(table: Path, tmp_path: P
     subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths}, check=True, capture_output=True)
     drawn = sorted(path.name for path in (tmp_path / "fits").iterdir())
     figures = [
-        f"{name}.{kind}" for name in ("extrapolation", "isoflop", "parametric", "sensitivity") for kind in ("png", "svg")
+        f"{name}.{kind}"
+        for name in ("extrapolation", "frontier", "isoflop", "parametric", "residuals", "sensitivity")
+        for kind in ("png", "svg")
     ]
     assert drawn == sorted(["fits.json", *figures])
     assert not (tmp_path / "store").exists()
