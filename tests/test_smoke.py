@@ -43,7 +43,7 @@ def test_models_learn_far_beyond_letter_frequencies(sweep: list[str], out: Path)
     assert len(runs) == 15
     assert (runs["state"] == "done").all()
     assert (runs.groupby("budget")["loss"].min() < unigram_entropy - 0.6).all()
-    assert (runs["loss_se"] < 0.02).all()
+    assert (runs["loss_se"] < 0.03).all()
     assert (runs["train_loss"] - runs["loss"]).abs().max() < 0.4
 
 
