@@ -13,6 +13,7 @@ from sweep.commands.training import launch, plan, train, wandb_sync
 from sweep.commands.using import export, train_optimal
 from sweep.config import SweepConfig, compose
 from sweep.errors import InputError
+from sweep.help import command_help
 
 RUN_ID_DIGITS = 16
 USAGE = """usage: isosweep <command> [key=value ...]
@@ -36,7 +37,7 @@ commands
   wandb-sync    send wandb the curves, or the parts of them, that it lacks (launch does with tracker=wandb)
   task          what a Slurm job of cluster=slurm runs; nothing to call by hand
 
-Every key=value is a Hydra override of conf/sweep.yaml:
+isosweep <command> --help tells a command's fields. Every key=value is a Hydra override of conf/sweep.yaml:
   isosweep plan experiment=smoke                      a sweep from conf/experiment/
   isosweep launch experiment=smoke cluster.workers=2  with another number of workers
   isosweep fit table=runs.csv out=fits                runs from elsewhere: columns N, D, loss and, if there are
@@ -75,10 +76,13 @@ COMMANDS: dict[str, Callable[[SweepConfig], int]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; bad input becomes one line on stderr and exit code 2."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] in ("-h", "--help", "help") or {"-h", "--help"} & set(arguments[1:]):
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return DONE if arguments else BAD_INPUT
     name, overrides = arguments[0], arguments[1:]
+    if {"-h", "--help"} & set(overrides) and name in COMMANDS:
+        print(command_help(name, COMMANDS[name]), end="")
+        return DONE
     try:
         if name not in COMMANDS:
             raise InputError(f"there is no command {name!r}; the commands are {', '.join(COMMANDS)}")

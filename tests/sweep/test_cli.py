@@ -15,6 +15,7 @@ from sweep.cli import COMMANDS, main, spell_out
 from sweep.commands import BAD_INPUT, DONE, SOME_RUNS_FAILED
 from sweep.commands.planning import plan_runs
 from sweep.config import compose
+from sweep.help import FIELDS
 from sweep.index import write_index
 from sweep.store import Store
 
@@ -184,6 +185,15 @@ def test_a_table_that_fits_no_law_says_why(table: Path, tmp_path: Path, capsys: 
     assert fits["isoflop"]["status"] == "too_few_profiles"
     assert main(["plot", f"table={tmp_path / 'two.csv'}", f"out={tmp_path}", "columns.budget=none"]) == BAD_INPUT
     assert "nothing to draw" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_and_fields(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == DONE
+    output = capsys.readouterr().out
+    assert output.startswith(f"usage: isosweep {name} ")
+    for field in FIELDS[name]:
+        assert f"\n  {field}:" in output or f"\n  {field}=" in output, field
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
