@@ -7,6 +7,8 @@ import numpy as np
 
 from sweep.figures.style import HIGHLIGHT, N_LABEL, colourbar, colours
 
+BINS = 24  # of positions
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
@@ -43,7 +45,8 @@ def draw_transfer(losses: "pd.DataFrame", own: str) -> "Figure":
 
 
 def draw_positions(runs: Sequence[tuple[int, int, Sequence[float]]]) -> "Figure":
-    """Loss by position in the context, a line per size: of each N the run with the most tokens.
+    """Loss by position in the context, a line per size: of each N the run with the most tokens. Neighbouring positions are
+    averaged, in equal steps of log position: one alone is read off a few hundred tokens.
 
     Args:
         runs: N, D, and the loss at each position.
@@ -54,7 +57,9 @@ def draw_positions(runs: Sequence[tuple[int, int, Sequence[float]]]) -> "Figure"
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
     colour = colours(np.array(list(longest), dtype=float))
     for N, losses in longest.items():
-        axis.plot(np.arange(1, len(losses) + 1), losses, color=colour(N), linewidth=1.2)
+        edges = np.unique(np.geomspace(1, len(losses) + 1, BINS + 1).round().astype(int))
+        means = np.add.reduceat(np.asarray(losses), edges[:-1] - 1) / np.diff(edges)
+        axis.plot(np.sqrt(edges[:-1] * (edges[1:] - 1)), means, color=colour(N), linewidth=1.2)
     axis.set(xscale="log", xlabel="position in the context", ylabel="loss (nats per token)", title="loss along the context")
     colourbar(figure, axis, colour, N_LABEL)
     return figure
