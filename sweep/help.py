@@ -45,5 +45,5 @@ def _explained(field: str, text: str) -> list[str]:
     folder = conf_directory() / field
     if folder.is_dir():
         return [f"{field}={'|'.join(sorted(path.stem for path in folder.glob('*.yaml') if path.stem != 'defaults'))}"]
-    block = re.search(rf"^{field}:.*\n(?:[ #].*\n)*", text, re.MULTILINE)
+    block = re.search(rf'^"?{field}"?:.*\n(?:[ #].*\n)*', text, re.MULTILINE)
     return block.group().rstrip().splitlines() if block else []
