@@ -123,7 +123,7 @@ class Transformer(nn.Module):
         x_BTD = self.embedding(tokens_BT)
         for block in self.blocks:
             if self.recompute and torch.is_grad_enabled():
-                x_BTD = checkpoint(block, x_BTD, cos_TK, sin_TK, use_reentrant=False)
+                x_BTD = checkpoint(block, x_BTD, cos_TK, sin_TK, use_reentrant=False, preserve_rng_state=False)
             else:
                 x_BTD = block(x_BTD, cos_TK, sin_TK)
         hidden_BTD = self.norm(x_BTD)

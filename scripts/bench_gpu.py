@@ -26,7 +26,7 @@ def questions() -> list[tuple[float, str, int, int, int]]:
     batch = [(size, "compiled, graph", 1, 2**14, 257) for size in EXPECTED]
     engines = [(size, engine, 1, 2**14, 257) for engine in ONE_STREAM[1:] for size in EXPECTED]
     vocabulary = [(size, "compiled, graph", 1, 2**16, 8192) for size in EXPECTED]
-    return one + packed + batch + engines + vocabulary
+    return one + batch + packed + engines + vocabulary
 
 
 def main(arguments: list[str]) -> None:

@@ -9,7 +9,7 @@ OUT=${OUT:-results/h200-python} LIMIT=${LIMIT:-480} STORE_ARCHIVE=${STORE_ARCHIV
 export PYTHONPATH=$PWD
 mkdir -p "$OUT" "$STORE"
 if [ -f "$STORE_ARCHIVE" ]; then tar -xzf "$STORE_ARCHIVE" -C "$STORE"; fi
-timeout --signal=TERM --kill-after=60 "$LIMIT" python -m sweep launch "$@" store="$STORE" | tee "$OUT/launch.log"
+timeout --foreground --signal=TERM --kill-after=60 "$LIMIT" python -m sweep launch "$@" store="$STORE" | tee "$OUT/launch.log"
 python -m sweep plot "$@" store="$STORE" out="$OUT/fits" | tee "$OUT/fits.log"
 for run in "$STORE"/runs/*/; do # a finished run's weights are not taken along
     if grep -q '"state": "done"' "$run/status.json" 2>/dev/null; then rm -rf "$run/checkpoint"; fi

@@ -22,6 +22,7 @@ from sweep.run import OptimizerSettings, RunConfig, ScheduleSettings
 if TYPE_CHECKING:
     from sweep.engine import Engine
 
+LONGEST_WAIT_S = 300  # for the other processes
 WARM_UP_STEPS = 5  # more than a CUDA graph needs before it is captured
 PLAIN = "plain"  # the step as a tutorial writes it: the yardstick for the engines
 STEPS_OF_BREAKDOWN = 10
@@ -81,7 +82,7 @@ def measure(
     """
     context = multiprocessing.get_context("spawn")
     run = _run(model, precision, max(1, batch_tokens // model.context_length))
-    barrier, pipes, started = context.Barrier(processes), [], []
+    barrier, pipes, started = context.Barrier(processes, timeout=LONGEST_WAIT_S), [], []
     for index in range(processes):
         ours, theirs = context.Pipe()
         arguments = (theirs, barrier, run, engine, device, threads, seconds, index)
@@ -97,7 +98,8 @@ def measure(
         except EOFError:
             reports.append({"error": "the process died"})
         process.join()
-    if errors := [report["error"] for report in reports if "error" in report]:
+    errors = [report["error"] for report in reports if "error" in report]
+    if errors := sorted(errors, key=lambda error: error.startswith("BrokenBarrier")):  # which only follows from another's
         raise InputError(f"bench: {engine} with {processes} processes at N = {run.N:,}: {errors[0]}")
     tokens_per_s = sum(run.batch_tokens / report["step_s"] for report in reports)
     return Measurement(
@@ -155,6 +157,9 @@ def _report(barrier: Any, run: RunConfig, engine: str, device: str, threads: int
     # Cores multiply side by side; a card that several processes share is measured by one of them, with the others quiet.
     alone = device == "cpu" or index < torch.cuda.device_count()
     peak = matmul_peak(device, run.precision) if alone else 0.0
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     barrier.wait()
     begin = time.perf_counter()
     trained = _build(engine, run, device)

@@ -56,7 +56,8 @@ def memory_bytes(run: RunConfig) -> float:
     """Upper estimate of what training `run` holds: weights, gradients, moments, activations of a whole batch, logits."""
     model = run.model
     per_token = model.n_layers * (6 * model.d_model + 3 * model.d_ff) + 2 * model.vocab_size
-    return BYTES_PER_PARAMETER * run.N + (4 * per_token + BYTES_PER_TOKEN) * run.batch_tokens
+    width = 4 if run.precision == "bf16" else 8  # bytes, with what autograd keeps beside
+    return BYTES_PER_PARAMETER * run.N + (width * per_token + BYTES_PER_TOKEN) * run.batch_tokens
 
 
 def fits_beside(run: RunConfig, running: Collection[RunConfig], free_bytes: float) -> bool:

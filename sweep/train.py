@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -218,9 +218,11 @@ class _Training:
     def _report(self) -> None:
         seconds = time.perf_counter() - self.interval_start
         tokens_per_s = (self.step - self.interval_step) * self.run.batch_tokens / seconds
-        peak = self.parallel.size * matmul_peak(self.runtime.device, self.run.precision)
-        mfu = tokens_per_s * self.flops_per_token / peak
-        row = {"step": self.step, "loss": self.last_loss, "tokens_per_s": round(tokens_per_s, 1), "mfu": round(mfu, 4)}
+        mfu = None
+        with suppress(torch.OutOfMemoryError):  # of a full card, by the product that is to be measured
+            peak = self.parallel.size * matmul_peak(self.runtime.device, self.run.precision)
+            mfu = round(tokens_per_s * self.flops_per_token / peak, 4)
+        row = {"step": self.step, "loss": self.last_loss, "tokens_per_s": round(tokens_per_s, 1), "mfu": mfu}
         with open(self.directory.throughput, "a") as file:
             file.write(json.dumps(row) + "\n")
         self.on_progress(

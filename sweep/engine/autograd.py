@@ -21,6 +21,7 @@ from sweep.run import RunConfig
 from sweep.schedule import learning_rate
 
 EVALUATION_TOKENS = 8192  # per forward pass of an evaluation
+MOST_SHAPES = 4096  # that one process may compile
 
 
 class AutogradEngine:
@@ -51,6 +52,8 @@ class AutogradEngine:
         model.initialise(run.seed)
         self.model = parallel.spread(model, device)
         self.compiles = compiled  # in its first step
+        if compiled:  # a worker trains many shapes; by default the ninth would quietly not be compiled
+            torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = MOST_SHAPES
         self.loss = torch.compile(self.model.loss, dynamic=False) if compiled else self.model.loss
         self.optimizer = self._make_optimizer()
         self.may_shrink = micro_batch is None and parallel.size == 1  # until the first step has worked
@@ -65,6 +68,7 @@ class AutogradEngine:
 
     def _step_on(self, batch_BS: Tensor) -> Tensor:
         """`optimizer_step`; a first one that does not fit the GPU is tried again in smaller parts."""
+        fresh = not self.optimizer.state
         while True:
             try:
                 with self._compiling():
@@ -77,6 +81,8 @@ class AutogradEngine:
                 if not self.may_shrink or not self._shrink():
                     raise
             self.optimizer.zero_grad()
+            if fresh:  # else moments that were begun would be taken for whole ones
+                self.optimizer.state.clear()
 
     @contextmanager
     def _compiling(self) -> Iterator[None]:

@@ -4,6 +4,8 @@ What changes from step to step is on the device before the graph looks for it: w
 some hundred steps of both at a time, and a counter that every step moves on. The tokens lie there too if there is room.
 """
 
+import logging
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from sweep.engine.autograd import AutogradEngine, to_device
 from sweep.engine.optimizer import build_optimizer
 from sweep.run import RunConfig
 from sweep.schedule import learning_rate
+
+log = logging.getLogger(__name__)
 
 EAGER_STEPS = 3  # before the capture: libraries set themselves up, and the memory it needs is known
 STEPS_AHEAD = 512
@@ -38,6 +42,7 @@ class GraphEngine(AutogradEngine):
         self.name += ", graph"
         self.feed = Feed(run, windows, device)
         self.result = torch.zeros(2, device=device)
+        self.captures = device == "cuda"
         self.graph: torch.cuda.CUDAGraph | None = None
         self.eager_steps = 0
 
@@ -51,28 +56,47 @@ class GraphEngine(AutogradEngine):
 
     def step(self, step: int) -> Tensor:
         self.feed.prepare(step)
-        if self.device == "cpu":
+        if not self.captures:
             self._one_step()
         elif self.graph is not None:
             self.graph.replay()
         elif self.eager_steps < EAGER_STEPS:
             self.eager_steps += 1
-            stream = torch.cuda.Stream()
+            stream = _side_stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 self._one_step()
             torch.cuda.current_stream().wait_stream(stream)
         else:
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
-                self._one_step()
-            self.graph.replay()  # a capture runs nothing
+            self._capture()
         return self.result.clone()
+
+    def _capture(self) -> None:
+        """Take this step as a graph, or, if the memory that a graph keeps for itself is not there, eagerly from now on."""
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=_side_stream()):
+                self._one_step()
+        except torch.OutOfMemoryError:
+            log.warning("%s: no memory for a CUDA graph beside the rest; its steps stay eager", self.run.run_id)
+            self.optimizer.zero_grad()
+            torch.cuda.empty_cache()
+            self.captures = False
+            self._one_step()
+            return
+        self.graph = graph
+        graph.replay()  # a capture runs nothing
 
     def _one_step(self) -> None:
         batch_BS, lr = self.feed.next()
         self.lr.copy_(lr)
         self.result.copy_(self._step_on(batch_BS))
+
+
+@lru_cache
+def _side_stream() -> torch.cuda.Stream:
+    """For what comes before a capture, and the capture; one for all runs, as memory is kept for each stream."""
+    return torch.cuda.Stream()
 
 
 class Feed:

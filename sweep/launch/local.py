@@ -3,9 +3,11 @@
 This module is imported by every worker before it knows its threads, so it imports no torch at the top.
 """
 
+import fcntl
 import math
 import multiprocessing
 import os
+import platform
 import signal
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 
 MOST_DEATHS_AT_START = 3
+LONGEST_END_S = 60  # of a process without a run
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -139,8 +142,11 @@ class Pool:
         for worker in workers:
             if worker.ready is None or worker.run is not None:
                 continue
-            beside = [other.run for other in workers if other.index % gpus == worker.index % gpus and other.run is not None]
-            run = next((run for run in queue if fits_beside(run, beside, worker.ready.free_bytes)), None)
+            neighbours = [other for other in workers if other.index % gpus == worker.index % gpus]
+            beside = [other.run for other in neighbours if other.run is not None]
+            # Who started later found less free, because others were training: what they found is what there was.
+            free_bytes = max(other.ready.free_bytes for other in neighbours if other.ready is not None)
+            run = next((run for run in queue if fits_beside(run, beside, free_bytes)), None)
             if run is not None:
                 queue.remove(run)
                 worker.give(run)
@@ -205,7 +211,10 @@ class _Worker:
         if self.run is not None:
             self.ask_to_stop()
         self.connection.close()
-        self.process.join()
+        self.process.join(None if self.run is not None else LONGEST_END_S)
+        if self.process.is_alive():  # it has no run, and hangs: a driver after a fault, a compiler's pool
+            self.process.kill()
+            self.process.join()
 
 
 def _work(connection: Connection, pool: Pool, index: int) -> None:
@@ -235,6 +244,8 @@ def _work(connection: Connection, pool: Pool, index: int) -> None:
                     run = connection.recv()
                     own = replace(runtime, compile_pays=run.run_id in pool.worth_compiling)
                     report(train_safely(run, corpus, store, own, **watch))
+                    if pool.device == "cuda":
+                        _give_back_memory()
             except (EOFError, ConnectionResetError):
                 return
 
@@ -248,6 +259,7 @@ def _prepare(pool: Pool, index: int) -> tuple["Corpus", "Runtime", Ready]:
     ready = Ready()
     if pool.device == "cuda":
         torch.cuda.set_device(index % torch.cuda.device_count())
+        _measure_peak_alone(pool, index % torch.cuda.device_count())
         ready = Ready(free_bytes=torch.cuda.mem_get_info()[0])
     from sweep.data import Corpus
     from sweep.train import Runtime
@@ -260,6 +272,24 @@ def _prepare(pool: Pool, index: int) -> tuple["Corpus", "Runtime", Ready]:
         micro_batch=pool.cluster.micro_batch,
     )
     return Corpus.open(pool.corpus), runtime, ready
+
+
+def _measure_peak_alone(pool: Pool, gpu: int) -> None:
+    """Measure what MFU is relative to, one worker after another, before any trains."""
+    from sweep.device import matmul_peak
+
+    with open(pool.store / f".gpu-{platform.node()}-{gpu}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+        matmul_peak("cuda", "bf16")
+        _give_back_memory()
+
+
+def _give_back_memory() -> None:
+    """Leave the GPU's memory that a run took to whoever needs it next."""
+    import torch
+
+    with suppress(RuntimeError):  # after a fault of the device nothing works; the pool then replaces this process
+        torch.cuda.empty_cache()
 
 
 def train_safely(run: RunConfig, corpus: "Corpus", store: Store, runtime: "Runtime", **callbacks: Any) -> Outcome:
