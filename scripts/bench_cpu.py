@@ -4,7 +4,9 @@ The yardstick is plain fp32 eager torch: module, torch.optim.AdamW, clip_grad_no
 processes with one thread each. Against it, two one-thread processes of what a launch chooses, in fp32 and in bf16. Every round
 measures everything once, in turn, so that a ratio compares what ran within a minute; quoted are medians over the rounds.
 
-    python scripts/bench_cpu.py [out=results/throughput-cpu] [rounds=3] [seconds=3] [batch_tokens=1024]
+The sizes are of the ladder that CPU sweeps use, whose heads are 8 wide; the last row has heads of 32.
+
+    python scripts/bench_cpu.py [out=results/throughput-cpu] [rounds=3] [seconds=3] [batch_tokens=1024] [only=wide]
 """
 
 import json
@@ -17,6 +19,8 @@ from sweep.bench import PLAIN, Measurement, measure
 from sweep.config import compose
 
 SIZES = (3e4, 1e5, 4e5, 8e5, 5e6)
+WIDE = ModelConfig(vocab_size=257, d_model=128, n_layers=4, n_heads=4, n_kv_heads=4, d_ff=344, context_length=64)
+WIDE_BATCH_TOKENS = 768
 MODES = {  # engine, precision, processes, threads
     "plain 1x2": (PLAIN, "fp32", 1, 2),
     "plain 2x1": (PLAIN, "fp32", 2, 1),
@@ -49,10 +53,16 @@ def main(arguments: list[str]) -> None:
     ladder = SizeLadder(vocab_size=257, context_length=128, **vars(family))
     rows = []
     print(f"{'N':>10} " + " ".join(f"{mode:>12}" for mode in MODES) + "   tokens/s;  x plain 1x2, x plain 2x1, share of peak")
-    for size in SIZES:
-        model = ladder.nearest(size)
+    cases = [(ladder.nearest(size), batch_tokens) for size in SIZES if options.get("only") != "wide"]
+    for model, batch_tokens in [*cases, (WIDE, WIDE_BATCH_TOKENS)]:
         found = [one_round(model, seconds, batch_tokens) for _ in range(rounds)]
-        row: dict = {"N": count_parameters(model).total, "tokens_per_s": {}, "share_of_peak": {}, "peak_flops_per_s": {}}
+        row: dict = {
+            "N": count_parameters(model).total,
+            "head_width": model.head_width,
+            "tokens_per_s": {},
+            "share_of_peak": {},
+            "peak_flops_per_s": {},
+        }
         for mode in MODES:
             row["tokens_per_s"][mode] = median(each[mode].tokens_per_s for each in found)
             row["share_of_peak"][mode] = median(each[mode].share_of_peak for each in found)
