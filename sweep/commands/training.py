@@ -176,6 +176,7 @@ def train_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpu
     """Train those of `runs` that are not finished in a local pool, print how it went, and return the exit code."""
     from sweep.cost import worth_compiling
     from sweep.device import require_device, resolve_device
+    from sweep.engine import native_available
     from sweep.launch.local import Pool, pool_size
     from sweep.progress import SweepProgress
     from sweep.status import duration
@@ -183,6 +184,8 @@ def train_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpu
 
     device = resolve_device(config.device)
     require_device(device)
+    if device == "cpu" and config.runtime.compile == "auto" and (reason := native_available()):
+        print(f"isosweep: {reason}; a step is torch's own, several times slower: install g++, or set CXX", file=sys.stderr)
     store = Store(Path(config.store).resolve())
     todo, left_out = runs_to_launch(config, runs, store)
     finished = len(runs) - len(todo) - left_out

@@ -281,3 +281,15 @@ def test_status_tells_every_run(tmp_path: Path, text_file: Path, capsys: pytest.
     assert index.loc[directories[0].path.name, "state"] == "failed"
     assert index.loc[directories[0].path.name, "steps"] == directories[0].config().steps
     assert "not a run configuration" in index.loc[directories[2].path.name, "error"]
+
+
+def test_a_launch_without_a_compiler_says_so_and_trains(text_file: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sweep", "launch", *tiny_sweep(text_file, tmp_path / "s"), "grid.runs=[{N: 3e3, D: 2e4}]"]
+    environment = os.environ | {"CXX": "no-such-compiler", "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == DONE, done.stderr
+    assert "no-such-compiler: No such file or directory; a step is torch's own" in done.stderr
+    (path,) = (tmp_path / "s" / "runs").glob("*/provenance.json")
+    (start,) = json.loads(path.read_text())["starts"]
+    assert start["engine"] == "eager"
+    assert "no-such-compiler" in start["why_not_native"]
