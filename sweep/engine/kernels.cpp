@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -45,20 +46,44 @@ inline F exponential(F x, F lowest) {
 }
 inline float exponential(float x) { return exponential<float, int32_t>(std::min(x, 88.f), -87.f); }
 
-// A block of queries, or of keys, lies in the lanes of one vector, so that no sum ever runs across lanes.
+// A block of queries, or of keys, lies in the lanes of one vector, so that no sum ever runs across lanes. The vector is a register
+// of the processor that is compiled for: the compiler takes a wider one apart into several, which no longer fit and go through
+// memory, and a narrower one leaves lanes idle.
+#if defined(__AVX512F__)
 constexpr int LANES = 16;
+#elif defined(__AVX2__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;  // SSE, NEON
+#endif
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 typedef int32_t whole_lanes __attribute__((vector_size(4 * LANES)));
 inline lanes all(float x) { return lanes{} + x; }
 inline lanes exponential(lanes x) { return exponential<lanes, whole_lanes>(x, all(-87.f)); }
 
-constexpr int MOST_K = 256;
-
-// Lanes of block `b` whose position is at least `t` keep their value; the others become `other`.
-inline lanes from_position(lanes value, int b, int t, float other) {
-    const whole_lanes position = whole_lanes{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + b * LANES;
-    return position >= t ? value : all(other);
+// The positions that block `b` holds. What a position must not see is replaced by a choice between values, never by arithmetic:
+// its exponential may be infinite.
+template <int... LANE>
+inline whole_lanes counted(std::integer_sequence<int, LANE...>) {
+    return whole_lanes{LANE...};
 }
+inline whole_lanes positions(int b) { return counted(std::make_integer_sequence<int, LANES>()) + b * LANES; }
+
+// A vector for each of a head's numbers: in registers as far as they go, where the compiler knows how many there are.
+template <int WIDTH>
+struct Sums {
+    lanes values[WIDTH];
+
+    explicit Sums(int) {}
+    operator lanes*() { return values; }
+};
+template <>
+struct Sums<0> {
+    std::vector<lanes> values;
+
+    explicit Sums(int K) : values(K) {}
+    operator lanes*() { return values.data(); }
+};
 
 // One head of one window: rows of K numbers as they are, and transposed with a block of LANES positions to a vector. WIDTH is K
 // where the compiler knows it, else 0.
@@ -152,21 +177,21 @@ template <int WIDTH>
 void attend(Head<WIDTH>& q, Head<WIDTH>& k, Head<WIDTH>& v, Head<WIDTH>& y, float* lse) {
     const int T = q.T, K = q.width();
     std::vector<lanes> scores(T);
-    lanes out[WIDTH ? WIDTH : MOST_K];
+    Sums<WIDTH> out(K);
     for (int b = 0; b < q.blocks; b++) {
         const lanes* queries = q.block(b);
         const int first = b * LANES, end = std::min(T, first + LANES);
         lanes highest = all(-INFINITY), sum{};
         for (int j = 0; j < end; j++) {
             lanes score = dot<WIDTH>(k.row(j), queries, K);
-            if (j > first) score = from_position(score, b, j, -INFINITY);
+            if (j > first) score = positions(b) >= j ? score : all(-INFINITY);
             scores[j] = score;
             highest = score > highest ? score : highest;
         }
         for (int d = 0; d < K; d++) out[d] = lanes{};
         for (int j = 0; j < end; j++) {
             lanes weight = exponential(scores[j] - highest);
-            if (j > first) weight = from_position(weight, b, j, 0.f);
+            if (j > first) weight = positions(b) >= j ? weight : lanes{};
             sum += weight;
             const float* value = v.row(j);
             for (int d = 0; d < K; d++) out[d] += value[d] * weight;
@@ -185,7 +210,7 @@ void attend_backward(
     Head<WIDTH>& q, Head<WIDTH>& k, Head<WIDTH>& v, Head<WIDTH>& dy, const float* lse, const float* delta, Head<WIDTH>& dq,
     Head<WIDTH>& dk, Head<WIDTH>& dv) {
     const int T = q.T, K = q.width();
-    lanes one[WIDTH ? WIDTH : MOST_K], two[WIDTH ? WIDTH : MOST_K];
+    Sums<WIDTH> one(K), two(K);
     for (int b = 0; b < q.blocks; b++) {
         const lanes *queries = q.block(b), *gradients = dy.block(b);
         const int first = b * LANES, end = std::min(T, first + LANES);
@@ -194,7 +219,7 @@ void attend_backward(
         for (int d = 0; d < K; d++) one[d] = lanes{};
         for (int j = 0; j < end; j++) {
             lanes weight = exponential(dot<WIDTH>(k.row(j), queries, K) - its_lse);
-            if (j > first) weight = from_position(weight, b, j, 0.f);
+            if (j > first) weight = positions(b) >= j ? weight : lanes{};
             const lanes ds = weight * (dot<WIDTH>(v.row(j), gradients, K) - its_delta);
             const float* key = k.row(j);
             for (int d = 0; d < K; d++) one[d] += key[d] * ds;
@@ -207,7 +232,7 @@ void attend_backward(
         for (int d = 0; d < K; d++) one[d] = two[d] = lanes{};
         for (int i = first; i < T; i++) {
             lanes weight = exponential(dot<WIDTH>(q.row(i), keys, K) - lse[i]);
-            if (i < first + LANES - 1) weight -= from_position(weight, b, i + 1, 0.f);  // keys after the query count for nothing
+            if (i < first + LANES - 1) weight = positions(b) <= i ? weight : lanes{};  // keys after the query count for nothing
             const lanes ds = weight * (dot<WIDTH>(dy.row(i), values, K) - delta[i]);
             const float *query = q.row(i), *gradient = dy.row(i);
             for (int d = 0; d < K; d++) {

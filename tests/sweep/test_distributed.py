@@ -45,14 +45,20 @@ def rows(directory: RunDirectory) -> list[dict]:
     return [json.loads(line) for line in directory.curve.read_text().splitlines()]
 
 
-def assert_same_curve(found: RunDirectory, expected: RunDirectory, tolerance: float = 1e-5) -> None:
-    """Every row once and in order; what is planned exactly, what is computed to `tolerance`."""
+# What two orders of the same sums may differ by, relative, where fp32 rounds by 6e-8. A loss is a mean of many. Its standard error
+# comes of differences between windows, a tenth as large as the losses or less. And the gradient's norm feels the weights, in which
+# AdamW magnifies rounding: it divides each gradient by its size.
+ROUNDING = {"loss": 1e-5, "val_loss": 1e-5, "val_loss_se": 1e-4, "grad_norm": 1e-4}
+
+
+def assert_same_curve(found: RunDirectory, expected: RunDirectory, tolerance: float = 0) -> None:
+    """Every row once and in order; what is planned exactly, what is computed to `tolerance`, or to rounding."""
     assert len(rows(found)) == len(rows(expected))
     for ours, theirs in zip(rows(found), rows(expected), strict=True):
         assert ours.keys() == theirs.keys()
         for name, value in theirs.items():
-            computed = name in ("loss", "grad_norm", "val_loss", "val_loss_se")
-            assert ours[name] == (pytest.approx(value, rel=tolerance) if computed else value), (name, theirs["step"])
+            allowed = max(tolerance, ROUNDING[name]) if name in ROUNDING else 0
+            assert ours[name] == (pytest.approx(value, rel=allowed) if allowed else value), (name, theirs["step"])
 
 
 # --- ranks as processes of a pool, which are quick to start ------------------------------------------------------------------
