@@ -46,7 +46,7 @@ def count_parameters(config: ModelConfig) -> ParameterCounts:
     """Parameter counts of `models.transformer.Transformer(config)`, without building it."""
     vocabulary = config.vocab_size * config.d_model
     query_and_out = 2 * config.d_model * config.d_model
-    key_and_value = 2 * config.d_model * config.n_kv_heads * config.head_width
+    key_and_value = 2 * config.d_model * config.n_kv_heads * config.head_dim
     return ParameterCounts(
         embedding=vocabulary,
         attention=config.n_layers * (query_and_out + key_and_value),
@@ -72,9 +72,9 @@ def chinchilla(config: ModelConfig) -> float:
     It counts the embedding as a matrix product and attention over all s^2 pairs, masked or not.
     """
     s, d, V = config.context_length, config.d_model, config.vocab_size
-    heads, kh = config.n_heads, config.n_heads * config.head_width
+    heads, kh = config.n_heads, config.n_heads * config.head_dim
     embedding = 2 * s * V * d
-    qkv = 2 * s * d * (kh + 2 * config.n_kv_heads * config.head_width)
+    qkv = 2 * s * d * (kh + 2 * config.n_kv_heads * config.head_dim)
     logits = 2 * s * s * kh
     softmax = 3 * heads * s * s
     reduction = 2 * s * s * kh
@@ -93,7 +93,7 @@ def exact(config: ModelConfig, *, causal: bool = True) -> float:
     counts = count_parameters(config)
     matrices = counts.attention + counts.feed_forward + config.vocab_size * config.d_model
     keys = (config.context_length + 1) / 2 if causal else config.context_length
-    attention = 4 * keys * config.n_heads * config.head_width  # q·k and weights·v, per token and layer
+    attention = 4 * keys * config.n_heads * config.head_dim  # q·k and weights·v, per token and layer
     return BACKWARD_AND_FORWARD * (2.0 * matrices + config.n_layers * attention)
 
 

@@ -40,7 +40,7 @@ class ModelConfig:
         for name in ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "context_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name} is {getattr(self, name)}; it must be at least 1")
-        if self.d_model % self.n_heads or self.head_width % 2:
+        if self.d_model % self.n_heads or self.head_dim % 2:
             raise ValueError(
                 f"model.n_heads is {self.n_heads}; it must divide d_model = {self.d_model} into heads of even width"
             )
@@ -48,6 +48,6 @@ class ModelConfig:
             raise ValueError(f"model.n_kv_heads is {self.n_kv_heads}; it must divide n_heads = {self.n_heads}")
 
     @property
-    def head_width(self) -> int:
+    def head_dim(self) -> int:
         """Width of one attention head, K."""
         return self.d_model // self.n_heads

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from models.accounting import count_parameters
 from models.config import ModelConfig
@@ -25,31 +26,31 @@ class SizeLadder:
     Attributes:
         vocab_size, context_length, tied_embeddings, rope_theta: as in `ModelConfig`.
         aspect_ratio: d_model / n_layers, approached as closely as whole layers allow.
-        head_width: width of a head, taken where it divides the width, else the nearest that does.
-        queries_per_kv_head: query heads that share one key/value head where they divide; 1 is plain attention.
+        head_dim: width of a head, taken where it divides the width, else the nearest that does.
+        kv_groups: query heads that share one key/value head where they divide; 1 is plain attention.
 
     Raises:
-        ValueError: if `head_width` is not a multiple of four: widths go in half heads, and RoPE needs them even.
+        ValueError: if `head_dim` is not a multiple of four: widths go in half heads, and RoPE needs them even.
     """
 
     vocab_size: int
     context_length: int
     aspect_ratio: float = 16
-    head_width: int = 8
-    queries_per_kv_head: int = 1
+    head_dim: int = 8
+    kv_groups: int = 1
     tied_embeddings: bool = False
     rope_theta: float = 10_000.0
 
     def __post_init__(self) -> None:
-        if self.head_width < 4 or self.head_width % 4:
-            raise ValueError(f"model.head_width={self.head_width} is not a multiple of 4; take 8, 16, 32, 64 or 128")
+        if self.head_dim < 4 or self.head_dim % 4:
+            raise ValueError(f"model.head_dim={self.head_dim} is not a multiple of 4; take 8, 16, 32, 64 or 128")
 
     def widths(self) -> Iterator[int]:
         """Every width of the ladder, smallest first: steps of half a head, then of a head, then of about an eighth."""
-        width = self.head_width // 2
+        width = self.head_dim // 2
         while width <= MAX_WIDTH:
             yield width
-            width += self.head_width // 2 if width < 4 * self.head_width else max(self.head_width, power_of_two(width / 8))
+            width += self.head_dim // 2 if width < 4 * self.head_dim else max(self.head_dim, power_of_two(width / 8))
 
     def shape(self, d_model: int) -> ModelConfig:
         """The shape of width `d_model`. d_ff is 8/3 d_model, rounded to a multiple that grows with the width.
@@ -61,7 +62,7 @@ class SizeLadder:
             raise ValueError(f"d_model is {d_model}; it must be even, for RoPE's pairs")
         n_heads = min(
             (heads for heads in range(1, d_model // 2 + 1) if d_model % heads == 0 and d_model // heads % 2 == 0),
-            key=lambda heads: abs(math.log(d_model / heads / self.head_width)),
+            key=lambda heads: abs(math.log(d_model / heads / self.head_dim)),
         )
         multiple = min(64, power_of_two(d_model / 2))
         return ModelConfig(
@@ -69,16 +70,20 @@ class SizeLadder:
             d_model=d_model,
             n_layers=max(1, math.floor(d_model / self.aspect_ratio + 0.5)),
             n_heads=n_heads,
-            n_kv_heads=n_heads // math.gcd(n_heads, self.queries_per_kv_head),
+            n_kv_heads=n_heads // math.gcd(n_heads, self.kv_groups),
             d_ff=max(multiple, round(8 / 3 * d_model / multiple) * multiple),
             context_length=self.context_length,
             tied_embeddings=self.tied_embeddings,
             rope_theta=self.rope_theta,
         )
 
-    def shapes(self) -> Iterator[ModelConfig]:
+    def shapes(self) -> tuple[ModelConfig, ...]:
         """Every shape of the ladder, smallest first."""
-        return map(self.shape, self.widths())
+        return tuple(shape for _, shape in self.sized())
+
+    def sized(self, convention: str = "total") -> tuple[tuple[int, ModelConfig], ...]:
+        """Every shape of the ladder, smallest first, behind its parameter count under a convention."""
+        return _sized(self, convention)
 
     def nearest(self, N: float, convention: str = "total") -> ModelConfig:
         """The shape whose parameter count is nearest to `N` in ratio, under a parameter convention.
@@ -89,13 +94,16 @@ class SizeLadder:
         if not (math.isfinite(N) and N > 0):
             raise ValueError(f"a model size of {N} does not exist; ask for a positive number of parameters")
 
-        def size(shape: ModelConfig) -> int:
-            return count_parameters(shape).by_convention(convention)
-
-        best = min(self.shapes(), key=lambda shape: abs(math.log(size(shape) / N)))
-        if not 1 / 1.5 <= size(best) / N <= 1.5:
+        size, best = min(self.sized(convention), key=lambda sized: abs(math.log(sized[0] / N)))
+        if not 1 / 1.5 <= size / N <= 1.5:
             raise ValueError(
                 f"no model of {N:,.0f} parameters ({convention}) exists: the nearest shape of this ladder has "
-                f"{size(best):,} (d_model {best.d_model}); ask for a size near that, or change the ladder or vocabulary"
+                f"{size:,} (d_model {best.d_model}); ask for a size near that, or change the ladder or vocabulary"
             )
         return best
+
+
+@lru_cache(maxsize=16)  # a grid looks up thousands of sizes
+def _sized(ladder: SizeLadder, convention: str) -> tuple[tuple[int, ModelConfig], ...]:
+    shapes = [ladder.shape(width) for width in ladder.widths()]
+    return tuple((count_parameters(shape).by_convention(convention), shape) for shape in shapes)

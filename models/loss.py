@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MOST_LOGITS = 2**26  # at once: 256 MB in float32
+MAX_LOGITS = 2**26  # at once: 256 MB in float32
 
 
 def head_cross_entropy(hidden_RD: Tensor, weight_VD: Tensor, targets_R: Tensor, reduction: str = "mean") -> Tensor:
@@ -20,7 +20,7 @@ def head_cross_entropy(hidden_RD: Tensor, weight_VD: Tensor, targets_R: Tensor, 
         targets_R: ids.
         reduction: "mean", for a scalar, or "none", for shape (R,) and no way back where the logits are many.
     """
-    rows = max(1, MOST_LOGITS // len(weight_VD))
+    rows = max(1, MAX_LOGITS // len(weight_VD))
     if rows >= len(hidden_RD):
         return F.cross_entropy(F.linear(hidden_RD, weight_VD).float(), targets_R, reduction=reduction)
     if reduction == "none":

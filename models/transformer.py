@@ -24,13 +24,13 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.n_heads, self.n_kv_heads, self.head_width = config.n_heads, config.n_kv_heads, config.head_width
-        self.qkv = nn.Linear(config.d_model, (config.n_heads + 2 * config.n_kv_heads) * config.head_width, bias=False)
+        self.n_heads, self.n_kv_heads, self.head_dim = config.n_heads, config.n_kv_heads, config.head_dim
+        self.qkv = nn.Linear(config.d_model, (config.n_heads + 2 * config.n_kv_heads) * config.head_dim, bias=False)
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
 
     def forward(self, x_BTD: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
         B, T, _ = x_BTD.shape
-        H, G, K = self.n_heads, self.n_kv_heads, self.head_width
+        H, G, K = self.n_heads, self.n_kv_heads, self.head_dim
         qkv_BNTK = self.qkv(x_BTD).view(B, T, H + 2 * G, K).transpose(1, 2)
         # Queries and keys turn by the same angles, so they turn together.
         qk_BNTK = rotate(qkv_BNTK[:, : H + G], cos_TK, sin_TK)
@@ -83,7 +83,7 @@ class Transformer(nn.Module):
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tied_embeddings:
             self.head.weight = self.embedding.weight
-        cos_TK, sin_TK = rotary_tables(config.context_length, config.head_width, config.rope_theta)
+        cos_TK, sin_TK = rotary_tables(config.context_length, config.head_dim, config.rope_theta)
         self.register_buffer("cos_TK", cos_TK, persistent=False)
         self.register_buffer("sin_TK", sin_TK, persistent=False)
         self.recompute = False  # a block's activations on the way back, rather than keep them: less memory, more time
@@ -137,12 +137,12 @@ class Transformer(nn.Module):
         return self(tokens_BT, targets_BT, reduction)  # DDP and FSDP do their part where a module is called
 
 
-def rotary_tables(context_length: int, head_width: int, theta: float) -> tuple[Tensor, Tensor]:
+def rotary_tables(context_length: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
     """Cosines and sines of RoPE's angles (Su et al. 2021, arXiv 2104.09864), each of shape (T, K).
 
     The K/2 frequencies are laid out twice, first half then second half: LLaMA's "rotate half" convention.
     """
-    frequency_K = theta ** (-torch.arange(0, head_width, 2, dtype=torch.float64) / head_width)
+    frequency_K = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
     angle_TK = torch.outer(torch.arange(context_length, dtype=torch.float64), frequency_K).repeat(1, 2)
     return angle_TK.cos().float(), angle_TK.sin().float()
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import geometric_mean, median
 
 from models import ModelConfig, SizeLadder, count_parameters
-from sweep.bench import PLAIN, Measurement, measure
 from sweep.config import compose
+from sweep.train.bench import PLAIN, Measurement, measure
 
 SIZES = (3e4, 1e5, 4e5, 8e5, 5e6)
 WIDE = ModelConfig(vocab_size=257, d_model=128, n_layers=4, n_heads=4, n_kv_heads=4, d_ff=344, context_length=64)
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> None:
         found = [one_round(model, seconds, batch_tokens) for _ in range(rounds)]
         row: dict = {
             "N": count_parameters(model).total,
-            "head_width": model.head_width,
+            "head_dim": model.head_dim,
             "tokens_per_s": {},
             "share_of_peak": {},
             "peak_flops_per_s": {},

@@ -23,7 +23,7 @@ from scipy.special import logsumexp
 
 from sweep.fit import Noise, RunTable, Simulator, fit_parametric, read_frame, runs_from_frame
 from sweep.fit.published import BESIROGLU
-from sweep.fit.table import COLUMNS
+from sweep.tables.table import COLUMNS
 
 DELTA, STARTS, RESAMPLES, REPEATS = 1e-3, 4500, 4000, 5
 

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from models import SizeLadder
-from sweep.bench import measure, save
 from sweep.errors import InputError
+from sweep.train.bench import measure, save
 
 EXPECTED = {7e4: 0.05, 1e6: 0.20, 5e6: 0.30, 2e7: 0.385, 1e8: 0.51, 4e8: 0.62}
 ONE_STREAM = ("compiled, graph", "eager, graph", "compiled", "eager")
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
         if time.monotonic() > end:
             print("out of time")
             break
-        model = SizeLadder(vocab_size=vocab_size, context_length=1024, aspect_ratio=64, head_width=64).nearest(size)
+        model = SizeLadder(vocab_size=vocab_size, context_length=1024, aspect_ratio=64, head_dim=64).nearest(size)
         try:
             row = measure(
                 model,

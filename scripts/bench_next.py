@@ -17,9 +17,9 @@ import numpy as np
 
 from sweep.fit import fit_parametric
 from sweep.fit.design import next_runs
+from sweep.fit.judge.simulate import Noise, Simulator
 from sweep.fit.published import CHINCHILLA
-from sweep.fit.simulate import Noise, Simulator
-from sweep.fit.table import RunTable
+from sweep.tables.table import RunTable
 
 PILOT = np.geomspace(1e18, 1e19, 3)
 UNIFORM = ([3e19], [3e19, 1e20])

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from sweep.cli import main as isosweep
-from sweep.collect import read_curve, smooth_curve
-from sweep.commands.planning import plan_runs
+from sweep.commands.shared import plan_runs
 from sweep.config import compose
 from sweep.store import Store
+from sweep.store.curves import read_curve, smooth_curve
 
 
 def trained(overrides: list[str]) -> tuple[float, np.ndarray]:

@@ -27,7 +27,7 @@ TOKENS = np.geomspace(2e8, 2.2e10, 6)
 
 def simulate() -> tuple[pd.DataFrame, Simulator]:
     """The table of runs, with every count that a sweep's own table has."""
-    ladder = SizeLadder(vocab_size=50_257, context_length=1024, aspect_ratio=64, head_width=64)
+    ladder = SizeLadder(vocab_size=50_257, context_length=1024, aspect_ratio=64, head_dim=64)
     shapes = [shape for shape in ladder.shapes() if 1e3 <= count_parameters(shape).non_embedding <= 1.6e9][::2]
     simulator = Simulator(surface=CHINCHILLA, noise=NOISE)
     N = np.repeat([float(count_parameters(shape).total) for shape in shapes], len(TOKENS))

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sweep.commands.planning import make_corpus, plan_runs
+from sweep.commands.shared import make_corpus, plan_runs
 from sweep.commands.training import train_missing
 from sweep.config import compose
 from sweep.figures import save, set_style
-from sweep.run import RunConfig
+from sweep.plan.run import RunConfig
 from sweep.store import Store
 
 SCALES = (0.25, 0.4, 0.63, 1.0, 1.6, 2.5, 4.0)

@@ -1,114 +1,177 @@
-"""The command line: `isosweep <command> key=value …`, the same as `python -m sweep <command> key=value …`."""
+"""The command line: `isosweep <command> …`, the same as `python -m sweep <command> …`."""
 
 import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from inspect import getdoc
+from typing import NoReturn
 
-from sweep.commands import BAD_INPUT, DONE
-from sweep.commands.benching import bench
-from sweep.commands.evaluating import evaluate_sets
-from sweep.commands.following import cancel, logs, status, task, watch
-from sweep.commands.laws import choose_next, fit, plot
-from sweep.commands.reporting import report
-from sweep.commands.training import launch, plan, train, wandb_sync
-from sweep.commands.using import export, train_optimal
-from sweep.config import SweepConfig, compose
+from sweep import __version__
+from sweep.commands import BAD_INPUT, DONE, benching, evaluating, following, laws, planning, reporting, training, using
+from sweep.commands.help import explain_fields
 from sweep.errors import InputError
-from sweep.help import command_help
 
-RUN_ID_DIGITS = 16
-USAGE = """usage: isosweep <command> [key=value ...]
+EXAMPLES = """\
+Every key=value is a Hydra override of conf/sweep.yaml; isosweep <command> --help lists those that a command reads.
 
-commands
-  plan          every run of the sweep: N, D, C, steps, rate, state, expected time; creates nothing
-  launch        train the runs that are missing, here or (cluster=slurm) as a Slurm array; run it again to resume
-  train         one run: isosweep train <run_id>; under torchrun or srun on all their processes
-  status        every run's state, loss and time left, from the store and the queue (--watch: again and again)
-  watch         the sweep as it goes: curves, throughput, time left, IsoFLOP minima as they form; q leaves it
-  cancel        stop what is running or queued; every run writes a checkpoint
-  logs          what a run printed and why it failed: isosweep logs <run_id>
-  fit           tables of runs and curves, every law, fits.json and a summary
-  plot          the same, and the figures
-  report        the same, as one HTML file to read or to send: the answer, plots, checks, cost, provenance and every choice
-  next          the runs that would tell most for the FLOPs there are, as a grid to launch
-  train-optimal the run that the fit asks for at budget=…, with its loss predicted; --yes trains it and compares
-  export        a finished run as a Hugging Face folder: isosweep export <run_id> out=DIR
-  evaluate      losses of finished runs on other text (evaluation.sets), by source of a mixture, and by position
-  bench         tokens/s, FLOP/s, share of the device's peak and memory, by size, engine and number of processes
-  wandb-sync    send wandb the curves, or the parts of them, that it lacks (launch does with tracker=wandb)
-  task          what a Slurm job of cluster=slurm runs; nothing to call by hand
-
-isosweep <command> --help tells a command's fields. Every key=value is a Hydra override of conf/sweep.yaml:
-  isosweep plan experiment=smoke                      a sweep from conf/experiment/
-  isosweep launch experiment=smoke cluster.workers=2  with another number of workers
+  isosweep plan experiment=smoke                      a sweep of conf/experiment/, before anything is trained
+  isosweep launch experiment=smoke cluster.workers=2  train it; the same again resumes it
+  isosweep status smoke                               a launched sweep goes by its name: its plan is written down
+  isosweep fit smoke fit.level=0.9
   isosweep fit table=runs.csv out=fits                runs from elsewhere: columns N, D, loss and, if there are
                                                       any, C, budget, run_id; columns.N="Model Size" renames
-  isosweep plot table=runs.csv curves=curves.parquet out=fits
   isosweep report table=runs.csv curves=curves.parquet out=fits
-  isosweep fit table=runs.csv out=fits ask.budgets=[1e20] ask.losses=[2.5] ask.inference_tokens=1e12
-
-  isosweep launch experiment=smoke --retry failed     runs that failed are left out unless they are asked for
 
 exit codes: 0 done, 1 some runs failed, 2 bad input
 """
-FLAGS = {"--watch": "watch=true", "--retry": "retry=", "--yes": "yes=true"}  # how flags are spelled as overrides
+SWEEP = ("experiment", "model", "data", "optimizer", "schedule", "grid", "name", "seed", "device", "precision", "store")
+WRITTEN = ("name", "store")
+TABLE = ("table", "curves", "columns", "out", "fit")
 
-COMMANDS: dict[str, Callable[[SweepConfig], int]] = {
-    "plan": plan,
-    "launch": launch,
-    "fit": fit,
-    "plot": plot,
-    "report": report,
-    "next": choose_next,
-    "train": train,
-    "evaluate": evaluate_sets,
-    "bench": bench,
-    "status": status,
-    "watch": watch,
-    "cancel": cancel,
-    "logs": logs,
-    "train-optimal": train_optimal,
-    "export": export,
-    "task": task,
-    "wandb-sync": wandb_sync,
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command of the command line.
+
+    Attributes:
+        run: what it does, from its parsed arguments to its exit code; the first line of its docstring is its help.
+        fields: groups and fields of conf/ that it reads, for its help.
+        arguments: adds the flags and positionals that it alone has.
+        takes: "sweep" (overrides, and the name of a sweep that was launched), "run" (a run_id) or "nothing".
+    """
+
+    run: Callable[[Namespace], int]
+    fields: tuple[str, ...] = ()
+    arguments: Callable[[ArgumentParser], None] = lambda parser: None
+    takes: str = "sweep"
+
+
+def _retry(parser: ArgumentParser) -> None:
+    parser.add_argument("--retry", choices=["failed"], help="train only the runs that failed before; a launch leaves them out")
+
+
+def _json(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON, as launch writes it")
+
+
+def _watch(parser: ArgumentParser) -> None:
+    parser.add_argument("--watch", action="store_true", help="again every few seconds, until nothing is running or queued")
+
+
+def _optimal(parser: ArgumentParser) -> None:
+    parser.add_argument("--budget", type=float, required=True, metavar="FLOPS", help="what the run may cost")
+    parser.add_argument(
+        "--approach", choices=using.APPROACHES, default=using.DEFAULT_APPROACH, help="whose N and D (default: %(default)s)"
+    )
+    parser.add_argument("--yes", action="store_true", help="train it, and compare its loss with the prediction")
+
+
+def _task(parser: ArgumentParser) -> None:
+    parser.add_argument("submission", help="the submission's directory in the store")
+    parser.add_argument("task", type=int, help="the number of the array task")
+
+
+COMMANDS = {
+    "plan": Command(run=planning.plan, fields=(*SWEEP, "runtime"), arguments=_json),
+    "launch": Command(run=training.launch, fields=(*SWEEP, "cluster", "runtime", "evaluation", "tracker"), arguments=_retry),
+    "train": Command(run=training.train, fields=("store", "device", "cluster", "runtime", "tracker"), takes="run"),
+    "status": Command(run=following.status, fields=WRITTEN, arguments=_watch),
+    "watch": Command(run=following.watch, fields=(*WRITTEN, "fit")),
+    "cancel": Command(run=following.cancel, fields=WRITTEN),
+    "logs": Command(run=following.logs, fields=("store",), takes="run"),
+    "fit": Command(run=laws.fit, fields=(*WRITTEN, *TABLE, "ask")),
+    "plot": Command(run=laws.plot, fields=(*WRITTEN, *TABLE, "ask")),
+    "report": Command(run=reporting.report, fields=(*WRITTEN, *TABLE, "ask", "report")),
+    "next": Command(run=laws.choose_next, fields=(*WRITTEN, *TABLE, "next")),
+    "train-optimal": Command(
+        run=using.train_optimal, fields=(*WRITTEN, *TABLE, "device", "cluster", "tracker"), arguments=_optimal
+    ),
+    "export": Command(run=using.export, fields=("store", "out"), takes="run"),
+    "evaluate": Command(run=evaluating.evaluate_sets, fields=(*WRITTEN, "out", "evaluation")),
+    "bench": Command(
+        run=benching.bench, fields=("model", "data", "device", "precision", "store", "cluster", "runtime", "bench")
+    ),
+    "wandb-sync": Command(run=training.wandb_sync, fields=(*WRITTEN, "tracker")),
+    "task": Command(run=following.task, arguments=_task, takes="nothing"),
 }
+
+
+class Parser(ArgumentParser):
+    """Reports bad arguments as InputError, as all other bad input is reported."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; {self.prog} --help says what there is")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; bad input becomes one line on stderr and exit code 2."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE, end="")
+        print(_overview(), end="")
         return DONE if arguments else BAD_INPUT
-    name, overrides = arguments[0], arguments[1:]
-    if {"-h", "--help"} & set(overrides) and name in COMMANDS:
-        print(command_help(name, COMMANDS[name]), end="")
+    if arguments[0] == "--version":
+        print(f"isosweep {__version__}")
         return DONE
     try:
+        name, *rest = arguments
         if name not in COMMANDS:
             raise InputError(f"there is no command {name!r}; the commands are {', '.join(COMMANDS)}")
-        return COMMANDS[name](compose(spell_out(overrides)))
+        if {"-h", "--help"} & set(rest):
+            print(parser_of(name).format_help(), end="")
+            return DONE
+        return COMMANDS[name].run(parse(name, rest))
     except InputError as error:
         print(f"isosweep: {error}", file=sys.stderr)
         return BAD_INPUT
 
 
-def spell_out(arguments: Sequence[str]) -> list[str]:
-    """Overrides from arguments: `--watch`, `--retry failed` and a bare run_id are short for one.
+def parser_of(name: str) -> ArgumentParser:
+    """The parser of one command."""
+    command = COMMANDS[name]
+    parser = Parser(
+        prog=f"isosweep {name}",
+        description=getdoc(command.run),
+        epilog=explain_fields(command.fields),
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    if command.takes == "run":
+        parser.add_argument("run_id", help="a run, or the first digits of its run_id")
+    command.arguments(parser)
+    if command.takes == "nothing":
+        return parser
+    words = "NAME or key=value" if command.takes == "sweep" else "key=value"
+    parser.add_argument("words", nargs="*", metavar=words, help="the name of a launched sweep; overrides of conf/sweep.yaml")
+    parser.add_argument("--config-dir", metavar="DIR", help="a folder of yours with the layout of conf/, searched first")
+    parser.add_argument("--cfg", choices=["job"], help="print the composed configuration, and do nothing")
+    return parser
+
+
+def parse(name: str, arguments: Sequence[str]) -> Namespace:
+    """The arguments of a command. Of its words, those that are no overrides go to `sweep`, the others to `overrides`.
 
     Raises:
-        InputError: for a flag that there is not.
+        InputError: for an unknown flag, a missing argument, a value that a flag does not allow, or several names.
     """
-    overrides: list[str] = []
-    left = iter(arguments)
-    for argument in left:
-        flag, _, value = argument.partition("=")
-        if flag.startswith("--"):
-            if flag not in FLAGS:
-                raise InputError(f"there is no flag {flag}; the flags are {', '.join(FLAGS)}")
-            override = FLAGS[flag]
-            overrides.append(override + (value or next(left, "failed")) if override.endswith("=") else override)
-        elif len(argument) == RUN_ID_DIGITS and not set(argument) - set("0123456789abcdef"):
-            overrides.append(f"run_id='{argument}'")
-        else:
-            overrides.append(argument)
-    return overrides
+    options = parser_of(name).parse_intermixed_args(list(arguments))
+    words = getattr(options, "words", [])
+    options.overrides = [word for word in words if "=" in word or word.startswith("~")]
+    names = [word for word in words if word not in options.overrides]
+    if len(names) > 1 or (names and COMMANDS[name].takes != "sweep"):
+        raise InputError(
+            f"{names[-1]!r} is neither a flag nor an override key=value; isosweep {name} --help says what there is"
+        )
+    options.sweep = names[0] if names else None
+    return options
+
+
+def _overview() -> str:
+    """What `isosweep --help` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {_first_line(command.run)}" for name, command in COMMANDS.items()]
+    return "\n".join(["usage: isosweep <command> [NAME] [key=value ...]", "", "commands", *lines, "", EXAMPLES])
+
+
+def _first_line(function: Callable[..., int]) -> str:
+    return (getdoc(function) or "").split("\n")[0]

@@ -1,6 +1,24 @@
-"""The one exception that means: what was asked for is wrong, and here is what to do."""
+"""The exceptions that mean: what was asked for is wrong, and here is what to do."""
+
+from typing import Any
 
 
 class InputError(ValueError):
     """Bad input from the user. The message names the field, the value and the remedy; the command line prints it
     on one line and exits with code 2."""
+
+
+class LawError(InputError):
+    """A law cannot be fitted to these runs. `status` is a short name for why, the message says what is needed."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+    def to_dict(self) -> dict[str, Any]:
+        """What stands in fits.json in place of the law's numbers."""
+        return {"status": self.status, "reason": str(self)}
+
+    def summary(self) -> str:
+        """For a reader."""
+        return f"not fitted ({self.status}): {self}"

@@ -8,7 +8,7 @@ import torch
 
 from models import ModelConfig
 from sweep.data import Corpus, CorpusRecipe, CorpusSpec
-from sweep.run import OptimizerSettings, RunConfig, ScheduleSettings
+from sweep.plan.run import OptimizerSettings, RunConfig, ScheduleSettings
 
 # Models this small gain nothing from a second thread, which waits far longer than it works where others want the cores.
 torch.set_num_threads(1)

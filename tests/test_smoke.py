@@ -11,7 +11,7 @@ import pytest
 
 from sweep.cli import main
 from sweep.commands import DONE
-from sweep.commands.planning import corpora, plan_runs
+from sweep.commands.shared import corpora, plan_runs
 from sweep.config import compose
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,7 +108,7 @@ def test_plan_shows_what_is_done(sweep: list[str], capsys: pytest.CaptureFixture
 def test_what_to_run_next_can_be_planned_with_the_rest(
     sweep: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["next", *sweep, "next.most=3", f"out={tmp_path}"]) == DONE
+    assert main(["next", *sweep, "next.max_runs=3", f"out={tmp_path}"]) == DONE
     printed = capsys.readouterr().out
     overrides = [part.strip("'") for part in printed.splitlines()[-1].split("' '")]
     assert main(["plan", *sweep, *(part.strip(" '") for part in overrides)]) == DONE

@@ -1,10 +1,10 @@
 """The bench command."""
 
+from argparse import Namespace
 from pathlib import Path
 
 from sweep.commands import DONE
-from sweep.commands.planning import console, ladder_of
-from sweep.config import SweepConfig
+from sweep.commands.shared import composed, console, ladder_of
 from sweep.errors import InputError
 from sweep.store import Store
 
@@ -12,16 +12,17 @@ ENGINES = ("auto", "plain", "native", "eager", "compiled", "eager, graph", "comp
 COLUMNS = ("N", "engine", "precision", "processes", "tokens/s", "GFLOP/s", "of peak", "memory", "first step", "most time in")
 
 
-def bench(config: SweepConfig) -> int:
+def bench(options: Namespace) -> int:
     """Measure steps, print a table, and keep it as bench.json in the store, for `plan` to estimate from."""
     from rich.table import Table
 
-    from sweep.bench import PLAIN, Measurement, measure, save
-    from sweep.cost import choose_engine
-    from sweep.device import require_device, resolve_device
-    from sweep.grid import resolve_precision
     from sweep.launch.local import pool_size
+    from sweep.plan.cost import choose_engine
+    from sweep.plan.device import require_device, resolve_device
+    from sweep.plan.grid import resolve_precision
+    from sweep.train.bench import PLAIN, Measurement, measure, save
 
+    config = composed(options)
     device = resolve_device(config.device)
     require_device(device)
     store = Store(Path(config.store))

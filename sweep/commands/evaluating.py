@@ -1,25 +1,26 @@
 """The evaluate command."""
 
+from argparse import Namespace
 from pathlib import Path
 
 from sweep.commands import DONE
-from sweep.commands.planning import console, corpora, plan_runs
-from sweep.config import SweepConfig
+from sweep.commands.shared import composed, console, corpora, plan_runs
 from sweep.errors import InputError
-from sweep.store import DONE as FINISHED
 from sweep.store import Store
+from sweep.store.states import DONE as FINISHED
 
 
-def evaluate_sets(config: SweepConfig) -> int:
+def evaluate_sets(options: Namespace) -> int:
     """Evaluate every finished run of the sweep on `evaluation.sets`; print and write the losses, and draw them."""
     import pandas as pd
     from rich.table import Table
 
-    from sweep.device import require_device, resolve_device
-    from sweep.evaluate import OWN, check_sets, evaluate, sets_of
     from sweep.figures.evaluation import draw_positions, draw_transfer
     from sweep.figures.style import save, set_style
+    from sweep.plan.device import require_device, resolve_device
+    from sweep.use.evaluate import OWN, check_sets, evaluate, sets_of
 
+    config = composed(options)
     device = resolve_device(config.device)
     require_device(device)
     named = config.evaluation.sets or {}

@@ -4,51 +4,50 @@ import json
 import os
 import signal
 import time
+from argparse import Namespace
 from pathlib import Path
 
 from sweep.commands import DONE
-from sweep.commands.planning import console, plan_runs
-from sweep.config import SweepConfig
+from sweep.commands.shared import composed, console, plan_runs
 from sweep.errors import InputError
-from sweep.index import write_index
 from sweep.store import Store
 
 WATCH_S = 5
 
 
-def status(config: SweepConfig) -> int:
+def status(options: Namespace) -> int:
     """Print where every run of the sweep is; with `watch`, until nothing is running or queued."""
-    from sweep.status import overview
+    from sweep.follow.status import overview
 
+    config = composed(options)
     while True:
         planned, _ = plan_runs(config)
         view = overview(planned, Store(Path(config.store)), config)
         screen = console(width=150)
-        if config.watch and screen.is_terminal:
+        if options.watch and screen.is_terminal:
             screen.clear()
         screen.print(view.table(f"{config.name} in {config.store}"))
         print(view.totals())
-        store = Store(Path(config.store))
-        if store.root.is_dir():
-            print(f"all runs of the store: {write_index(store)}")
-        if not (config.watch and view.going()):
+        if not (options.watch and view.going()):
             return DONE
         time.sleep(WATCH_S)
 
 
-def watch(config: SweepConfig) -> int:
+def watch(options: Namespace) -> int:
     """Show the sweep as it goes, until it ends or the user leaves."""
-    from sweep.screen import watch as show
+    from sweep.follow.screen import watch as show
 
+    config = composed(options)
     planned, _ = plan_runs(config)
     show(planned, Store(Path(config.store)), config, console(width=150))
     return DONE
 
 
-def cancel(config: SweepConfig) -> int:
+def cancel(options: Namespace) -> int:
     """Stop the sweep's runs, in the queue and on this machine; those that run write a checkpoint."""
     from sweep.launch import slurm
 
+    config = composed(options)
     store = Store(Path(config.store))
     planned, _ = plan_runs(config)
     ids = [p.run.run_id for p in planned]
@@ -62,27 +61,24 @@ def cancel(config: SweepConfig) -> int:
     return DONE
 
 
-def logs(config: SweepConfig) -> int:
+def logs(options: Namespace) -> int:
     """Print what is known of one run: where it is, why it failed, and what its array task printed."""
     from sweep.launch import slurm
 
-    if config.run_id is None:
-        raise InputError("which run? isosweep logs <run_id>; isosweep status lists them")
+    config = composed(options)
     store = Store(Path(config.store))
-    directory = store.run(config.run_id)
+    directory = store.run(options.run_id)
     if not directory.path.is_dir():
-        raise InputError(f"run_id={config.run_id} is not in store={config.store}; isosweep status lists the runs there are")
+        raise InputError(f"run_id={options.run_id} is not in store={config.store}; isosweep status lists the runs there are")
     print(f"{directory.path}: {json.dumps(directory.status())}")
-    for path in (directory.traceback, *slurm.logs_of(store, config.run_id)):
+    for path in (directory.traceback, *slurm.logs_of(store, options.run_id)):
         if path.exists():
             print(f"\n{path}\n{path.read_text(errors='replace').rstrip()}")
     return DONE
 
 
-def task(config: SweepConfig) -> int:
+def task(options: Namespace) -> int:
     """Be an array task: what slurm/array.sbatch runs."""
     from sweep.launch.slurm import run_task
 
-    if config.submission is None or config.task is None:
-        raise InputError("submission=<directory> and task=<number> say which task; slurm/array.sbatch gives them")
-    return run_task(Path(config.submission), config.task)
+    return run_task(Path(options.submission), options.task)

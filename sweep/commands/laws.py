@@ -1,24 +1,25 @@
 """Commands on tables: fit, plot, next. They import no torch where a table is given."""
 
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep import store as states
 from sweep.commands import DONE
-from sweep.commands.planning import corpora, ladder_of, plan_runs
+from sweep.commands.shared import composed, corpora, ladder_of, plan_runs
 from sweep.config import FitConfig, SweepConfig
 from sweep.errors import InputError
 from sweep.files import write_atomically, write_json
-from sweep.store import Store
+from sweep.store import Store, states
 
 if TYPE_CHECKING:
     from sweep.fit import Curve, Fits, RunTable
 
 
-def fit(config: SweepConfig) -> int:
+def fit(options: Namespace) -> int:
     """Fit the laws, print them and write fits.json. Raises InputError if none of the three approaches could be fitted."""
+    config = composed(options)
     fits = make_fits(config)
     print(fits.summary())
     print(f"\nwrote {Path(config.out) / 'fits.json'}")
@@ -35,8 +36,9 @@ def require_a_law(fits: "Fits") -> None:
         raise InputError("no law could be fitted: " + "; ".join(map(str, refused)))
 
 
-def plot(config: SweepConfig) -> int:
+def plot(options: Namespace) -> int:
     """Fit the laws and draw the figures."""
+    config = composed(options)
     fits = make_fits(config)
     from sweep.figures import draw_all
 
@@ -45,15 +47,17 @@ def plot(config: SweepConfig) -> int:
     return DONE
 
 
-def choose_next(config: SweepConfig) -> int:
+def choose_next(options: Namespace) -> int:
     """Choose the next runs, print them, and write them to `out` as next.json and as a grid, conf/grid/next.yaml."""
     from sweep.fit import fit_parametric, next_runs
 
+    config = composed(options)
     if (config.fit.parameters, config.fit.flops) != ("total", "6N"):
         raise InputError("next names runs by all parameters and C = 6ND; leave fit.parameters=total and fit.flops=6N")
     runs, _, _ = read_tables(config)
-    asked, options = config.next, config.fit
-    fit = fit_parametric(runs, **surface_options(options), resamples=options.resamples, level=options.level, seed=options.seed)
+    asked, chosen_fit = config.next, config.fit
+    intervals: dict[str, Any] = {"resamples": chosen_fit.resamples, "level": chosen_fit.level, "seed": chosen_fit.seed}
+    fit = fit_parametric(runs, **surface_options(chosen_fit), **intervals)
     sizes, most_tokens = _sizes_and_tokens(config) if config.table is None else (None, float("inf"))
     chosen = next_runs(
         fit,
@@ -62,7 +66,7 @@ def choose_next(config: SweepConfig) -> int:
         target=asked.target,
         target_C=asked.target_C,
         sizes=sizes,
-        most=asked.most,
+        most=asked.max_runs,
         most_tokens=most_tokens,
         reach=asked.reach,
     )
@@ -172,7 +176,7 @@ def _chosen(config: SweepConfig, names: dict[str, str]) -> dict[str, str]:
 
 
 def _collect(config: SweepConfig, out: Path) -> tuple[Path, Path]:
-    from sweep.collect import collect, write_tables
+    from sweep.store.collect import collect, write_tables
 
     planned, _ = plan_runs(config)
     runs, curves = collect(planned, Store(Path(config.store)), config.fit)

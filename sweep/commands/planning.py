@@ -1,122 +1,109 @@
-"""What the commands share: the runs of a sweep, its corpus, and where output goes."""
+"""The plan command."""
 
-import math
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweep.commands import DONE
+from sweep.commands.shared import composed, console, corpora, describe_corpus, plan_runs, source_rows
 from sweep.config import SweepConfig
-from sweep.store import Store
+from sweep.plan.run import RunConfig
+from sweep.store import Store, states
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from models import SizeLadder
-    from sweep.data import Corpus, CorpusRecipe
-    from sweep.grid import PlannedRun
-
-
-def plan_runs(config: SweepConfig) -> tuple[list["PlannedRun"], "CorpusRecipe"]:
-    """The runs of the sweep, and the corpus they need, which may not be made yet; nothing is written."""
     from sweep.data import CorpusRecipe
 
-    recipe = CorpusRecipe.read(config.data)
-    return expand_on(config, recipe), recipe
+PLAN_COLUMNS = [
+    "run",
+    "budget",
+    "N",
+    "width",
+    "layers",
+    "D",
+    "D/N",
+    "6ND",
+    "steps",
+    "batch",
+    "peak_lr",
+    "engine",
+    "expected",
+    "state",
+]
 
 
-def expand_on(config: SweepConfig, recipe: "CorpusRecipe") -> list["PlannedRun"]:
-    """The runs of the sweep on the corpus of `recipe`."""
-    from sweep.grid import expand
+def plan(options: Namespace) -> int:
+    """Print every run of the sweep and the totals; write nothing."""
+    from rich.table import Table
 
-    return expand(
-        config,
-        corpus=recipe.fingerprint,
-        vocab_size=recipe.vocab_size,
-        training_tokens=recipe.training_tokens(corpora(config)),
+    from sweep.follow.status import duration
+    from sweep.launch.local import pool_size
+    from sweep.plan.cost import choose_engine, worth_compiling
+    from sweep.plan.device import resolve_device
+    from sweep.plan.estimate import Speed, makespan
+
+    config = composed(options)
+    planned, recipe = plan_runs(config)
+    store, device = Store(Path(config.store)), resolve_device(config.device)
+    speed = Speed.of_sweep((p.run for p in planned), store, config)
+    table = Table(title=f"{config.name}: {len(planned)} runs in {config.store}", box=None, header_style="bold")
+    for heading in PLAN_COLUMNS:
+        table.add_column(heading, justify="left" if heading in ("run", "state") else "right")
+    pays = worth_compiling(p.run for p in planned)
+
+    def engine(run: RunConfig) -> str:
+        return choose_engine(
+            device,
+            compiled=config.runtime.compile,
+            compile_pays=run.run_id in pays,
+            parallel_size=1,
+            micro_batch=config.cluster.micro_batch,
+        )
+
+    left: list[float | None] = []
+    for p in planned:
+        run, status = p.run, store.run(p.run.run_id).status()
+        finished = status["state"] in states.FINAL_STATES
+        seconds = 0.0 if finished else speed.seconds(run, status["step"])
+        left.append(seconds)
+        table.add_row(
+            run.run_id,
+            f"{p.budget:.3g}" if p.budget else "-",
+            f"{run.N:,}",
+            str(run.model.d_model),
+            str(run.model.n_layers),
+            f"{run.D:,}",
+            f"{run.D / run.N:.3g}",
+            f"{6 * run.N * run.D:.3g}",
+            f"{run.steps:,}",
+            f"{run.batch_tokens:,}",
+            f"{run.optimizer.peak_lr:.3g}",
+            engine(run),
+            duration(seconds),
+            status["state"],
+        )
+    console(width=160).print(table)
+    _print_corpus(config, recipe, max(p.run.D for p in planned))
+    known = [seconds for seconds in left if seconds is not None]
+    workers = pool_size(config.cluster, device)
+    total = makespan(known, workers) if len(known) == len(left) else None
+    waiting = sum(seconds != 0 for seconds in left)
+    print(
+        f"\n{len(planned)} runs, {waiting} to train; {sum(p.run.D for p in planned):,} tokens, "
+        f"{sum(6 * p.run.N * p.run.D for p in planned):.3g} FLOPs (6ND) in all; "
+        f"expected {duration(total)} with {workers} workers on {device}"
     )
+    return DONE
 
 
-def ladder_of(config: SweepConfig) -> "SizeLadder":
-    """The sizes that the sweep can have."""
-    from models import SizeLadder
-    from sweep.data import CorpusRecipe
+def _print_corpus(config: SweepConfig, recipe: "CorpusRecipe", horizon: int) -> None:
+    """What the runs are trained on, and of a mixture what each source gives."""
+    from rich.table import Table
 
-    vocab_size = CorpusRecipe.read(config.data).vocab_size
-    return SizeLadder(vocab_size=vocab_size, context_length=config.data.context_length, **vars(config.model))
-
-
-def corpora(config: SweepConfig) -> Path:
-    """Where the store keeps corpora."""
-    return Store(Path(config.store)).corpora
-
-
-def make_corpus(config: SweepConfig, recipe: "CorpusRecipe") -> "Corpus":
-    """The corpus on disk, made if it is not there.
-
-    Raises:
-        InputError: if the store cannot be written, or the corpus in it has changed since it was made.
-    """
-    Store(Path(config.store)).require_writable()
-    if (found := recipe.find(corpora(config))) is not None:
-        found.verify()
-        return found
-    from sweep.progress import CorpusProgress
-
-    print(f"tokenising {config.data.source} ({config.data.tokenizer}) into {corpora(config) / recipe.fingerprint}")
-    with CorpusProgress(console(), recipe.contents.size()) as progress:
-        corpus = recipe.build(corpora(config), workers=config.data.workers, advance=progress)
-    print(describe_corpus(recipe, corpora(config)))
-    return corpus
-
-
-def describe_corpus(recipe: "CorpusRecipe", root: Path) -> str:
-    """One line about the corpus, made or not."""
-    if (corpus := recipe.find(root)) is None:
-        most = recipe.training_tokens(root)
-        known = f"at most {most:,.0f} tokens to train on" if math.isfinite(most) else "its size is not known"
-        return f"corpus {recipe.fingerprint}: not made yet; {known}"
-    parts, per_token = corpus.manifest["parts"], corpus.bytes_per_token
-    lengths = {part: f"{described['tokens']:,}" for part, described in parts.items()}
-    text = f"corpus {corpus.fingerprint}: {lengths['train']} tokens to train on, {lengths['validation']} held out"
-    if per_token is not None:
-        text += f", {per_token:.3g} bytes per token"
-    if overlap := corpus.manifest.get("overlap"):
-        text += f"; {overlap['share']:.1%} of the held-out {overlap['tokens']}-grams are in training too"
-    if entropy := corpus.manifest.get("entropy_rate"):
-        text += f"; entropy rate {entropy:.5f} nats per token"
-    return text
-
-
-def source_rows(recipe: "CorpusRecipe", root: Path, horizon: int) -> list[list[str]]:
-    """Of each source of a mixture: name, share of the training tokens, tokens, epochs in the corpus and in `horizon` tokens.
-
-    Before the corpus is made they follow from the sources' sizes in bytes, where these are known.
-    """
-    from sweep.data.mixture import shares
-    from sweep.data.text import TextContents
-
-    if not isinstance(recipe.contents, TextContents) or recipe.spec.source != "mixture":
-        return []
-    if (corpus := recipe.find(root)) is not None:
-        part = corpus.manifest["parts"]["train"]
-        total, about = part["tokens"], ""
-        known = {name: (source["share"], source["tokens"], source["epochs"]) for name, source in part["sources"].items()}
-    else:
-        planned = shares(recipe.contents.sources, recipe.contents.most_tokens())
-        total, about = sum(share.tokens for share in planned.values()), "about "
-        known = {name: (share.share, share.tokens, share.epochs) for name, share in planned.items()}
-
-    def number(value: float, form: str) -> str:
-        return about + format(value, form) if math.isfinite(value) else "?"
-
-    return [
-        [name, number(share, ".1%"), number(tokens, ",.0f"), number(epochs, ".3g"), number(epochs * horizon / total, ".3g")]
-        for name, (share, tokens, epochs) in known.items()
-    ]
-
-
-def console(width: int | None = None) -> "Console":
-    """Standard output; off a terminal it is as wide as the widest table, so that nothing is cut."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=width or 120)
+    print(f"\n{describe_corpus(recipe, corpora(config))}")
+    if rows := source_rows(recipe, corpora(config), horizon):
+        table = Table(box=None, header_style="bold")
+        for heading in ("source", "share", "tokens", "epochs", f"epochs in {horizon:,} tokens"):
+            table.add_column(heading, justify="left" if heading == "source" else "right")
+        for row in rows:
+            table.add_row(*row)
+        console(width=160).print(table)

@@ -1,5 +1,6 @@
 """The command report: everything that a sweep, or a table of runs, says, as one HTML file."""
 
+from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +9,7 @@ import yaml
 
 from sweep.commands import DONE
 from sweep.commands.laws import make_fits, require_a_law, writing
-from sweep.commands.planning import describe_corpus, plan_runs
+from sweep.commands.shared import composed, describe_corpus, plan_runs
 from sweep.config import SweepConfig
 from sweep.errors import InputError
 from sweep.store import Store
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from sweep.report.origin import Facts
 
 
-def report(config: SweepConfig) -> int:
+def report(options: Namespace) -> int:
     """Fit the laws and write `out`/report.html.
 
     Raises:
@@ -30,6 +31,7 @@ def report(config: SweepConfig) -> int:
     from sweep.report import require_packages, write_report
 
     require_packages()
+    config = composed(options)
     out = Path(config.out)
     if config.table is None:
         _require_runs(config)
@@ -52,8 +54,8 @@ def _require_runs(config: SweepConfig) -> None:
 
 def _origin(config: SweepConfig, fits: "Fits") -> "Origin":
     from sweep.fit import read_frame
-    from sweep.fit.wandb_tables import is_address
     from sweep.report import Cost, Origin, costs, origin
+    from sweep.tables.wandb import is_address
 
     table = config.table
     cost: list[Cost] | str = "The runs are wandb's, and their hours are not read from there."

@@ -2,138 +2,49 @@
 
 import sys
 import time
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep import store as states
 from sweep.commands import DONE, SOME_RUNS_FAILED
-from sweep.commands.planning import console, corpora, describe_corpus, expand_on, make_corpus, plan_runs, source_rows
+from sweep.commands.shared import composed, console, expand_on, make_corpus, plan_runs
 from sweep.config import SweepConfig
 from sweep.errors import InputError
-from sweep.run import RunConfig
-from sweep.store import Store
+from sweep.plan.run import RunConfig
+from sweep.store import Store, states
 
 if TYPE_CHECKING:
-    from sweep.data import Corpus, CorpusRecipe
-
-PLAN_COLUMNS = [
-    "run",
-    "budget",
-    "N",
-    "width",
-    "layers",
-    "D",
-    "D/N",
-    "6ND",
-    "steps",
-    "batch",
-    "peak_lr",
-    "engine",
-    "expected",
-    "state",
-]
+    from sweep.data import Corpus
 
 
-def plan(config: SweepConfig) -> int:
-    """Print every run of the sweep and the totals; write nothing."""
-    from rich.table import Table
-
-    from sweep.cost import choose_engine, worth_compiling
-    from sweep.device import resolve_device
-    from sweep.estimate import Speed, makespan
-    from sweep.launch.local import pool_size
-    from sweep.status import duration
-
-    planned, recipe = plan_runs(config)
-    store, device = Store(Path(config.store)), resolve_device(config.device)
-    speed = Speed.of_sweep((p.run for p in planned), store, config)
-    table = Table(title=f"{config.name}: {len(planned)} runs in {config.store}", box=None, header_style="bold")
-    for heading in PLAN_COLUMNS:
-        table.add_column(heading, justify="left" if heading in ("run", "state") else "right")
-    pays = worth_compiling(p.run for p in planned)
-
-    def engine(run: RunConfig) -> str:
-        return choose_engine(
-            device,
-            compiled=config.runtime.compile,
-            compile_pays=run.run_id in pays,
-            parallel_size=1,
-            micro_batch=config.cluster.micro_batch,
-        )
-
-    left: list[float | None] = []
-    for p in planned:
-        run, status = p.run, store.run(p.run.run_id).status()
-        finished = status["state"] in states.FINAL_STATES
-        seconds = 0.0 if finished else speed.seconds(run, status["step"])
-        left.append(seconds)
-        table.add_row(
-            run.run_id,
-            f"{p.budget:.3g}" if p.budget else "-",
-            f"{run.N:,}",
-            str(run.model.d_model),
-            str(run.model.n_layers),
-            f"{run.D:,}",
-            f"{run.D / run.N:.3g}",
-            f"{6 * run.N * run.D:.3g}",
-            f"{run.steps:,}",
-            f"{run.batch_tokens:,}",
-            f"{run.optimizer.peak_lr:.3g}",
-            engine(run),
-            duration(seconds),
-            status["state"],
-        )
-    console(width=160).print(table)
-    _print_corpus(config, recipe, max(p.run.D for p in planned))
-    known = [seconds for seconds in left if seconds is not None]
-    workers = pool_size(config.cluster, device)
-    total = makespan(known, workers) if len(known) == len(left) else None
-    waiting = sum(seconds != 0 for seconds in left)
-    print(
-        f"\n{len(planned)} runs, {waiting} to train; {sum(p.run.D for p in planned):,} tokens, "
-        f"{sum(6 * p.run.N * p.run.D for p in planned):.3g} FLOPs (6ND) in all; "
-        f"expected {duration(total)} with {workers} workers on {device}"
-    )
-    return DONE
-
-
-def _print_corpus(config: SweepConfig, recipe: "CorpusRecipe", horizon: int) -> None:
-    """What the runs are trained on, and of a mixture what each source gives."""
-    from rich.table import Table
-
-    print(f"\n{describe_corpus(recipe, corpora(config))}")
-    if rows := source_rows(recipe, corpora(config), horizon):
-        table = Table(box=None, header_style="bold")
-        for heading in ("source", "share", "tokens", "epochs", f"epochs in {horizon:,} tokens"):
-            table.add_column(heading, justify="left" if heading == "source" else "right")
-        for row in rows:
-            table.add_row(*row)
-        console(width=160).print(table)
-
-
-def launch(config: SweepConfig) -> int:
+def launch(options: Namespace) -> int:
     """Make the corpus if need be, train every run that is missing, and say how it went."""
+    return launch_sweep(composed(options), options.retry)
+
+
+def launch_sweep(config: SweepConfig, retry: str | None = None) -> int:
+    """See `launch`; `retry` may be "failed"."""
     _, recipe = plan_runs(config)  # refuses what is wrong with the grid before anything is written
     corpus = make_corpus(config, recipe)
     # Again, now that the number of training tokens is known for certain.
     runs = [p.run for p in expand_on(config, recipe)]
     if config.cluster.launcher == "slurm":
-        return submit_missing(config, runs, corpus)
-    return train_missing(config, runs, corpus)
+        return submit_missing(config, runs, corpus, retry)
+    return train_missing(config, runs, corpus, retry)
 
 
-def submit_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus") -> int:
+def submit_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus", retry: str | None = None) -> int:
     """Submit those of `runs` that are neither finished nor queued nor running as a Slurm array, and return."""
-    from sweep.estimate import Speed
     from sweep.launch import slurm
-    from sweep.tracking import Tracker
+    from sweep.plan.estimate import Speed
+    from sweep.tracking.mirror import Tracker
 
     assert config.cluster.slurm is not None
     store = Store(Path(config.store).resolve())
-    todo, left_out = runs_to_launch(config, runs, store)
+    todo, left_out = runs_to_launch(runs, store, retry)
     queue = slurm.queued(store)
     new = [run for run in todo if run.run_id not in queue and not store.run(run.run_id).claim.held()]
     finished = len(runs) - len(todo) - left_out
@@ -156,38 +67,38 @@ def submit_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corp
     return DONE
 
 
-def runs_to_launch(config: SweepConfig, runs: Sequence[RunConfig], store: Store) -> tuple[list[RunConfig], int]:
+def runs_to_launch(runs: Sequence[RunConfig], store: Store, retry: str | None) -> tuple[list[RunConfig], int]:
     """Those of `runs` that a launch should train, and how many it leaves out because they failed.
 
-    A run that failed would mostly fail again: it is trained only if `retry=failed` asks for it, and then only those are.
+    A run that failed would mostly fail again: it is trained only if `retry` asks for it, and then only those are.
     """
     from sweep.launch.local import missing
 
     todo = missing(runs, store)
     failed = [run for run in todo if store.run(run.run_id).status()["state"] == states.FAILED]
-    if config.retry == "failed":
+    if retry == "failed":
         return failed, 0
     if failed:
         print(f"{len(failed)} runs failed before and are left out; launch --retry failed trains them again")
     return [run for run in todo if run not in failed], len(failed)
 
 
-def train_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus") -> int:
+def train_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus", retry: str | None = None) -> int:
     """Train those of `runs` that are not finished in a local pool, print how it went, and return the exit code."""
-    from sweep.cost import worth_compiling
-    from sweep.device import require_device, resolve_device
-    from sweep.engine import native_available
+    from sweep.follow.progress import SweepProgress
+    from sweep.follow.status import duration
     from sweep.launch.local import Pool, pool_size
-    from sweep.progress import SweepProgress
-    from sweep.status import duration
-    from sweep.tracking import Mirror, Tracker
+    from sweep.plan.cost import worth_compiling
+    from sweep.plan.device import require_device, resolve_device
+    from sweep.tracking.mirror import Mirror, Tracker
+    from sweep.train.engine import native_available
 
     device = resolve_device(config.device)
     require_device(device)
     if device == "cpu" and config.runtime.compile == "auto" and (reason := native_available()):
         print(f"isosweep: {reason}; a step is torch's own, several times slower: install g++, or set CXX", file=sys.stderr)
     store = Store(Path(config.store).resolve())
-    todo, left_out = runs_to_launch(config, runs, store)
+    todo, left_out = runs_to_launch(runs, store, retry)
     finished = len(runs) - len(todo) - left_out
     print(f"{config.name}: {len(runs)} runs, {finished} finished before, {len(todo)} to train on {device}")
     pool = Pool(
@@ -218,24 +129,25 @@ def _warn_of_wandb(text: str) -> None:
     print(f"isosweep: wandb: {text}; the runs go on, and isosweep wandb-sync sends what it lacks", file=sys.stderr)
 
 
-def train(config: SweepConfig) -> int:
+def train(options: Namespace) -> int:
     """Train the run named run_id, here, or under torchrun or srun as one of their processes."""
-    from sweep.device import require_device, resolve_device
-    from sweep.distributed import Parallel
-    from sweep.launch.distributed import train_together
-    from sweep.tracking import Tracker
+    from sweep.launch.torchrun import train_together
+    from sweep.plan.device import require_device, resolve_device
+    from sweep.tracking.mirror import Tracker
+    from sweep.train.ranks import Parallel
 
-    if config.run_id is None:
-        raise InputError("which run? isosweep train <run_id>; isosweep plan lists them")
+    config = composed(options)
     device = resolve_device(config.device)
     require_device(device)
     parallel = Parallel.from_environment(device, config.cluster.strategy)
     store = Store(Path(config.store).resolve())
     tracker = Tracker.of(config) if config.tracker.kind == "wandb" else None
-    return train_together(parallel, lambda: find_run(config, store), store, config.cluster, config.runtime.compile, tracker)
+    return train_together(
+        parallel, lambda: find_run(config, options.run_id, store), store, config.cluster, config.runtime.compile, tracker
+    )
 
 
-def find_run(config: SweepConfig, store: Store) -> tuple[RunConfig, "Corpus"]:
+def find_run(config: SweepConfig, run_id: str, store: Store) -> tuple[RunConfig, "Corpus"]:
     """The run named run_id and its corpus: from the store, or as the sweep plans it.
 
     Raises:
@@ -243,18 +155,15 @@ def find_run(config: SweepConfig, store: Store) -> tuple[RunConfig, "Corpus"]:
     """
     from sweep.data import Corpus
 
-    assert config.run_id is not None
-    directory = store.run(config.run_id)
+    directory = store.run(run_id)
     if (directory.path / "config.yaml").exists() and (store.corpora / (run := directory.config()).corpus).exists():
         return run, Corpus.open(store.corpora / run.corpus)
     _, recipe = plan_runs(config)
     corpus = make_corpus(config, recipe)
     for planned in expand_on(config, recipe):
-        if planned.run.run_id == config.run_id:
+        if planned.run.run_id == run_id:
             return planned.run, corpus
-    raise InputError(
-        f"run_id={config.run_id} is neither in store={config.store} nor in this sweep; isosweep plan lists its runs"
-    )
+    raise InputError(f"run_id={run_id} is neither in store={config.store} nor in this sweep; isosweep plan lists its runs")
 
 
 def _report_states(runs: Sequence[RunConfig], store: Store) -> int:
@@ -274,10 +183,11 @@ def _report_states(runs: Sequence[RunConfig], store: Store) -> int:
     return DONE if counts[states.DONE] == len(runs) else SOME_RUNS_FAILED
 
 
-def wandb_sync(config: SweepConfig) -> int:
+def wandb_sync(options: Namespace) -> int:
     """Send wandb what it lacks of the sweep's curves."""
-    from sweep.tracking import Mirror, Tracker
+    from sweep.tracking.mirror import Mirror, Tracker
 
+    config = composed(options)
     planned, _ = plan_runs(config)
     tracker = Tracker.of(config)
     if tracker.mode != "offline":  # who asks for it now does not mean a file for later

@@ -1,5 +1,6 @@
 """Commands that use the answer: train-optimal, export."""
 
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,19 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.commands import DONE
 from sweep.commands.laws import read_tables, surface_options, writing
-from sweep.commands.planning import expand_on, ladder_of, plan_runs
-from sweep.commands.training import launch
+from sweep.commands.shared import composed, expand_on, ladder_of, plan_runs
+from sweep.commands.training import launch_sweep
 from sweep.config import GridConfig, NamedRun, SweepConfig
 from sweep.errors import InputError
 from sweep.files import write_json
-from sweep.grid import PlannedRun
-from sweep.store import DONE as TRAINED
+from sweep.plan.grid import PlannedRun
 from sweep.store import Store
+from sweep.store.states import DONE as TRAINED
 
 if TYPE_CHECKING:
     from sweep.fit import Allocation, Curve, Estimate, RunTable
     from sweep.fit.frontier import Approach
 
+APPROACHES, DEFAULT_APPROACH = ("envelope", "isoflop", "parametric"), "parametric"
 BEYOND = 1.1  # times the largest C fitted, or one over that times the smallest: a budget there is an extrapolation
 
 
@@ -98,22 +100,23 @@ class OptimalRun:
         }
 
 
-def train_optimal(config: SweepConfig) -> int:
+def train_optimal(options: Namespace) -> int:
     """Compose the compute-optimal run at `budget`, print it with its predicted loss, and with `yes` train it and compare."""
-    from sweep.collect import collect
-    from sweep.device import resolve_device
-    from sweep.estimate import Speed
-    from sweep.status import duration
+    from sweep.follow.status import duration
+    from sweep.plan.device import resolve_device
+    from sweep.plan.estimate import Speed
+    from sweep.store.collect import collect
 
-    if config.budget is None:
-        raise InputError("which budget? isosweep train-optimal budget=<FLOPs>, with the overrides of the sweep")
+    config, budget = composed(options), options.budget
+    if not budget > 0:
+        raise InputError(f"--budget {budget:g} is out of range; it must be above 0")
     runs, curves, _ = read_tables(config)
     swept, recipe = plan_runs(config)
-    optimum, surface = _fit(config, runs, curves)
+    optimum, surface = _fit(config, options, runs, curves)
     alone = _sweep_of_one(config, optimum)
     (planned,) = expand_on(alone, recipe)
     chosen = OptimalRun(
-        budget=config.budget,
+        budget=budget,
         optimum=optimum,
         planned=planned,
         predicted=surface if isinstance(surface, str) else _predict(config, surface, runs, planned),
@@ -123,18 +126,18 @@ def train_optimal(config: SweepConfig) -> int:
     print(chosen.summary(config.fit.level))
     store, device = Store(Path(config.store)), resolve_device(config.device)
     speed = Speed.of_sweep((p.run for p in swept), store, config)
-    record = Path(config.out) / f"optimal-{config.budget:.4g}-{config.approach}.json"
+    record = Path(config.out) / f"optimal-{budget:.4g}-{options.approach}.json"
 
     def write(measured: float | None) -> None:
         with writing(record.parent):
             write_json(record, chosen.to_dict(measured))
         print(f"wrote {record}")
 
-    if not config.yes:
+    if not options.yes:
         print(f"expected time   {duration(speed.seconds(planned.run))} on {device}; --yes trains it and compares")
         write(None)
         return DONE
-    code = launch(alone)
+    code = launch_sweep(alone)
     if store.run(planned.run.run_id).status()["state"] != TRAINED:
         print("the same command again compares its loss with the prediction when it is done")
         write(None)
@@ -146,7 +149,7 @@ def train_optimal(config: SweepConfig) -> int:
     return code
 
 
-def _fit(config: SweepConfig, runs: "RunTable", curves: "Sequence[Curve]") -> tuple["Allocation", Any]:
+def _fit(config: SweepConfig, asked: Namespace, runs: "RunTable", curves: "Sequence[Curve]") -> tuple["Allocation", Any]:
     """What the chosen approach says at the budget, and Approach 3's fit, which alone predicts any run's loss, or its reason.
 
     Raises:
@@ -163,7 +166,7 @@ def _fit(config: SweepConfig, runs: "RunTable", curves: "Sequence[Curve]") -> tu
         surface = error
     try:
         law: Approach
-        match config.approach:
+        match asked.approach:
             case "parametric" if isinstance(surface, LawError):
                 raise surface
             case "parametric":
@@ -173,9 +176,8 @@ def _fit(config: SweepConfig, runs: "RunTable", curves: "Sequence[Curve]") -> tu
             case _:
                 law = fit_envelope(curves, method=options.envelope, points=options.envelope_points, **intervals)
     except LawError as error:
-        raise InputError(f"approach={config.approach} is {error.summary()}; add runs, or take another approach=…") from error
-    assert config.budget is not None
-    return allocate(law, [config.budget])[0], f"Approach 3 is {surface.summary()}" if isinstance(surface, LawError) else surface
+        raise InputError(f"--approach {asked.approach} is {error.summary()}; add runs, or take another --approach") from error
+    return allocate(law, [asked.budget])[0], f"Approach 3 is {surface.summary()}" if isinstance(surface, LawError) else surface
 
 
 def _sweep_of_one(config: SweepConfig, optimum: "Allocation") -> SweepConfig:
@@ -185,7 +187,7 @@ def _sweep_of_one(config: SweepConfig, optimum: "Allocation") -> SweepConfig:
     try:
         shape = ladder_of(config).nearest(optimum.N.value, config.fit.parameters)
     except ValueError as error:
-        raise InputError(f"budget={optimum.C:g}: {error}") from error
+        raise InputError(f"--budget {optimum.C:g}: {error}") from error
     D = optimum.C / flops_per_token(shape, config.fit.flops)
     return replace(config, grid=GridConfig(runs=[NamedRun(N=count_parameters(shape).total, D=D)]))
 
@@ -198,13 +200,12 @@ def _predict(config: SweepConfig, surface: Any, runs: "RunTable", planned: Plann
     return predict_runs(surface, runs, [N], [planned.run.D], seed=config.fit.seed)[0]
 
 
-def export(config: SweepConfig) -> int:
+def export(options: Namespace) -> int:
     """Write a finished run as a Hugging Face folder."""
-    from sweep.export import export as write
+    from sweep.use.export import export as write
 
-    if config.run_id is None:
-        raise InputError("which run? isosweep export <run_id> out=DIR; isosweep status lists them")
+    config = composed(options)
     if Path(config.out) == Path(config.store) / "sweeps" / config.name:  # the default: where a sweep's figures go
         raise InputError("out=DIR says where to: a folder that does not exist yet, or is empty")
-    print(f"wrote {write(Store(Path(config.store)), config.run_id, Path(config.out))}")
+    print(f"wrote {write(Store(Path(config.store)), options.run_id, Path(config.out))}")
     return DONE

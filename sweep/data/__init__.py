@@ -1,7 +1,7 @@
-"""Text in, batches out: sources -> tokenizer -> a token memmap with a manifest -> windows in a seeded order."""
+"""Text in, batches out: sources -> tokenizer -> a token memmap with a manifest -> sequences in a seeded order."""
 
 from sweep.config import CorpusSpec
-from sweep.data.batches import TrainingWindows, validation_windows
+from sweep.data.batches import TrainingSequences, validation_sequences
 from sweep.data.corpus import Corpus, CorpusRecipe
 
-__all__ = ["Corpus", "CorpusRecipe", "CorpusSpec", "TrainingWindows", "validation_windows"]
+__all__ = ["Corpus", "CorpusRecipe", "CorpusSpec", "TrainingSequences", "validation_sequences"]

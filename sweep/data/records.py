@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.config import SourceConfig
-from sweep.data.sources import MOST_UNITS, expand, file_identity, grouped, joined, look_into, unit_bytes
+from sweep.data.sources import MAX_UNITS, expand, file_identity, grouped, joined, look_into, unit_bytes
 from sweep.errors import InputError
 
 BATCH_ROWS = 256  # of a Parquet file in memory at once
@@ -229,7 +229,7 @@ class HuggingFace:
             if folder and ((folder / "state.json").exists() or (folder / "dataset_dict.json").exists()):
                 saved = datasets.load_from_disk(str(folder))
                 saved = saved[self.split] if isinstance(saved, datasets.DatasetDict) else saved
-                stream = saved.to_iterable_dataset(num_shards=max(1, min(MOST_UNITS, len(saved) // 1024)))
+                stream = saved.to_iterable_dataset(num_shards=max(1, min(MAX_UNITS, len(saved) // 1024)))
             else:
                 name = str(folder) if folder else self.dataset
                 stream = datasets.load_dataset(name, self.config, split=self.split, revision=self.revision, streaming=True)
@@ -246,13 +246,13 @@ class HuggingFace:
         return stream.select_columns([self.column]) if stream.column_names is not None else stream
 
     def units(self) -> list[Any]:
-        return list(range(min(self._stream.num_shards, MOST_UNITS)))
+        return list(range(min(self._stream.num_shards, MAX_UNITS)))
 
     def documents(self, unit: Any) -> Iterator[bytes]:
         return documents_of(self._texts(unit), self.rows)
 
     def _texts(self, unit: int) -> Iterator[bytes]:
-        part = self._stream.shard(num_shards=min(self._stream.num_shards, MOST_UNITS), index=unit)
+        part = self._stream.shard(num_shards=min(self._stream.num_shards, MAX_UNITS), index=unit)
         where = f"{self.dataset}, {self.split}"
         try:
             for row in part:

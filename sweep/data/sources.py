@@ -23,7 +23,7 @@ READABLE = ("stdlib", "text", "jsonl", "parquet", "huggingface")
 PIECE_BYTES = 65_536  # long texts are cut into documents of about this size, at line ends
 LONGEST_LINE = 1 << 20  # and without line ends, at this size
 UNIT_BYTES = 1 << 24  # of text that one worker reads at once, at least
-MOST_UNITS = 256
+MAX_UNITS = 256
 WHOLE_BYTES = 1 << 26  # plain text up to this size is known by its documents, whatever the files they lie in
 LOOKS, LOOK_BYTES = 16, 1 << 20  # units that planning looks into, and how far into the first
 SAMPLES, SAMPLE_BYTES = 16, 65_536  # of a larger file, that tell it from others
@@ -242,7 +242,7 @@ def file_identity(path: Path) -> str:
 
 def unit_bytes(total: float) -> int:
     """How much one worker reads at once, so that there are enough units to share and not too many to keep open."""
-    return max(UNIT_BYTES, int(total // MOST_UNITS) + 1)
+    return max(UNIT_BYTES, int(total // MAX_UNITS) + 1)
 
 
 def grouped(spans: Sequence[Any], sizes: Sequence[int], least: int) -> list[list[Any]]:

@@ -6,7 +6,7 @@ Such a chain is reversible, so its stationary distribution is π_i = w_i / Σ w,
     h = - Σ_i π_i Σ_j P_ij log P_ij        (Cover & Thomas, Elements of Information Theory, section 4.3)
 
 is exact. A token is all the context there is: with one input token the best predictor has all that matters, so the loss of an
-unlimited model after unlimited data is h in every position of every window, which is E of the parametric law.
+unlimited model after unlimited data is h in every position of every sequence, which is E of the parametric law.
 
 Two power laws make learning gradual. S has eigenvalues ∝ r^-decay in a random basis, of which a model of width d resolves the
 first d, about (as in Maloney et al., arXiv 2210.16859): what is left falls as Σ_{r>d} r^(-2 decay) ∝ d^(1 - 2 decay). And
@@ -26,7 +26,7 @@ import numpy as np
 from sweep.config import CorpusSpec, SyntheticConfig
 from sweep.errors import InputError
 
-MOST_TOKENS = 8192  # the chain's matrix is dense: half a GB
+MAX_TOKENS = 8192  # the chain's matrix is dense: half a GB
 PIECE = 1 << 20  # tokens drawn at once
 
 
@@ -104,9 +104,9 @@ class SyntheticContents:
     @classmethod
     def read(cls, spec: CorpusSpec) -> "SyntheticContents":
         """Raises InputError if the vocabulary is too large."""
-        if spec.vocab_size > MOST_TOKENS:
+        if spec.vocab_size > MAX_TOKENS:
             raise InputError(
-                f"data.vocab_size={spec.vocab_size:,} is too large for data.source=synthetic; ask for at most {MOST_TOKENS:,}"
+                f"data.vocab_size={spec.vocab_size:,} is too large for data.source=synthetic; ask for at most {MAX_TOKENS:,}"
             )
         return cls(spec, spec.synthetic or SyntheticConfig())
 

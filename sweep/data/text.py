@@ -181,7 +181,7 @@ class TextContents:
         chosen = select(
             documents,
             self.sources,
-            held_out=spec.validation_tokens + 1,  # a window of T inputs needs T + 1 tokens
+            held_out=spec.validation_tokens + 1,  # a sequence of T inputs needs T + 1 tokens
             seed=spec.shuffle_seed,
             deduplicate=spec.deduplicate,
             near_duplicates=spec.near_duplicates,

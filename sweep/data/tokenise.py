@@ -28,7 +28,7 @@ from sweep.files import write_atomically
 ENCODE_BYTES = 1 << 22  # handed to the tokenizer at once
 ENCODE_DOCUMENTS = 1024
 PART_BYTES = 1 << 26  # of text in a part
-MOST_PARTS = 512  # of a source whose size is known; each is kept open while the corpus is written
+MAX_PARTS = 512  # of a source whose size is known; each is kept open while the corpus is written
 ALONE_BYTES = 1 << 25  # less text than this is not worth starting processes for
 SHORTEST_LINE = 16  # bytes of a line that can tell two documents apart
 # A row for each document: half of its SHA-256, its tokens (the end of document included), its bytes, and its lines that count.
@@ -96,7 +96,7 @@ def tokenise(
     """
     directory.mkdir(parents=True, exist_ok=True)
     known = min(reader.most_tokens(), max_bytes)
-    part_bytes = max(PART_BYTES, int(known // MOST_PARTS)) if known < float("inf") else PART_BYTES
+    part_bytes = max(PART_BYTES, int(known // MAX_PARTS)) if known < float("inf") else PART_BYTES
     job = Job(reader, tokenizer, directory, max_bytes, part_bytes, lines)
     units = list(enumerate(reader.units()))
     cores = len(os.sched_getaffinity(0))

@@ -8,7 +8,7 @@ from sweep.figures.approaches import draw_envelope, draw_frontier, draw_isoflop,
 from sweep.figures.checks import draw_conventions, draw_extrapolation, draw_residuals, draw_sensitivity
 from sweep.figures.style import save, set_style
 from sweep.fit import EnvelopeFit, Fits, IsoflopFit, LawError, ParametricFit
-from sweep.fit.isoflop import TooFewProfiles
+from sweep.fit.approaches.isoflop import TooFewProfiles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,7 +20,7 @@ from sweep.figures.style import (
     three_panels,
 )
 from sweep.fit import EnvelopeFit, Estimate, Fits, IsoflopFit, LawError, ParametricFit, PowerLaw, Profile, allocate
-from sweep.fit.isoflop import TooFewProfiles
+from sweep.fit.approaches.isoflop import TooFewProfiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ import numpy as np
 
 from sweep.figures.style import C_LABEL, D_LABEL, HIGHLIGHT, N_LABEL, SIZES, colourbar, colours, loss_label, loss_unit
 from sweep.fit import Estimate, Fits, HoldOut, ParametricFit
-from sweep.fit.conventions import ConventionRow
+from sweep.fit.judge.conventions import ConventionRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

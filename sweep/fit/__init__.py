@@ -15,11 +15,13 @@ Fits take arrays N, D, loss, a pandas table with these columns, or a `RunTable`;
 `to_dict()` and `predict(N, D)`, or raise `LawError`, whose `status` says in a word what its message explains.
 """
 
+from sweep.errors import LawError
 from sweep.fit.answers import Answers, Questions, answer
-from sweep.fit.conventions import compare_conventions, tables_by_convention
-from sweep.fit.critical_batch import fit_critical_batch, steps_to_loss
+from sweep.fit.approaches.envelope import EnvelopeFit, fit_envelope
+from sweep.fit.approaches.isoflop import IsoflopFit, fit_isoflop
+from sweep.fit.approaches.parametric import ParametricFit, fit_parametric
+from sweep.fit.approaches.profile import Profile
 from sweep.fit.design import NextRuns, next_runs
-from sweep.fit.envelope import EnvelopeFit, fit_envelope, smooth_curve
 from sweep.fit.fits import Fits, fit_all
 from sweep.fit.frontier import (
     Allocation,
@@ -30,19 +32,19 @@ from sweep.fit.frontier import (
     lifetime_optimum,
     size_penalty,
 )
-from sweep.fit.holdout import HoldOut, hold_out, predict_runs, rolling_hold_out
-from sweep.fit.isoflop import IsoflopFit, fit_isoflop
-from sweep.fit.kaplan_fits import fit_scale_law, fit_size_data_law, fit_size_steps_law
-from sweep.fit.kaplan_table import fit_kaplan
-from sweep.fit.parametric import ParametricFit, fit_parametric
-from sweep.fit.profile import Profile
-from sweep.fit.readers import read_curves, read_frame, read_runs
-from sweep.fit.result import Estimate, LawError, PowerLaw
-from sweep.fit.sensitivity import Variant, sensitivity
-from sweep.fit.simulate import Noise, Simulator
+from sweep.fit.judge.conventions import compare_conventions, tables_by_convention
+from sweep.fit.judge.holdout import HoldOut, hold_out, predict_runs, rolling_hold_out
+from sweep.fit.judge.sensitivity import Variant, sensitivity
+from sweep.fit.judge.simulate import Noise, Simulator
+from sweep.fit.kaplan.critical_batch import fit_critical_batch, steps_to_loss
+from sweep.fit.kaplan.fits import fit_scale_law, fit_size_data_law, fit_size_steps_law
+from sweep.fit.kaplan.table import fit_kaplan
+from sweep.fit.result import Estimate, PowerLaw
 from sweep.fit.surface import Compute, Surface
-from sweep.fit.table import Curve, Exclusion, RunTable, runs_from_frame
-from sweep.fit.units import Units
+from sweep.store.curves import smooth_curve
+from sweep.tables.readers import read_curves, read_frame, read_runs
+from sweep.tables.table import Curve, Exclusion, RunTable, runs_from_frame
+from sweep.tables.units import Units
 
 __all__ = [
     "Allocation",

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from sweep.errors import LawError
+from sweep.fit.approaches.parametric import ParametricFit
 from sweep.fit.frontier import (
     Allocation,
     Approach,
@@ -18,8 +20,7 @@ from sweep.fit.frontier import (
     lifetime_optimum,
     size_penalty,
 )
-from sweep.fit.parametric import ParametricFit
-from sweep.fit.result import Estimate, LawError, positive
+from sweep.fit.result import Estimate, positive
 
 FACTORS = (0.5, 2.0)  # of N_opt, whose cost is told
 DECADES = (1, 10, 100)  # times the largest C

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from sweep.fit.newton import EVERYTHING
-from sweep.fit.parametric import ParametricFit
-from sweep.fit.result import LawError, positive
+from sweep.errors import LawError
+from sweep.fit.approaches.parametric import ParametricFit
+from sweep.fit.result import positive
+from sweep.fit.solver.newton import EVERYTHING
 from sweep.fit.surface import Surface
-from sweep.fit.table import RunsLike, RunTable, as_runs
+from sweep.tables.table import RunsLike, RunTable, as_runs
 
 TARGETS = ("a", "loss")
 SAME_RUN = 0.05  # in log N and log D: nearer than this to a run, a new one is the same

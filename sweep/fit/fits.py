@@ -4,17 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from sweep.errors import LawError
 from sweep.fit.answers import Answers, Questions, answer
-from sweep.fit.conventions import KAPLAN_COUNTING, ConventionRow, compare_conventions
-from sweep.fit.envelope import CurvesLike, EnvelopeFit, fit_envelope
-from sweep.fit.holdout import HoldOut, rolling_hold_out
-from sweep.fit.isoflop import IsoflopFit, fit_isoflop
-from sweep.fit.kaplan_table import fit_kaplan
-from sweep.fit.law_fit import LawFit
-from sweep.fit.parametric import ParametricFit, fit_parametric
-from sweep.fit.result import LawError
-from sweep.fit.sensitivity import Variant, sensitivity
-from sweep.fit.table import Curve, RunsLike, RunTable, as_curves, as_runs
+from sweep.fit.approaches.envelope import CurvesLike, EnvelopeFit, fit_envelope
+from sweep.fit.approaches.isoflop import IsoflopFit, fit_isoflop
+from sweep.fit.approaches.parametric import ParametricFit, fit_parametric
+from sweep.fit.judge.conventions import KAPLAN_COUNTING, ConventionRow, compare_conventions
+from sweep.fit.judge.holdout import HoldOut, rolling_hold_out
+from sweep.fit.judge.sensitivity import Variant, sensitivity
+from sweep.fit.kaplan.law_fit import LawFit
+from sweep.fit.kaplan.table import fit_kaplan
+from sweep.tables.table import Curve, RunsLike, RunTable, as_curves, as_runs
 
 Fit = TypeVar("Fit")
 

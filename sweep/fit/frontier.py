@@ -6,10 +6,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from sweep.fit.envelope import EnvelopeFit
-from sweep.fit.isoflop import IsoflopFit
-from sweep.fit.parametric import ParametricFit
-from sweep.fit.result import Estimate, LawError, PowerLaw, positive
+from sweep.errors import LawError
+from sweep.fit.approaches.envelope import EnvelopeFit
+from sweep.fit.approaches.isoflop import IsoflopFit
+from sweep.fit.approaches.parametric import ParametricFit
+from sweep.fit.result import Estimate, PowerLaw, positive
 from sweep.fit.surface import Surface
 
 Approach: TypeAlias = EnvelopeFit | IsoflopFit | ParametricFit

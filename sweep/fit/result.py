@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sweep.errors import InputError
+from sweep.errors import LawError
 
 Status = Literal["converged", "flat", "bound", "unidentified"]
 ENOUGH = 0.9  # of the resamples must have a value, or their quantiles are of the well-behaved ones only
-LEAST_RESAMPLES = 10
+MIN_RESAMPLES = 10
 BEYOND = 1e300  # stands for infinity where quantiles are interpolated
 
 
@@ -33,22 +33,6 @@ def positive(name: str, value: Any) -> Any:
     return number[()]
 
 
-class LawError(InputError):
-    """A law cannot be fitted to these runs. `status` is a short name for why, the message says what is needed."""
-
-    def __init__(self, status: str, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-    def to_dict(self) -> dict[str, Any]:
-        """What stands in fits.json in place of the law's numbers."""
-        return {"status": self.status, "reason": str(self)}
-
-    def summary(self) -> str:
-        """For a reader."""
-        return f"not fitted ({self.status}): {self}"
-
-
 @dataclass(frozen=True)
 class Estimate:
     """A value and a central interval, whose ends may be infinite; both are None where there is none."""
@@ -61,7 +45,7 @@ class Estimate:
     def from_resamples(cls, value: float, resamples: np.ndarray, level: float) -> "Estimate":
         """`value` with the central `level` of `resamples`; no interval if a tenth of them, or more, are NaN: had no answer."""
         known = resamples[~np.isnan(resamples)]
-        if len(known) < max(LEAST_RESAMPLES, ENOUGH * len(resamples)):
+        if len(known) < max(MIN_RESAMPLES, ENOUGH * len(resamples)):
             return cls(float(value))
         ends = np.quantile(np.clip(known, -BEYOND, BEYOND), [(1 - level) / 2, (1 + level) / 2])
         low, high = np.where(np.abs(ends) > BEYOND / 1e3, np.copysign(np.inf, ends), ends)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sweep.fit.result import LawError
+from sweep.errors import LawError
 
 FAR_OFF = 0.3  # in log C
 PLAUSIBLE_ETA = (0.5, 1.5)

@@ -18,26 +18,25 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep import store as states
 from sweep.config import ClusterConfig
-from sweep.cost import MOST_STREAMS, fits_beside
 from sweep.errors import InputError
-from sweep.run import RunConfig
-from sweep.store import Store
+from sweep.plan.cost import MAX_STREAMS, fits_beside
+from sweep.plan.run import RunConfig
+from sweep.store import Store, states
 
 if TYPE_CHECKING:
     from sweep.data import Corpus
-    from sweep.train import Progress, Runtime
+    from sweep.train.loop import Progress, Runtime
 
 
-MOST_DEATHS_AT_START = 3
+MAX_DEATHS_AT_START = 3
 LONGEST_END_S = 60  # of a process without a run
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a run ended: a state of `sweep.store`, for "failed" the last line of why, and the seconds spent in training steps."""
+    """How a run ended: its state, the last line of why it failed if it did, and the seconds spent in training steps."""
 
     run_id: str
     state: str
@@ -61,7 +60,7 @@ class Pool:
         store: root of the store.
         corpus: directory of the corpus that all runs share.
         device: "cpu" or "cuda"; worker k uses GPU k modulo their number, and a GPU trains as many runs at a time as
-            `sweep.cost` lets it.
+            `sweep.plan.cost` lets it.
         workers, threads: processes, and torch threads of each.
         cluster: intervals and micro-batch.
         compile: as `RuntimeConfig.compile`.
@@ -118,7 +117,7 @@ class Pool:
                         continue
                     if event is None:
                         deaths += 1
-                        if deaths > MOST_DEATHS_AT_START:
+                        if deaths > MAX_DEATHS_AT_START:
                             raise InputError(f"worker processes die at their start (exit code {worker.process.exitcode})")
                     else:
                         on_event(event)
@@ -262,7 +261,7 @@ def _prepare(pool: Pool, index: int) -> tuple["Corpus", "Runtime", Ready]:
         _measure_peak_alone(pool, index % torch.cuda.device_count())
         ready = Ready(free_bytes=torch.cuda.mem_get_info()[0])
     from sweep.data import Corpus
-    from sweep.train import Runtime
+    from sweep.train.loop import Runtime
 
     runtime = Runtime(
         device=pool.device,
@@ -276,7 +275,7 @@ def _prepare(pool: Pool, index: int) -> tuple["Corpus", "Runtime", Ready]:
 
 def _measure_peak_alone(pool: Pool, gpu: int) -> None:
     """Measure what MFU is relative to, one worker after another, before any trains."""
-    from sweep.device import matmul_peak
+    from sweep.train.device import matmul_peak
 
     with open(pool.store / f".gpu-{platform.node()}-{gpu}.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
@@ -294,7 +293,7 @@ def _give_back_memory() -> None:
 
 def train_safely(run: RunConfig, corpus: "Corpus", store: Store, runtime: "Runtime", **callbacks: Any) -> Outcome:
     """Train `run`; whatever goes wrong becomes its outcome and its status, not this process's end."""
-    from sweep.train import train
+    from sweep.train.loop import train
 
     try:
         directory = store.run(run.run_id)
@@ -350,7 +349,7 @@ def pool_size(cluster: ClusterConfig, device: str) -> int:
     if cluster.workers != "auto":
         return int(cluster.workers)
     if device == "cuda":
-        return max(1, min(MOST_STREAMS * _gpus(), _cores()))
+        return max(1, min(MAX_STREAMS * _gpus(), _cores()))
     return max(1, _cores() // cluster.threads)
 
 

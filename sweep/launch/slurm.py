@@ -21,15 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from sweep.config import ClusterConfig, SlurmConfig
-from sweep.cost import MOST_STREAMS, memory_bytes, worth_compiling
 from sweep.errors import InputError
 from sweep.files import write_atomically, write_json
 from sweep.launch.local import Outcome, Pool, StopFlag
-from sweep.run import RunConfig
-from sweep.store import INTERRUPTED, WAITING, Store
-from sweep.tracking import Mirror, Tracker
+from sweep.plan.cost import MAX_STREAMS, memory_bytes, worth_compiling
+from sweep.plan.run import RunConfig
+from sweep.store import Store
+from sweep.store.states import INTERRUPTED, WAITING
+from sweep.tracking.mirror import Mirror, Tracker
 
-OVERHEAD_S, MARGIN, LEAST_MINUTES = 300, 1.5, 15  # of a task, beyond what its runs are expected to take
+OVERHEAD_S, MARGIN, MIN_MINUTES = 300, 1.5, 15  # of a task, beyond what its runs are expected to take
 PROCESS_MB = 1200  # of a worker, beside its run
 GRACE_S = 600  # longer than any KillWait
 MIRROR_S = 5  # that a task which must stop waits for wandb: its next start goes on there
@@ -137,7 +138,7 @@ def _submit(tasks: Sequence[Task], what: Submission) -> str:
 
 def _options(tasks: Sequence[Task], name: str, directory: Path, cluster: ClusterConfig, slurm: SlurmConfig) -> list[str]:
     """sbatch's command line, from the configuration and the estimates."""
-    throttle = f"%{slurm.most_at_once}" if slurm.most_at_once else ""
+    throttle = f"%{slurm.max_at_once}" if slurm.max_at_once else ""
     options = {
         "job-name": name,
         "array": f"0-{len(tasks) - 1}{throttle}",
@@ -160,7 +161,7 @@ def time_limit_minutes(tasks: Sequence[Task]) -> int | None:
     lengths = [task.seconds for task in tasks]
     if any(length is None for length in lengths):
         return None
-    return max(LEAST_MINUTES, round((max(length or 0.0 for length in lengths) * MARGIN + OVERHEAD_S) / 60))
+    return max(MIN_MINUTES, round((max(length or 0.0 for length in lengths) * MARGIN + OVERHEAD_S) / 60))
 
 
 def memory_mb(tasks: Sequence[Task], processes: int) -> int:
@@ -175,7 +176,7 @@ def workers(cluster: ClusterConfig) -> int:
     if cluster.workers != "auto":
         return int(cluster.workers)
     cores = max(1, cluster.slurm.cpus_per_task // cluster.threads)
-    return min(MOST_STREAMS * cluster.slurm.gpus_per_task, cores) or cores
+    return min(MAX_STREAMS * cluster.slurm.gpus_per_task, cores) or cores
 
 
 def run_task(submission: Path, index: int) -> int:

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.errors import InputError
 from sweep.report.cost import Cost
-from sweep.store import DONE, RunDirectory, provenance
+from sweep.store import RunDirectory
+from sweep.store.provenance import provenance
+from sweep.store.states import DONE
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Facts = tuple[tuple[str, str], ...]
-MOST_NAMES = 6
+MAX_NAMES = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +89,9 @@ def setup_of_table(frame: "pd.DataFrame") -> dict[str, str]:
         found["Batch"] = f"{spread('batch_tokens')} tokens"
     if "seed" in frame:
         seeds = frame["seed"].dropna().unique()
-        found["Seeds"] = f"{len(seeds)} ({', '.join(map(str, seeds[:MOST_NAMES]))}); one run for each (N, D) and seed"
+        found["Seeds"] = f"{len(seeds)} ({', '.join(map(str, seeds[:MAX_NAMES]))}); one run for each (N, D) and seed"
     if "precision" in frame:
-        found["Precision"] = ", ".join(map(str, frame["precision"].dropna().unique()[:MOST_NAMES]))
+        found["Precision"] = ", ".join(map(str, frame["precision"].dropna().unique()[:MAX_NAMES]))
     return found
 
 
@@ -131,8 +133,8 @@ def _distinct(values: Iterable[Any]) -> str:
     if len(counts) == 1:
         return next(iter(counts))
     named = [f"{value} ({n} starts)" for value, n in sorted(counts.items(), key=lambda item: -item[1])]
-    more = [f"{len(named) - MOST_NAMES} more"] if len(named) > MOST_NAMES else []
-    return ", ".join(named[:MOST_NAMES] + more)
+    more = [f"{len(named) - MAX_NAMES} more"] if len(named) > MAX_NAMES else []
+    return ", ".join(named[:MAX_NAMES] + more)
 
 
 def _describe(source: str) -> str:

@@ -15,7 +15,7 @@ from sweep.errors import InputError
 from sweep.figures.style import loss_unit
 from sweep.files import write_atomically
 from sweep.fit import Allocation, EnvelopeFit, Fits, LawError
-from sweep.fit.isoflop import IsoflopFit, TooFewProfiles
+from sweep.fit.approaches.isoflop import IsoflopFit, TooFewProfiles
 from sweep.report import plots, text
 from sweep.report.checklist import checklist, conventions
 from sweep.report.origin import Origin
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LARGEST_FILE = 10e6  # bytes
 LARGEST_SVG = 5e5  # bytes; a figure of more lines than that is embedded as PNG
-MOST_EXCLUDED = 300  # rows of a table
+MAX_EXCLUDED = 300  # rows of a table
 TITLES = {"envelope": "Approach 1", "isoflop": "Approach 2", "parametric": "Approach 3"}
 METHODS = {"envelope": "envelope of the training curves", "isoflop": "IsoFLOP profiles", "parametric": "parametric surface"}
 PREFERRED = ("parametric", "isoflop", "envelope")  # whose answer heads the page: one that knows E reaches furthest
@@ -110,7 +110,7 @@ def render(fits: Fits, origin: Origin, options: FitConfig) -> str:
         figures=figures,
         interactive=_interactive(fits),
         extrapolation=None if isinstance(fits.extrapolation, LawError) else fits.extrapolation,
-        excluded=fits.runs.excluded[:MOST_EXCLUDED],
+        excluded=fits.runs.excluded[:MAX_EXCLUDED],
         origin=origin,
         costs=None if isinstance(origin.cost, str) else origin.cost,
         checklist=checklist(fits, options, origin),

@@ -11,8 +11,8 @@ import numpy as np
 
 from sweep.figures.style import HIGHLIGHT, SIZES, loss_label
 from sweep.fit import EnvelopeFit, Fits, IsoflopFit, LawError
+from sweep.fit.approaches.isoflop import TooFewProfiles
 from sweep.fit.frontier import Approach, allocate
-from sweep.fit.isoflop import TooFewProfiles
 from sweep.report.text import count, scientific
 
 ACCENT = {"light": HIGHLIGHT, "dark": "#ff9a57"}
@@ -23,8 +23,8 @@ APPROACHES = {
     "Approach 3": ACCENT,
 }
 VISIBLE = {"light": (0.0, 0.82), "dark": (0.32, 1.0)}  # the part of the colour map that stands out from either page
-MOST_POINTS = 40_000  # of all curves together
-LEAST_TICKS = 3
+MAX_POINTS = 40_000  # of all curves together
+MIN_TICKS = 3
 BEYOND = 10  # times the largest C, that the frontier is drawn to
 
 
@@ -54,7 +54,7 @@ def draw_profiles(fits: Fits, fit: IsoflopFit | TooFewProfiles) -> str:
 def draw_curves(fits: Fits, fit: EnvelopeFit | None) -> str:
     """Training curves against FLOPs, with the envelope if there is one."""
     colour = _Ramp([curve.N for curve in fits.curves])
-    most = max(20, min(200, MOST_POINTS // len(fits.curves)))
+    most = max(20, min(200, MAX_POINTS // len(fits.curves)))
     traces: list[dict[str, Any]] = []
     low = (fit.flops[0] if fit else min(curve.tokens[-1] * curve.flops_per_token for curve in fits.curves)) / 30
     named: set[float] = set()
@@ -160,7 +160,7 @@ def _log_axis(title: str, low: float, high: float, label: Callable[[float], str]
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)):
         ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
-        if len(ticks) >= LEAST_TICKS:
+        if len(ticks) >= MIN_TICKS:
             break
     ends = [float(np.log10(low)), float(np.log10(high))]
     texts = [label(tick) for tick in ticks]

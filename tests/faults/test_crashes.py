@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from sweep import store as states
-from sweep.checkpoint import load_checkpoint, read_manifest
 from sweep.data import Corpus
-from sweep.run import RunConfig
-from sweep.store import RunDirectory, Store
-from sweep.train import Runtime, train
+from sweep.plan.run import RunConfig
+from sweep.store import RunDirectory, Store, states
+from sweep.train.checkpoint import load_checkpoint, read_manifest
+from sweep.train.loop import Runtime, train
 
 EVERY_STEP = Runtime(checkpoint_interval_s=0, log_interval_s=0)
 WRITES = ("fsync", "replace", "utime")

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from sweep import store as states
 from sweep.data import Corpus
 from sweep.errors import InputError
 from sweep.launch.local import train_safely
-from sweep.run import RunConfig
-from sweep.store import Store
-from sweep.train import Runtime, space_needed, train
+from sweep.plan.run import RunConfig
+from sweep.store import Store, states
+from sweep.train.loop import Runtime, space_needed, train
 
 SIZE_KB = 700
 

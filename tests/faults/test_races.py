@@ -6,13 +6,13 @@ import sys
 import time
 from pathlib import Path
 
-from sweep import store as states
-from sweep.cli import main
-from sweep.collect import collect
-from sweep.commands.planning import plan_runs
-from sweep.config import FitConfig, compose
 from sweep.index import write_index
-from sweep.store import Store
+
+from sweep.cli import main
+from sweep.commands.shared import plan_runs
+from sweep.config import FitConfig, compose
+from sweep.store import Store, states
+from sweep.store.collect import collect
 
 SWEEP = [
     "grid=list",

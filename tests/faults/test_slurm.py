@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from slurm.one_machine import OneMachineCluster, wait_until
-from sweep import store as states
 from sweep.cli import main
-from sweep.commands.planning import plan_runs
+from sweep.commands.shared import plan_runs
 from sweep.config import compose
-from sweep.store import RunDirectory, Store
+from sweep.store import RunDirectory, Store, states
 
 GRID = ["grid.isoflop.budgets=[5e10,1e11,2e11]", "grid.isoflop.sizes=4", "grid.isoflop.span=4"]
 SMALL = ["experiment=smoke", *GRID, "data.validation_tokens=8192", "optimizer.batch_tokens=512", "fit.resamples=20"]

@@ -31,7 +31,7 @@ def test_exact_flops_are_what_torch_counts(config: ModelConfig) -> None:
 
 def test_causal_attention_counts_the_pairs_on_and_below_the_diagonal() -> None:
     config = SHAPES[0]
-    T, width = config.context_length, config.n_heads * config.head_width
+    T, width = config.context_length, config.n_heads * config.head_dim
     masked = T * T - sum(position + 1 for position in range(T))
     saved = 3 * config.n_layers * 4 * width * masked / T
     assert exact(config, causal=False) - exact(config) == pytest.approx(saved)

@@ -23,10 +23,10 @@ def test_it_spans_two_thousand_to_a_billion_in_small_steps() -> None:
 def test_shapes_keep_their_proportions() -> None:
     for shape in LADDER.shapes():
         if shape.d_model >= 32:
-            assert shape.head_width == 8
+            assert shape.head_dim == 8
             assert shape.d_model / shape.n_layers == pytest.approx(16, rel=0.2)
             assert shape.d_ff / shape.d_model == pytest.approx(8 / 3, rel=0.07)
-        assert shape.head_width % 2 == 0
+        assert shape.head_dim % 2 == 0
 
 
 @pytest.mark.parametrize("convention", ["total", "non_embedding"])
@@ -47,6 +47,6 @@ def test_sizes_that_do_not_exist_are_refused(N: float) -> None:
 
 
 def test_grouped_queries_share_heads_where_they_divide() -> None:
-    ladder = SizeLadder(vocab_size=257, context_length=128, head_width=64, aspect_ratio=64, queries_per_kv_head=4)
+    ladder = SizeLadder(vocab_size=257, context_length=128, head_dim=64, aspect_ratio=64, kv_groups=4)
     assert ladder.shape(512).n_kv_heads == 2
     assert ladder.shape(192).n_kv_heads == 3  # three heads: nothing to share evenly by four

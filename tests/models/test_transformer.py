@@ -8,7 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from models import ModelConfig, count_parameters
 from models.transformer import Transformer
-from sweep.export import hugging_face_config, hugging_face_rows, hugging_face_weights
+from sweep.use.export import hugging_face_config, hugging_face_rows, hugging_face_weights
 
 SHAPES = {
     "tiny": ModelConfig(vocab_size=61, d_model=8, n_layers=1, n_heads=1, n_kv_heads=1, d_ff=20, context_length=16),

@@ -1,0 +1,49 @@
+"""What a sweep is: the schema that conf/ composes into, and the composing."""
+
+from sweep.config.analysis import AskConfig, Columns, FitConfig, NextConfig, ReportConfig
+from sweep.config.compose import compose, conf_directory, from_omegaconf
+from sweep.config.data import CorpusSpec, DataConfig, MemmapConfig, SourceConfig, SyntheticConfig
+from sweep.config.machine import BenchConfig, ClusterConfig, RuntimeConfig, SlurmConfig, TrackerConfig
+from sweep.config.sweep import SweepConfig
+from sweep.config.training import (
+    EvaluationConfig,
+    GridConfig,
+    HorizonsGrid,
+    IsoflopGrid,
+    ModelFamily,
+    NamedRun,
+    OptimizerConfig,
+    PowerRule,
+    ScheduleConfig,
+)
+
+__all__ = [
+    "AskConfig",
+    "BenchConfig",
+    "ClusterConfig",
+    "Columns",
+    "CorpusSpec",
+    "DataConfig",
+    "EvaluationConfig",
+    "FitConfig",
+    "GridConfig",
+    "HorizonsGrid",
+    "IsoflopGrid",
+    "MemmapConfig",
+    "ModelFamily",
+    "NamedRun",
+    "NextConfig",
+    "OptimizerConfig",
+    "PowerRule",
+    "ReportConfig",
+    "RuntimeConfig",
+    "ScheduleConfig",
+    "SlurmConfig",
+    "SourceConfig",
+    "SweepConfig",
+    "SyntheticConfig",
+    "TrackerConfig",
+    "compose",
+    "conf_directory",
+    "from_omegaconf",
+]

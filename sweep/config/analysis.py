@@ -1,0 +1,84 @@
+"""Configuration of what is made of finished runs: fits, questions, the report, the next runs, the columns of a table."""
+
+from dataclasses import dataclass, field
+
+from sweep.config.fields import choice, number
+
+
+@dataclass(kw_only=True)
+class FitConfig:
+    """How runs become laws; see `sweep.fit`."""
+
+    loss: str = choice("val", "train", "bits_per_byte")
+    parameters: str = choice("total", "non_embedding")
+    flops: str = choice("6N", "kaplan", "chinchilla", "exact")
+    objective: str = choice("huber", "lad", "log_mse", "linear_mse")
+    huber_delta: float = number(1e-3, above=0)
+    tied: bool = False
+    fixed_E: float | None = number(None, at_least=0)
+    seed_noise: float | None = number(None, above=0)
+    envelope: str = choice("interpolated", "bins", "hull")
+    smoothing_steps: float = number(10, at_least=0)
+    envelope_points: int = number(1500, at_least=30)
+    resamples: int = number(200, at_least=0)
+    level: float = number(0.8, above=0, below=1)
+    seed: int = number(0, at_least=0, below=2**63)
+
+
+@dataclass(kw_only=True)
+class AskConfig:
+    """What the fits are asked; see `sweep.fit.answers.Questions`."""
+
+    budgets: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    inference_tokens: float = number(0, at_least=0)
+    flops_per_second: float | None = number(None, above=0)
+    watts: float = number(700, above=0)
+
+
+@dataclass(kw_only=True)
+class ReportConfig:
+    """The report's title (by default the sweep's name, or the table's), and what one CPU core is taken to draw."""
+
+    title: str | None = None
+    core_watts: float = number(10, above=0)
+
+
+@dataclass(kw_only=True)
+class NextConfig:
+    """What to run next; see `sweep.fit.design.next_runs`. Without `flops`, as many as all runs took so far."""
+
+    flops: float | None = number(None, above=0)
+    target: str = choice("a", "loss")
+    target_C: float | None = number(None, above=0)
+    max_runs: int = number(20, at_least=1)
+    reach: float = number(4, above=0)
+
+
+@dataclass(kw_only=True)
+class Columns:
+    """Names of a table's columns, and their units (see `sweep.tables.units.Units`). `weight`, `cluster`, `batch_tokens`, and
+    N and C under other conventions, are used if they are there; `tokens` and `curve_loss` (null: as `loss`) are columns
+    of the curves."""
+
+    run_id: str = "run_id"
+    N: str = "N"
+    D: str = "D"
+    C: str = "C"
+    loss: str = "loss"
+    budget: str = "budget"
+    weight: str = "weight"
+    cluster: str = "cluster"
+    batch_tokens: str = "batch_tokens"
+    N_non_embedding: str = "N_non_embedding"
+    C_kaplan: str = "C_kaplan"
+    C_chinchilla: str = "C_chinchilla"
+    C_exact: str = "C_exact"
+    tokens: str = "tokens"
+    curve_loss: str | None = None
+    N_unit: str = "1"
+    D_unit: str = "1"
+    C_unit: str = "1"
+    tokens_unit: str = "1"
+    loss_unit: str = choice("nats", "bits", "bits_per_byte", "perplexity")
+    bytes_per_token: float | None = number(None, above=0)

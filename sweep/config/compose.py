@@ -1,0 +1,92 @@
+"""Hydra composes conf/ and the overrides; names and types are checked here. Nothing in a file is instantiated or executed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep.config.fields import check_fields
+from sweep.config.sweep import SweepConfig
+from sweep.errors import InputError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def conf_directory() -> Path:
+    """conf/ of the checkout this package runs from, or the copy inside an installed package."""
+    package = Path(__file__).resolve().parents[1]
+    for candidate in (package.parent / "conf", package / "conf"):
+        if (candidate / "sweep.yaml").exists():
+            return candidate
+    raise FileNotFoundError(f"conf/sweep.yaml is neither in {package.parent} nor in {package}; reinstall isosweep")
+
+
+def compose(overrides: Sequence[str], config_name: str = "sweep", *, config_dir: str | None = None) -> SweepConfig:
+    """The sweep that Hydra overrides describe, names, types and ranges checked.
+
+    Args:
+        overrides: as on the command line.
+        config_name: the file of conf/ to begin with.
+        config_dir: a folder with the layout of conf/, searched beside it.
+
+    Raises:
+        InputError: for an unknown key, group or option, a value of the wrong type or out of range, or a folder that is none.
+    """
+    return from_omegaconf(compose_raw(overrides, config_name, config_dir=config_dir))
+
+
+def compose_raw(overrides: Sequence[str], config_name: str = "sweep", *, config_dir: str | None = None) -> "DictConfig":
+    """What Hydra composes, before it is checked against the schema; see `compose`."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from yaml import YAMLError
+
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            raise InputError(f"--config-dir {config_dir} is no folder; name one with the layout of conf/")
+        overrides = [*overrides, f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
+    try:
+        with initialize_config_dir(str(conf_directory()), version_base="1.3"):
+            return hydra_compose(config_name, list(overrides))
+    except HydraException as error:
+        raise InputError(_one_line(error)) from error
+    except (ValueError, YAMLError) as error:  # Hydra lets these through, for instance of model=null, and names no field
+        raise InputError(f"{_one_line(error)}; one of these is wrong: {' '.join(overrides)}") from error
+
+
+def from_omegaconf(composed: "DictConfig") -> SweepConfig:
+    """Check a composed configuration against the schema; see `compose`."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepConfig), composed))
+    except OmegaConfBaseException as error:
+        where = f"{error.full_key}: " if error.full_key else ""
+        raise InputError(f"{where}{_one_line(error)}") from error
+    assert isinstance(config, SweepConfig)
+    check_fields(config)
+    _check_cluster(config)
+    return config
+
+
+def _check_cluster(config: SweepConfig) -> None:
+    """What concerns several fields at once. A Slurm sweep's device is settled here."""
+    cluster = config.cluster
+    if cluster.launcher == "slurm":
+        if cluster.slurm is None:
+            raise InputError("cluster.launcher=slurm without cluster.slurm; choose cluster=slurm, or a file like it")
+        if config.device == "auto":  # a login node's own devices say nothing
+            config.device = "cuda" if cluster.slurm.gpus_per_task else "cpu"
+    if cluster.workers != "auto" and not (cluster.workers.isdigit() and int(cluster.workers) > 0):
+        raise InputError(f"cluster.workers={cluster.workers} is neither auto nor a positive number")
+
+
+def _one_line(error: BaseException) -> str:
+    """The message of a Hydra or OmegaConf error without its stack of causes, on one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]
+    text = " ".join(kept)
+    cause = error.__cause__
+    return f"{text} ({_one_line(cause)})" if cause is not None and str(cause) not in text else text

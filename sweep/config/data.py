@@ -1,0 +1,112 @@
+"""Configuration of the corpus: where documents come from, and how they become tokens."""
+
+from dataclasses import dataclass, field
+
+from sweep.config.fields import choice, number
+
+
+@dataclass(kw_only=True)
+class SourceConfig:
+    """Where documents come from.
+
+    Attributes:
+        source: "stdlib", the running Python's standard library; "text", "jsonl" or "parquet", local files; "huggingface", a
+            dataset by name or local folder; and, for a whole corpus only, "mixture", "tokens" or "synthetic".
+        paths: files, folders or globs of local files.
+        column: that holds the text, in JSONL, Parquet and Hugging Face datasets.
+        dataset, config, split, revision: of "huggingface", as `datasets.load_dataset` takes them.
+        rows: "documents", or "lines" of longer texts, which are joined and cut into documents again as text files are.
+        max_bytes: use only the first documents, until they have this many bytes.
+        weight: share of the training tokens, in a mixture; given for all of its sources, adding up to 1, or for none.
+        epochs: how often a source of a mixture is repeated; where there are weights, how often at most.
+    """
+
+    source: str = choice("stdlib", "text", "jsonl", "parquet", "huggingface", "mixture", "tokens", "synthetic", default="text")
+    paths: list[str] = field(default_factory=list)
+    column: str = "text"
+    dataset: str | None = None
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    rows: str = choice("documents", "lines")
+    max_bytes: float | None = number(None, above=0)
+    weight: float | None = None
+    epochs: float = 1
+
+
+@dataclass(kw_only=True)
+class MemmapConfig:
+    """Flat files of token ids that somebody has made before, as nanoGPT and llm.c read them.
+
+    Attributes:
+        dtype: of the ids in .bin files; .npy files say it themselves.
+        header_bytes: to skip at the start of each .bin file (1024 in llm.c's).
+        validation_paths: files of held-out tokens; without any, the end of the others is held out.
+        bytes_per_token: of the text behind the held-out tokens, if it is known, for losses in bits per byte.
+    """
+
+    dtype: str = choice("uint8", "uint16", "int16", "int32", "uint32", "int64", default="uint16")
+    header_bytes: int = number(0, at_least=0)
+    validation_paths: list[str] = field(default_factory=list)
+    bytes_per_token: float | None = number(None, above=0)
+
+
+@dataclass(kw_only=True)
+class SyntheticConfig:
+    """A Markov chain of known entropy rate; see `sweep.data.synthetic`.
+
+    Attributes:
+        tokens: to train on; the held-out part comes on top.
+        zipf: token k has a weight of (k + offset)^-zipf.
+        offset: see above.
+        coupling: standard deviation of the logarithm of how much more often than by chance two tokens meet.
+        decay: its r-th eigenvalue falls as r^-decay.
+        seed: of the chain and of the walk on it.
+    """
+
+    tokens: float = number(2e7, at_least=2)
+    zipf: float = number(1.5, at_least=0)
+    offset: float = number(5.0, at_least=0)
+    coupling: float = number(1.0, at_least=0)
+    decay: float = number(1.0, at_least=0)
+    seed: int = number(0, at_least=0)
+
+
+@dataclass(kw_only=True)
+class CorpusSpec(SourceConfig):
+    """What a corpus is made of.
+
+    Attributes:
+        sources: of a mixture, by name.
+        tokenizer: "bytes"; "bpe", trained on the corpus; a tokenizer.json, a folder with one, or a Hugging Face name.
+        vocab_size: ids of a BPE, the end of document included, of ready tokens, or of the synthetic chain. Other tokenizers
+            say themselves how many they have (bytes: 257).
+        end_of_document: the token that ends a document, for a tokenizer whose own is not found.
+        validation_tokens: length of the held-out part, taken from whole documents that training never sees.
+        shuffle_seed: seed of the order of the documents.
+        deduplicate: leave out documents that are there already.
+        near_duplicates: leave out documents of whose lines at least this share is in other documents before them.
+        memmap: of source=tokens.
+        synthetic: of source=synthetic.
+    """
+
+    source: str = choice("stdlib", "text", "jsonl", "parquet", "huggingface", "mixture", "tokens", "synthetic")
+    sources: dict[str, SourceConfig] | None = None
+    tokenizer: str = "bytes"
+    vocab_size: int = number(257, at_least=2)
+    end_of_document: str | None = None
+    validation_tokens: int = number(131_072, at_least=1)
+    shuffle_seed: int = number(0, at_least=0, below=2**63)
+    deduplicate: bool = True
+    near_duplicates: float | None = number(None, above=0, at_most=1)
+    memmap: MemmapConfig | None = None
+    synthetic: SyntheticConfig | None = None
+
+
+@dataclass(kw_only=True)
+class DataConfig(CorpusSpec):
+    """The corpus, the context T, how often it may be repeated, and how many processes make it."""
+
+    context_length: int = number(128, at_least=1)
+    max_epochs: float = number(1, above=0)
+    workers: int | None = number(None, at_least=1)

@@ -1,0 +1,88 @@
+"""Fields that say what values they allow, and the check of a whole configuration against them.
+
+The bound stands beside the field it binds:
+
+    cycle: float = number(1.0, at_least=1)
+    device: str = choice("auto", "cpu", "cuda")  # the first is the default
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import MISSING, field, fields, is_dataclass
+from typing import Any
+
+from sweep.errors import InputError
+
+ALLOWED = "allowed"  # the key of a field's metadata that holds its check
+
+
+def number(
+    default: Any = MISSING,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A field that is a finite number within these bounds, or None where its type allows that."""
+    bounds = [
+        (f"at least {at_least}", lambda value: value >= at_least) if at_least is not None else None,
+        (f"above {above}", lambda value: value > above) if above is not None else None,
+        (f"at most {at_most}", lambda value: value <= at_most) if at_most is not None else None,
+        (f"below {below}", lambda value: value < below) if below is not None else None,
+    ]
+    given = [bound for bound in bounds if bound is not None]
+
+    def check(value: Any) -> str | None:
+        broken = [text for text, holds in given if not math.isfinite(value) or not holds(value)]
+        return f"is out of range; it must be {' and '.join(broken)}" if broken else None
+
+    return field(default=default, metadata={ALLOWED: check})
+
+
+def choice(*choices: str, default: str | None = MISSING) -> Any:  # type: ignore[assignment]
+    """A field that is one of `choices`; the first is the default, unless `default` is given."""
+
+    def check(value: Any) -> str | None:
+        return None if value in choices else f"is none of {', '.join(choices)}"
+
+    return field(default=choices[0] if default is MISSING else default, metadata={ALLOWED: check})
+
+
+def nonempty(default: Any = MISSING) -> Any:
+    """A field that is a list of at least one entry, or None where its type allows that."""
+
+    def check(value: Any) -> str | None:
+        return None if len(value) else "is empty; name at least one, or leave it out"
+
+    return field(default=default, metadata={ALLOWED: check})
+
+
+def check_fields(config: Any) -> None:
+    """Check every field of a dataclass and of those inside it.
+
+    Raises:
+        InputError: that names the field, its value and what is allowed, for the first that is not.
+    """
+    for name, value, check in _checked(config, ""):
+        if value is not None and (problem := check(value)) is not None:
+            raise InputError(f"{name}={value} {problem}")
+
+
+def _checked(config: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:
+    for each in fields(config):
+        name, value = prefix + each.name, getattr(config, each.name)
+        if ALLOWED in each.metadata:
+            yield name, value, each.metadata[ALLOWED]
+        for inner, key in _configs_in(value, name):
+            yield from _checked(inner, f"{key}.")
+
+
+def _configs_in(value: Any, name: str) -> Iterator[tuple[Any, str]]:
+    """The configurations that a field holds, itself or as entries, each with its name."""
+    if is_dataclass(value):
+        yield value, name
+    elif isinstance(value, dict):
+        yield from ((entry, f"{name}.{key}") for key, entry in value.items() if is_dataclass(entry))
+    elif isinstance(value, list):
+        yield from ((entry, f"{name}[{i}]") for i, entry in enumerate(value) if is_dataclass(entry))

@@ -1,0 +1,71 @@
+"""Configuration of what changes no result: where runs train, how a step is computed, where curves are mirrored to."""
+
+from dataclasses import dataclass, field
+
+from sweep.config.fields import choice, number
+
+
+@dataclass(kw_only=True)
+class SlurmConfig:
+    """What an array task asks Slurm for; conf/cluster/slurm.yaml says what each means."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gpus_per_task: int = number(0, at_least=0)
+    cpus_per_task: int = number(2, at_least=1)
+    memory_mb: int | None = number(None, at_least=1)
+    time_limit_minutes: int | None = number(None, at_least=1)
+    task_minutes: float = number(60, above=0)
+    max_at_once: int | None = number(None, at_least=1)
+    signal_s: int = number(120, at_least=1)
+    directives: list[str] = field(default_factory=list)
+    setup: list[str] = field(default_factory=list)
+    python: str | None = None
+
+
+@dataclass(kw_only=True)
+class ClusterConfig:
+    """How runs share the machine or the cluster, and how (`strategy`) one run is spread over several processes; nothing here
+    changes a result."""
+
+    launcher: str = choice("local", "slurm")
+    workers: str = "auto"
+    threads: int = number(1, at_least=1)
+    checkpoint_interval_s: float = number(60, at_least=0)
+    log_interval_s: float = number(1, at_least=0)
+    micro_batch: int | None = number(None, at_least=1)
+    strategy: str = choice("ddp", "fsdp")
+    slurm: SlurmConfig | None = None
+
+
+@dataclass(kw_only=True)
+class RuntimeConfig:
+    """How a step is computed, which changes no result beyond rounding: see `sweep.train.engine`. `compile` is "auto" (what is
+    fastest), "on" (torch.compile, whether or not it pays) or "off" (plain eager torch)."""
+
+    compile: str = choice("auto", "on", "off")
+
+
+@dataclass(kw_only=True)
+class BenchConfig:
+    """What `isosweep bench` measures: every size with every engine ("auto" is what a launch would choose, "plain" a tutorial's
+    step in fp32) and number of processes at once; by default as many as a launch would have."""
+
+    sizes: list[float] = field(default_factory=lambda: [3e4, 1e5, 4e5, 8e5, 5e6])
+    engines: list[str] = field(default_factory=lambda: ["auto"])
+    processes: list[int] = field(default_factory=list)
+    batch_tokens: int = number(1024, at_least=1)
+    seconds: float = number(3, above=0)
+
+
+@dataclass(kw_only=True)
+class TrackerConfig:
+    """Where curves are mirrored to; see `sweep.tracking.mirror`. Nothing here changes a result."""
+
+    kind: str = choice("none", "wandb")
+    project: str = "isosweep"
+    entity: str | None = None
+    mode: str = choice("auto", "online", "offline")
+    timeout_s: float = number(60, above=0)

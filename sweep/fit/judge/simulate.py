@@ -1,0 +1,104 @@
+"""Sweeps of a known law: a planted surface with noise, as tables and curves in the format that a real sweep leaves.
+
+What a fit makes of them can be checked against the truth: constants, intervals, and what a next run would tell.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sweep.fit.surface import Surface
+from sweep.tables.table import Curve, RunTable
+
+CURVE_POINTS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """How measured losses scatter about the surface; all standard deviations are of log L.
+
+    Attributes:
+        run: between runs, such as seeds make; the whole curve of a run shares it.
+        step: along a curve, between its points.
+        memory: correlation of neighbouring points of a curve, 0 to below 1.
+        decay: the run's scatter falls as (C / geometric mean C)^-decay, so that small runs are the noisier ones.
+        undecayed: how much higher, in nats, a curve lies before its learning rate is decayed; it is gone at the horizon.
+    """
+
+    run: float = 0.0
+    step: float = 0.0
+    memory: float = 0.0
+    decay: float = 0.0
+    undecayed: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Simulator:
+    """Trains nothing: says what a sweep would have measured.
+
+    Attributes:
+        surface: the truth, with what C costs.
+        noise: about it.
+        seed: of the noise.
+    """
+
+    surface: Surface
+    noise: Noise = Noise()
+    seed: int = 0
+
+    def isoflop(self, budgets: Sequence[float], *, sizes: int = 7, span: float = 16, off_centre: float = 1.0) -> RunTable:
+        """Runs at each of `budgets` with `sizes` models spread over a factor `span` in N around `off_centre` times N_opt."""
+        spread = np.geomspace(span**-0.5, span**0.5, sizes) if sizes > 1 else np.ones(1)
+        N = np.concatenate([off_centre * self.surface.optimal(budget)[0] * spread for budget in budgets])
+        C = np.repeat(np.asarray(budgets, dtype=float), sizes)
+        return self.runs(N, self.surface.compute.tokens(N, C), budget=C)
+
+    def runs(self, N: np.ndarray, D: np.ndarray, *, budget: np.ndarray | None = None) -> RunTable:
+        """Runs of `N` parameters on `D` tokens, each of shape (runs,)."""
+        C = self.surface.compute.flops(N, D)
+        loss = self.surface.predict(N, D) * np.exp(self._run_noise(C))
+        return RunTable(
+            run_id=np.array([f"simulated-{i:04d}" for i in range(len(N))]),
+            N=np.asarray(N, dtype=float),
+            D=np.asarray(D, dtype=float),
+            C=C,
+            loss=loss,
+            budget=np.full(len(N), np.nan) if budget is None else budget,
+        )
+
+    def curves(self, runs: RunTable, *, points: int = CURVE_POINTS, start: float = 1e-3) -> list[Curve]:
+        """The training curves that end in `runs`, at `points` log-spaced shares of the horizon from `start` to 1."""
+        rng = np.random.default_rng([self.seed, 1])
+        noise, share = self.noise, np.geomspace(start, 1, points)
+        curves = []
+        for i, (N, D) in enumerate(zip(runs.N, runs.D, strict=True)):
+            shared = np.log(runs.loss[i] / self.surface.predict(N, D))
+            jitter = rng.standard_normal(points)
+            for k in range(1, points):
+                jitter[k] = noise.memory * jitter[k - 1] + np.sqrt(1 - noise.memory**2) * jitter[k]
+            annealing = noise.undecayed * 0.5 * (1 + np.cos(np.pi * share))  # as the cosine schedule leaves it
+            loss = (self.surface.predict(N, share * D) + annealing) * np.exp(shared + noise.step * jitter)
+            curves.append(
+                Curve(run_id=str(runs.run_id[i]), N=float(N), flops_per_token=float(runs.C[i] / D), tokens=share * D, loss=loss)
+            )
+        return curves
+
+    def _run_noise(self, C: np.ndarray) -> np.ndarray:
+        scale = (C / np.exp(np.log(C).mean())) ** -self.noise.decay
+        return self.noise.run * scale * np.random.default_rng([self.seed, 0]).standard_normal(len(C))
+
+
+def write_simulated(runs: RunTable, curves: Sequence[Curve], out: Path) -> tuple[Path, Path]:
+    """runs.csv and curves.parquet under `out`, with the columns that `isosweep fit table=… curves=…` reads."""
+    import pandas as pd
+
+    out.mkdir(parents=True, exist_ok=True)
+    frame = {name: getattr(runs, name) for name in ("run_id", "budget", "N", "D", "C", "loss")}
+    pd.DataFrame(frame).assign(state="done").to_csv(out / "runs.csv", index=False)
+    pd.concat(
+        [pd.DataFrame({"run_id": curve.run_id, "tokens": curve.tokens, "loss": curve.loss}) for curve in curves]
+        or [pd.DataFrame({"run_id": [], "tokens": [], "loss": []})]
+    ).to_parquet(out / "curves.parquet", index=False)
+    return out / "runs.csv", out / "curves.parquet"

@@ -1,0 +1,157 @@
+"""A safeguarded Newton method for a batch of small problems of one shape, in blocks that stay in cache, on all cores."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from sweep.fit.solver.objective import CONSTANTS, Evaluation, Objective
+
+BLOCK_VALUES = 131_072  # floats in one (rows, runs) array of a block: 1 MB
+MIN_VALUES = 32_768  # a block of fewer is all overhead
+LONGEST_STEP = 2.0  # in any constant; further, the quadratic model means nothing
+EVERYTHING = np.eye(CONSTANTS)
+ENOUGH_STEPS = 200  # at the last delta; none was ever seen to need them all
+
+
+def minimise(
+    objective: Objective,
+    theta: np.ndarray,
+    weight: np.ndarray,
+    deltas: Sequence[float],
+    *,
+    basis: np.ndarray = EVERYTHING,
+    steps: int = 4,
+    last_steps: int = ENOUGH_STEPS,
+    tolerance: float = 1e-14,
+) -> np.ndarray:
+    """Local minima of the objective at the last of `deltas`, reached by following it through the others, shape (K, 5).
+
+    Wide Huber losses have wide basins; the kinks of a narrow one would trap a direct descent.
+
+    Args:
+        objective: of all rows.
+        theta: where to start, shape (K, 5).
+        weight: of the runs, shape (n,), or for each row, shape (K, n).
+        deltas: widths of the Huber loss, descending.
+        basis: columns that span the directions in which theta may move, shape (5, free).
+        steps: at every delta but the last.
+        last_steps: at the last; fewer than it takes to reach the minimum make a cheap first look.
+        tolerance: a row has arrived when its next step promises less than this share of its objective.
+    """
+    if not len(theta):
+        return theta.copy()
+    runs = len(objective.x)
+    rows = max(1, min(BLOCK_VALUES // runs, max(MIN_VALUES // runs, -(-len(theta) // _cores()))))
+    blocks = [slice(start, start + rows) for start in range(0, len(theta), rows)]
+
+    def solve(block: slice) -> np.ndarray:
+        own = weight if weight.ndim == 1 else weight[block]
+        # A wild trial step may overflow; it is then not taken.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            return _follow(objective, theta[block], own, deltas, basis, (steps, last_steps), tolerance)
+
+    if len(blocks) == 1:
+        return solve(blocks[0])
+    with ThreadPoolExecutor(_cores()) as threads:  # numpy lets go of the interpreter inside its loops
+        return np.concatenate(list(threads.map(solve, blocks)))
+
+
+def polish(
+    objective: Objective, theta: np.ndarray, weight: np.ndarray, delta: float, basis: np.ndarray = EVERYTHING
+) -> np.ndarray:
+    """The stationary point next to `theta`, shape (1, 5), to the last digits.
+
+    Near a minimum the value is flat to rounding long before the gradient is, so here the gradient decides.
+    """
+
+    def gradient_norm(at: Evaluation) -> float:
+        return float(np.linalg.norm(basis.T @ at.gradient))
+
+    here = objective.evaluate(theta, weight, delta)
+    for _ in range(20):
+        hessian = basis.T @ here.hessian[:, :, 0] @ basis
+        step = np.linalg.lstsq(hessian, -basis.T @ here.gradient[:, 0], rcond=1e-15)[0]
+        if np.abs(step).max() > 1e-3:  # not next to it: leave the minimum that was found
+            break
+        there = objective.evaluate(theta + basis @ step, weight, delta)
+        if not gradient_norm(there) < gradient_norm(here):
+            break
+        theta, here = theta + basis @ step, there
+    return theta
+
+
+def _follow(
+    objective: Objective,
+    theta: np.ndarray,
+    weight: np.ndarray,
+    deltas: Sequence[float],
+    basis: np.ndarray,
+    steps: tuple[int, int],
+    tolerance: float,
+) -> np.ndarray:
+    theta = theta.copy()
+    damping = np.full(len(theta), 1e-3)
+    for delta in deltas:
+        moving = np.arange(len(theta))
+        own, here = weight, _project(objective.evaluate(theta, weight, delta), basis)
+        for _ in range(steps[delta == deltas[-1]]):
+            step = _descend(here.hessian, here.gradient, damping[moving])
+            step *= np.minimum(1, LONGEST_STEP / np.maximum(np.abs(step).max(axis=0), 1e-300))
+            promised = -(here.gradient * step).sum(axis=0)
+            trial = theta[moving] + (basis @ step).T
+            there = _project(objective.evaluate(trial, own, delta), basis)
+            better = there.value < here.value
+            theta[moving[better]] = trial[better]
+            damping[moving] = np.clip(damping[moving] * np.where(better, 0.1, 10.0), 1e-12, 1e8)
+            here = Evaluation(*(np.where(better, new, old) for new, old in zip(there, here, strict=True)))
+            going = (promised > tolerance * here.value) & (damping[moving] < 1e7)
+            if not going.any():
+                break
+            if going.mean() < 0.7:  # leaving rows out costs copies: only when it saves more
+                moving, own = moving[going], own if own.ndim == 1 else own[going]
+                here = Evaluation(*(values[..., going] for values in here))
+        damping = np.minimum(damping, 1.0)
+    return theta
+
+
+def _project(at: Evaluation, basis: np.ndarray) -> Evaluation:
+    if basis is EVERYTHING:
+        return at
+    return Evaluation(at.value, basis.T @ at.gradient, np.einsum("ip,ijk,jq->pqk", basis, at.hessian, basis))
+
+
+def _descend(hessian: np.ndarray, gradient: np.ndarray, damping: np.ndarray) -> np.ndarray:
+    """-(H + damping diag|H|)^-1 gradient by LDL', with the sign of negative pivots turned, so that it always descends.
+
+    Written out over the batch, the last axis: LAPACK's price per call is many times the arithmetic of a 5 x 5 system.
+    """
+    size = len(gradient)
+    scale = np.abs(hessian[range(size), range(size)])
+    scale = scale + 1e-12 * scale.max(axis=0) + 1e-300
+    pivot = np.empty_like(gradient)
+    lower = np.empty_like(hessian)
+    for j in range(size):
+        d = hessian[j, j] + damping * scale[j]
+        for k in range(j):
+            d = d - lower[j, k] ** 2 * pivot[k]
+        pivot[j] = np.maximum(np.abs(d), 1e-12 * scale[j])
+        for i in range(j + 1, size):
+            entry = hessian[i, j]
+            for k in range(j):
+                entry = entry - lower[i, k] * lower[j, k] * pivot[k]
+            lower[i, j] = entry / pivot[j]
+    step = -gradient
+    for i in range(size):
+        for k in range(i):
+            step[i] -= lower[i, k] * step[k]
+    step /= pivot
+    for i in reversed(range(size)):
+        for k in range(i + 1, size):
+            step[i] -= lower[k, i] * step[k]
+    return step
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

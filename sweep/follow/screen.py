@@ -1,0 +1,156 @@
+"""The terminal's view of a sweep that `sweep.follow.watch` looks at: once, or again and again until it ends."""
+
+import os
+import select
+import sys
+import termios
+import time
+import tty
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sweep.config import SweepConfig
+from sweep.follow.status import Overview, RunView, duration
+from sweep.follow.watch import Snapshot, Valley, Watcher
+from sweep.plan.grid import PlannedRun
+from sweep.store import Store, states
+
+LOOK_S = 2.0  # between looks
+PATIENCE_S = 30.0  # with runs waiting and none running: longer than a launch takes to start
+BLOCKS, NO_VALUE = "▁▂▃▄▅▆▇█", "·"
+FIXED_LINES = 12  # of the view, beside its tables' rows
+MAX_FAILURES = 3
+
+
+def watch(planned: Sequence[PlannedRun], store: Store, config: SweepConfig, console: Console) -> None:
+    """Show the sweep until it ends, or until q or Ctrl-C; what is no terminal gets one snapshot."""
+    watcher = Watcher(planned, store, config)
+    snapshot = watcher.look()
+    if console.is_terminal:
+        seen = time.monotonic()
+        with suppress(KeyboardInterrupt), _Keys() as keys, Live(console=console, screen=True, auto_refresh=False) as live:
+            while not snapshot.over and time.monotonic() - seen < PATIENCE_S:
+                footer = Text("q leaves; the runs go on", style="dim")
+                live.update(Group(render(snapshot, config, console.height), Text(), footer), refresh=True)
+                if keys.pressed(LOOK_S) == "q":
+                    break
+                snapshot = watcher.look()
+                seen = time.monotonic() if snapshot.going else seen
+    console.print(render(snapshot, config))  # a terminal forgets what was on its other screen
+    waiting = sum(view.state not in (*states.FINAL_STATES, states.FAILED) for view in snapshot.runs)
+    if waiting and not snapshot.going:
+        console.print(f"isosweep launch trains the {waiting} that are not done")
+
+
+def sparkline(values: Sequence[float | None]) -> str:
+    """A character for each value, its height by the logarithm between the lowest and the highest; a dot where there is none."""
+    known = np.log([value for value in values if value is not None and value > 0])
+    if not len(known):
+        return NO_VALUE * len(values)
+    low, width = known.min(), max(np.ptp(known), 1e-9)
+    return "".join(
+        NO_VALUE if value is None or not value > 0 else BLOCKS[int((np.log(value) - low) / width * (len(BLOCKS) - 1) + 0.5)]
+        for value in values
+    )
+
+
+def render(snapshot: Snapshot, config: SweepConfig, lines: int | None = None) -> Group:
+    """The view, in at most about `lines` lines if that is given."""
+    view, going = Overview(runs=snapshot.runs), [run for run in snapshot.runs if run.state == states.RUNNING]
+    total = sum(run.planned.run.N * run.planned.run.D for run in view.runs)
+    done = sum(run.planned.run.N * run.planned.run.D * run.step / run.planned.run.steps for run in view.runs)
+    bar = Table.grid(padding=(0, 1))
+    bar.add_row(ProgressBar(total=total, completed=done, width=60), f"{done / total:.0%}")
+    speed = sum(snapshot.tokens_per_s.values())
+    pace, eta = f" at {speed:,.0f} tokens/s in all" if speed else "", duration(snapshot.seconds_left)
+    parts: list[Any] = [
+        Text(f"{config.name} in {config.store}", style="bold"),
+        bar,
+        Text(view.totals()),
+        Text(f"{len(going)} running{pace}; the sweep is done in {eta}" if going else "nothing is running"),
+    ]
+    failed = [run for run in view.runs if run.state == states.FAILED]
+    parts += [Text(f"{run.planned.run.run_id} failed: {run.note}", style="red") for run in failed[:MAX_FAILURES]]
+    if len(failed) > MAX_FAILURES:
+        parts.append(Text(f"… and {len(failed) - MAX_FAILURES} more failed; isosweep status lists them", style="red"))
+    taken = FIXED_LINES + len(snapshot.valleys) + min(len(failed), MAX_FAILURES)
+    room = len(going) if lines is None else max(1, lines - taken)
+    if going:
+        parts += [Text(), _running(going[:room], snapshot)]
+        if len(going) > room:
+            parts.append(Text(f"… and {len(going) - room} more; isosweep status lists them"))
+    if snapshot.valleys:
+        parts += [Text(), _minima(snapshot.valleys)]
+        if snapshot.a is not None:
+            parts.append(Text(f"N_opt ∝ C^{snapshot.a.value:.2f} through the minima so far; isosweep fit gives intervals"))
+    return Group(*parts)
+
+
+def _running(runs: Sequence[RunView], snapshot: Snapshot) -> Table:
+    table = Table(box=None, header_style="bold")
+    for heading in ("running", "N", "D", "done", "loss", "curve", "tokens/s", "left"):
+        table.add_column(heading, justify="left" if heading in ("running", "curve") else "right", no_wrap=True)
+    for view in runs:
+        run = view.planned.run
+        rate = snapshot.tokens_per_s.get(run.run_id)
+        table.add_row(
+            run.run_id,
+            f"{run.N:,}",
+            f"{run.D:,}",
+            f"{view.step / run.steps:.0%}",
+            f"{view.loss:.3f}" if view.loss is not None else "-",
+            sparkline(snapshot.curves.get(run.run_id, ())),
+            f"{rate:,.0f}" if rate else "-",
+            duration(view.seconds_left),
+        )
+    return table
+
+
+def _minima(valleys: Sequence[Valley]) -> Table:
+    table = Table(box=None, header_style="bold")
+    for heading in ("budget", "runs", "valley", "lowest", "N_opt", "D/N", "minimum"):
+        table.add_column(heading, justify="left" if heading in ("valley", "minimum") else "right")
+    for valley in valleys:
+        done, minimum = [loss for loss in valley.losses if loss is not None], valley.profile
+        found = minimum.status == "converged"
+        table.add_row(
+            f"{valley.budget:.3g}",
+            f"{len(done)}/{len(valley.losses)}",
+            sparkline(valley.losses),
+            f"{min(done):.3f}" if done else "-",
+            f"{minimum.N_opt:.4g}" if found else "-",
+            f"{minimum.D_opt / minimum.N_opt:.3g}" if found else "-",
+            "bracketed" if found else minimum.reason,
+        )
+    return table
+
+
+class _Keys:
+    """Single keys from the terminal, if standard input is one; a context manager."""
+
+    def __enter__(self) -> "_Keys":
+        self.terminal = sys.stdin.fileno() if sys.stdin.isatty() else None
+        if self.terminal is not None:
+            self.before = termios.tcgetattr(self.terminal)
+            tty.setcbreak(self.terminal)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.terminal is not None:
+            termios.tcsetattr(self.terminal, termios.TCSADRAIN, self.before)
+
+    def pressed(self, seconds: float) -> str:
+        """The key that is pressed within `seconds`; empty if none is."""
+        if self.terminal is None:
+            time.sleep(seconds)
+            return ""
+        ready, _, _ = select.select([self.terminal], [], [], seconds)
+        return os.read(self.terminal, 1).decode(errors="replace") if ready else ""

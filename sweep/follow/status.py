@@ -1,0 +1,147 @@
+"""Where every run of a sweep is: what the store says, joined with what Slurm has in its queue."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sweep.config import SweepConfig
+from sweep.errors import InputError
+from sweep.launch import slurm
+from sweep.plan.estimate import Speed
+from sweep.plan.grid import PlannedRun
+from sweep.store import RunDirectory, Store, states
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+QUEUED, PREEMPTED = "queued", "preempted"
+COLUMNS = ("run", "N", "D", "state", "step", "loss", "left", "note")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunView:
+    """One run.
+
+    Attributes:
+        planned: the run.
+        state: of `sweep.store.runs`, or "queued" (Slurm has it, not begun), or "preempted" (begun, and back in the queue).
+        step: steps done, as far as they are written down.
+        loss: the last training loss that is; None before the first.
+        seconds_left: of training; None if unknown.
+        spent_s: seconds trained so far.
+        note: Slurm's task, or why it failed.
+    """
+
+    planned: PlannedRun
+    state: str
+    step: int
+    loss: float | None
+    seconds_left: float | None
+    spent_s: float
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """All runs of a sweep."""
+
+    runs: tuple[RunView, ...]
+
+    def going(self) -> bool:
+        """Whether anything is running or in the queue."""
+        return any(view.state in (states.RUNNING, QUEUED, PREEMPTED) for view in self.runs)
+
+    def table(self, title: str) -> "Table":
+        """For a terminal."""
+        from rich.table import Table
+
+        table = Table(title=title, box=None, header_style="bold")
+        for name in COLUMNS:
+            table.add_column(name, justify="left" if name in ("run", "state", "note") else "right", overflow="fold")
+        for view in self.runs:
+            run = view.planned.run
+            table.add_row(
+                run.run_id,
+                f"{run.N:,}",
+                f"{run.D:,}",
+                view.state,
+                f"{view.step:,}/{run.steps:,}",
+                f"{view.loss:.3f}" if view.loss is not None else "-",
+                duration(view.seconds_left),
+                view.note,
+            )
+        return table
+
+    def totals(self) -> str:
+        """Counts by state, the share of the FLOPs that is done, and the device's hours used and left."""
+        counts = Counter(view.state for view in self.runs)
+        flops = [(6 * view.planned.run.N * view.planned.run.D, view.step / view.planned.run.steps) for view in self.runs]
+        total = sum(whole for whole, _ in flops)
+        left = [view.seconds_left for view in self.runs]
+        known = duration(sum(seconds or 0 for seconds in left)) if None not in left else "unknown"
+        return (
+            f"{', '.join(f'{count} {state}' for state, count in counts.most_common())}; "
+            f"{sum(whole * share for whole, share in flops) / total:.0%} of {total:.3g} FLOPs (6ND) done; "
+            f"{duration(sum(view.spent_s for view in self.runs))} of a device used, {known} left"
+        )
+
+
+def overview(planned: Sequence[PlannedRun], store: Store, config: SweepConfig, speed: Speed | None = None) -> Overview:
+    """What the store and the queue say of each run. A run that is being written, or is damaged, is shown as it can be read.
+
+    How fast runs are is measured from those of `planned` that are done, unless it is known as `speed`.
+    """
+    queue = slurm.queued(store)
+    speed = speed or Speed.of_sweep((p.run for p in planned), store, config)
+    return Overview(runs=tuple(_view(p, store.run(p.run.run_id), queue.get(p.run.run_id), speed) for p in planned))
+
+
+def _view(planned: PlannedRun, directory: RunDirectory, queued: slurm.QueuedTask | None, speed: Speed) -> RunView:
+    try:
+        status = directory.status()
+    except InputError as error:
+        status = {"state": states.FAILED, "step": 0, "error": str(error)}
+    written = _last_row(directory)
+    state, step = status["state"], max(status["step"], int(written.get("step", 0)))
+    note = status.get("error", "")
+    if state not in states.FINAL_STATES:
+        if directory.claim.held():
+            state = states.RUNNING
+        elif queued is not None:
+            state = PREEMPTED if step else QUEUED
+        elif state == states.RUNNING:
+            state = states.INTERRUPTED  # its process is gone
+        if queued is not None:
+            note = f"job {queued.job}, {queued.state}" + (f"; {note}" if note and state == states.FAILED else "")
+    final = state in states.FINAL_STATES
+    return RunView(
+        planned=planned,
+        state=state,
+        step=planned.run.steps if state == states.DONE else step,
+        loss=written.get("loss"),
+        seconds_left=0.0 if final else speed.seconds(planned.run, step),
+        spent_s=float(status.get("elapsed_s", 0)),
+        note=note,
+    )
+
+
+def _last_row(directory: RunDirectory) -> dict[str, Any]:
+    """The last whole line of the run's throughput, which says step and loss; nothing if there is none."""
+    try:
+        with open(directory.throughput, "rb") as file:
+            file.seek(max(0, file.seek(0, 2) - 4096))
+            lines = file.read().split(b"\n")
+        return json.loads(lines[-2]) if len(lines) > 1 else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def duration(seconds: float | None) -> str:
+    """For a reader."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

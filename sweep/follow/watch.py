@@ -1,0 +1,196 @@
+"""Looking at a sweep as it runs: how fast, how much is left, and the IsoFLOP minima as they form.
+
+What is read is what the runs write, and little of it: of a run in training its status and a few places of throughput.jsonl,
+which has a row for every logging interval; of a finished run nothing after the first look. Files may be half written.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models import count_parameters, flops_per_token
+from sweep.config import SweepConfig
+from sweep.fit import Estimate, LawError, fit_isoflop
+from sweep.fit.approaches.profile import Profile, fit_profile
+from sweep.follow.status import Overview, RunView, overview
+from sweep.plan.estimate import Speed, makespan
+from sweep.plan.grid import PlannedRun
+from sweep.store import Store, states
+
+POINTS = 24  # of a curve
+ROW_BYTES = 512  # more than a row of throughput.jsonl has
+
+
+@dataclass(frozen=True, kw_only=True)
+class Valley:
+    """What is known of one budget.
+
+    Attributes:
+        budget: planned FLOPs.
+        losses: held-out loss of every size planned for it, N ascending; None for those that are not done.
+        profile: the parabola through those that are.
+    """
+
+    budget: float
+    losses: tuple[float | None, ...]
+    profile: Profile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The sweep at one moment.
+
+    Attributes:
+        runs: all of them, as `status` shows them; those in training with the time left at their present speed.
+        curves: of those in training, losses at log-spaced steps, by run_id.
+        tokens_per_s: of those in training, by run_id.
+        seconds_left: until all are done, as many at a time as now; None if unknown.
+        valleys: of all budgets.
+        a: the exponent of N_opt in C through the minima so far; None if there are too few.
+    """
+
+    runs: tuple[RunView, ...]
+    curves: dict[str, tuple[float, ...]]
+    tokens_per_s: dict[str, float]
+    seconds_left: float | None
+    valleys: tuple[Valley, ...]
+    a: Estimate | None
+
+    @property
+    def over(self) -> bool:
+        """Whether all runs have ended, well or not."""
+        return all(view.state in (*states.FINAL_STATES, states.FAILED) for view in self.runs)
+
+    @property
+    def going(self) -> bool:
+        """Whether anything is running or in the queue."""
+        return Overview(runs=self.runs).going()
+
+
+class Watcher:
+    """Looks at a sweep again and again, and reads only what can have changed."""
+
+    def __init__(self, planned: Sequence[PlannedRun], store: Store, config: SweepConfig) -> None:
+        self.planned, self.store, self.config = planned, store, config
+        self.final: dict[str, RunView] = {}
+        self.losses: dict[str, float] = {}  # held-out, of the runs that are done
+        self._count()
+
+    def look(self) -> Snapshot:
+        """The sweep now."""
+        left = [p for p in self.planned if p.run.run_id not in self.final]
+        fresh = {view.planned.run.run_id: view for view in overview(left, self.store, self.config, self.speed).runs}
+        ended = {run_id: view for run_id, view in fresh.items() if view.state in states.FINAL_STATES}
+        if ended:
+            self.final |= ended
+            for run_id, view in ended.items():
+                if view.state == states.DONE:
+                    self.losses[run_id] = self.store.run(run_id).status()["val_loss"]
+            self._count()
+        rows = {
+            run_id: sample_rows(self.store.run(run_id).throughput)
+            for run_id, view in fresh.items()
+            if view.state == states.RUNNING
+        }
+        rates = {run_id: float(found[-1].get("tokens_per_s", 0)) for run_id, found in rows.items() if found}
+        runs = tuple(
+            self.final.get(p.run.run_id) or _at_present_speed(fresh[p.run.run_id], rates.get(p.run.run_id))
+            for p in self.planned
+        )
+        return Snapshot(
+            runs=runs,
+            curves={run_id: tuple(row["loss"] for row in found if "loss" in row) for run_id, found in rows.items()},
+            tokens_per_s=rates,
+            seconds_left=_seconds_left(runs, rates),
+            valleys=self.valleys,
+            a=self.a,
+        )
+
+    def _count(self) -> None:
+        """What follows from the runs that have ended."""
+        self.speed = Speed.of_sweep((p.run for p in self.planned), self.store, self.config)
+        self.valleys = tuple(self._valley(budget) for budget in sorted({p.budget for p in self.planned if p.budget}))
+        self.a = _exponent([valley.profile for valley in self.valleys])
+
+    def _valley(self, budget: float) -> Valley:
+        fit = self.config.fit
+        planned = [p.run for p in self.planned if p.budget == budget]
+        sizes = {run.run_id: count_parameters(run.model).by_convention(fit.parameters) for run in planned}
+        planned.sort(key=lambda run: sizes[run.run_id])
+        done = [run for run in planned if run.run_id in self.losses]
+        D = np.array([run.D for run in done], dtype=float)
+        per_token = np.array([flops_per_token(run.model, fit.flops) for run in done])
+        N, loss = (np.array([of[run.run_id] for run in done], dtype=float) for of in (sizes, self.losses))
+        return Valley(
+            budget=budget,
+            losses=tuple(self.losses.get(run.run_id) for run in planned),
+            profile=fit_profile(budget, N, D, per_token * D, loss),
+        )
+
+
+def _exponent(profiles: Sequence[Profile]) -> Estimate | None:
+    """a through the minima of the profiles; None if there are too few, or they show no law."""
+    if not profiles:
+        return None
+    columns = {name: np.concatenate([getattr(profile, name) for profile in profiles]) for name in ("N", "D", "C", "loss")}
+    columns["budget"] = np.repeat([profile.budget for profile in profiles], [len(profile.N) for profile in profiles])
+    try:
+        return fit_isoflop(columns, resamples=0).a
+    except LawError:
+        return None
+
+
+def _at_present_speed(view: RunView, tokens_per_s: float | None) -> RunView:
+    """The run with the time that it takes from here, if it runs."""
+    if not tokens_per_s:
+        return view
+    run = view.planned.run
+    return replace(view, seconds_left=(run.steps - view.step) * run.batch_tokens / tokens_per_s)
+
+
+def _seconds_left(runs: Iterable[RunView], tokens_per_s: dict[str, float]) -> float | None:
+    """Until all runs are done, those in training first; None if unknown."""
+    left = [view for view in runs if view.state not in (*states.FINAL_STATES, states.FAILED)]
+    left.sort(key=lambda view: view.state != states.RUNNING)
+    rates = [
+        view.planned.run.N * tokens_per_s[view.planned.run.run_id] for view in left if view.planned.run.run_id in tokens_per_s
+    ]
+    seconds = []
+    for view in left:
+        run, known = view.planned.run, view.seconds_left
+        if known is None:  # nothing like it was ever measured: as many FLOPs per second as those in training make
+            if not rates:
+                return None
+            known = run.N * (run.steps - view.step) * run.batch_tokens / float(np.mean(rates))
+        seconds.append(known)
+    return makespan(seconds, max(1, len(rates)))
+
+
+def sample_rows(path: Path, points: int = POINTS) -> list[dict[str, Any]]:
+    """Rows at log-spaced places of a growing file of JSON lines, the last whole one included, for as many short reads.
+
+    Of steps that were taken twice, before and after a checkpoint was taken up, those that count are returned, in order.
+    """
+    found: list[dict[str, Any]] = []
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            for place in dict.fromkeys(np.geomspace(ROW_BYTES / 4, max(size, ROW_BYTES), points).astype(int).tolist()):
+                start = max(0, min(place, size) - ROW_BYTES)
+                file.seek(start)
+                lines = file.read(min(place, size) - start).split(b"\n")[0 if start == 0 else 1 : -1]
+                with suppress(ValueError):  # half a line that a full disk left
+                    found += [json.loads(lines[-1])] if lines else []
+    except OSError:
+        return []
+    kept: list[dict[str, Any]] = []
+    for row in reversed(found):
+        if not kept or row["step"] < kept[-1]["step"]:
+            kept.append(row)
+    return kept[::-1]

@@ -1,0 +1,104 @@
+"""One run, resolved: every value that changes its result, and the name those values give it."""
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+from models import ModelConfig, count_parameters
+from sweep.errors import InputError
+from sweep.files import content_hash
+
+FORMAT = 1  # part of every run's identity: raise it when the training code changes what a configuration means
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """AdamW (Loshchilov & Hutter, arXiv 1711.05101) with a global-norm clip; the decay touches matrices only."""
+
+    peak_lr: float
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    grad_clip: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleSettings:
+    """Warm-up and cosine, in steps; see `sweep.train.schedule.learning_rate`."""
+
+    warmup_steps: int
+    final_fraction: float
+    cycle: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What one run is. Paths, device, launcher and micro-batch are not in it, because they do not change the result.
+
+    Attributes:
+        model: the shape, the context length T included.
+        corpus: fingerprint of the data.
+        batch_size: sequences of T tokens per optimizer step.
+        steps: optimizer steps; D = steps x batch_size x T.
+        seed: of the weights and of the order of the data.
+        precision: "fp32", or "bf16" autocast over fp32 master weights.
+        evaluation_points: validation losses per run.
+    """
+
+    model: ModelConfig
+    corpus: str
+    batch_size: int
+    steps: int
+    optimizer: OptimizerSettings
+    schedule: ScheduleSettings
+    seed: int
+    precision: str
+    evaluation_points: int
+
+    @cached_property
+    def run_id(self) -> str:
+        """Hash of everything above: the same result has the same name, another result another."""
+        return content_hash({"format": FORMAT, **asdict(self)})
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens per optimizer step."""
+        return self.batch_size * self.model.context_length
+
+    @property
+    def N(self) -> int:
+        """All parameters."""
+        return count_parameters(self.model).total
+
+    @property
+    def D(self) -> int:
+        """Tokens seen by the end."""
+        return self.steps * self.batch_tokens
+
+    def to_dict(self) -> dict:
+        """Plain values for config.yaml; `from_dict` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "RunConfig":
+        """The inverse of `to_dict`. Raises InputError if a field is missing, unknown or impossible."""
+        try:
+            nested = {
+                "model": ModelConfig(**values["model"]),
+                "optimizer": OptimizerSettings(**values["optimizer"]),
+                "schedule": ScheduleSettings(**values["schedule"]),
+            }
+            return cls(**{**values, **nested})
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"not a run configuration: {error}") from error
+
+
+def count_sequences(tokens: int, context_length: int) -> int:
+    """Whole sequences in `tokens` tokens; InputError if there is none."""
+    sequences = (tokens - 1) // context_length
+    if sequences < 1:
+        raise InputError(
+            f"data: {tokens:,} tokens do not fill one sequence of data.context_length={context_length:,}; "
+            "shorten the context or bring more text"
+        )
+    return sequences

@@ -1,0 +1,101 @@
+"""From the store to two tables: runs, and their smoothed training curves. Both can be rebuilt at any time."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models import count_parameters, flops_per_token
+from models.accounting import FLOP_CONVENTIONS
+from sweep.config import FitConfig
+from sweep.errors import InputError
+from sweep.plan.grid import PlannedRun
+from sweep.store.curves import read_curve, smooth_curve
+from sweep.store.runs import Store
+from sweep.store.states import DONE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CURVE_POINTS = 200  # log-spaced, of each smoothed curve
+
+
+def collect(planned: Sequence[PlannedRun], store: Store, fit: FitConfig) -> tuple["pd.DataFrame", "pd.DataFrame"]:
+    """The table of all planned runs and the table of the curves of those that are done.
+
+    Runs: run_id, state, budget, N, N_non_embedding, D, C and C_<convention> for the other conventions (C is 6 N D), loss (the
+    last held-out one), loss_se, train_loss (the smoothed curve's end), bits_per_byte (the held-out loss in a unit that does not
+    depend on the tokenizer, if the corpus knows how long its tokens are), and the shape and settings.
+    Curves: run_id, tokens, loss, smoothed by a Gaussian of `fit.smoothing_steps` and read off at log-spaced steps, and
+    bits_per_byte, which is the training loss by the length of held-out tokens.
+    """
+    import pandas as pd
+
+    rows, curves = [], []
+    per_nat = {corpus: _bits_per_byte(store, corpus) for corpus in {plan.run.corpus for plan in planned}}
+    for plan in sorted(planned, key=lambda plan: (plan.budget or np.inf, plan.run.N, plan.run.D)):
+        directory = store.run(plan.run.run_id)
+        status = directory.status()
+        row = _describe(plan) | {"state": status["state"], "D": status["step"] * plan.run.batch_tokens}
+        if status["state"] == DONE:
+            steps, losses = read_curve(directory)
+            smooth = smooth_curve(losses, fit.smoothing_steps)
+            chosen = np.unique(np.geomspace(1, len(steps), CURVE_POINTS).round().astype(int)) - 1
+            tokens = steps[chosen] * plan.run.batch_tokens
+            curve = {"run_id": plan.run.run_id, "tokens": tokens, "loss": smooth[chosen]}
+            row |= {"loss": status["val_loss"], "loss_se": status["val_loss_se"], "train_loss": smooth[-1]}
+            if (factor := per_nat[plan.run.corpus]) is not None:
+                row["bits_per_byte"] = factor * status["val_loss"]
+                curve["bits_per_byte"] = factor * smooth[chosen]
+            curves.append(pd.DataFrame(curve))
+            row |= {"seconds": status["elapsed_s"], "device": status["device"]}
+        for convention in FLOP_CONVENTIONS:
+            name = "C" if convention == "6N" else f"C_{convention}"
+            row[name] = flops_per_token(plan.run.model, convention) * row["D"]
+        rows.append(row)
+    runs = pd.DataFrame(rows)
+    empty = pd.DataFrame({"run_id": [], "tokens": [], "loss": []})
+    return runs, pd.concat(curves, ignore_index=True) if curves else empty
+
+
+def _bits_per_byte(store: Store, fingerprint: str) -> float | None:
+    """Bits per byte that one nat per token is; None if the corpus is gone or does not know."""
+    from sweep.data import Corpus
+
+    directory = store.corpora / fingerprint
+    per_token = Corpus.open(directory).bytes_per_token if directory.exists() else None
+    return None if per_token is None else 1 / (math.log(2) * per_token)
+
+
+def _describe(plan: PlannedRun) -> dict:
+    run, counts = plan.run, count_parameters(plan.run.model)
+    return {
+        "run_id": run.run_id,
+        "budget": plan.budget,
+        "N": counts.total,
+        "N_non_embedding": counts.non_embedding,
+        "d_model": run.model.d_model,
+        "n_layers": run.model.n_layers,
+        "n_heads": run.model.n_heads,
+        "d_ff": run.model.d_ff,
+        "batch_tokens": run.batch_tokens,
+        "steps": run.steps,
+        "peak_lr": run.optimizer.peak_lr,
+        "seed": run.seed,
+        "precision": run.precision,
+    }
+
+
+def write_tables(runs: "pd.DataFrame", curves: "pd.DataFrame", out: Path) -> tuple[Path, Path]:
+    """runs.csv and curves.parquet under `out`. Raises InputError if they cannot be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        runs.to_csv(out / "runs.csv", index=False)
+        curves.astype(dict.fromkeys(curves.columns.intersection(["loss", "bits_per_byte"]), "float32")).to_parquet(
+            out / "curves.parquet", index=False, compression="zstd"
+        )
+    except OSError as error:
+        raise InputError(f"out={out} cannot be written ({error.strerror}); choose another out=…") from error
+    return out / "runs.csv", out / "curves.parquet"

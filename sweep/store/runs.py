@@ -1,0 +1,179 @@
+"""The run store: one directory per run, named by the hash of its configuration.
+
+<store>/runs/<run_id>/config.yaml       what was asked for
+                      provenance.json   what it ran on, each time it was started
+                      status.json       how far it got
+                      curve.jsonl       every step: a pure function of config.yaml
+                      throughput.jsonl  how fast it went, each logging interval
+                      checkpoint/       see sweep.train.checkpoint
+                      claim/            who trains it: see sweep.store.claim
+                      traceback.txt     why it failed, if it did
+                      evaluations.json  losses on other text: see sweep.use.evaluate
+                      wandb.json        what wandb has of it: see sweep.tracking.wandb_process
+<store>/submissions/                    see sweep.launch.slurm
+<store>/corpora/<fingerprint>/          see sweep.data.corpus
+<store>/bench.json                      speeds measured by `isosweep bench`
+<store>/compiled/                       what torch.compile made, for the next run of the same shape
+<store>/sweeps/<name>/                  tables, fits and figures
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import yaml
+
+from sweep.errors import InputError
+from sweep.files import write_atomically, write_json
+from sweep.plan.run import RunConfig
+from sweep.store.claim import Claim
+from sweep.store.provenance import now, provenance
+from sweep.store.states import DONE, WAITING
+
+RESULTS = {"val_loss", "val_loss_se", "elapsed_s", "device"}  # what the status of a finished run holds beside
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def curve(self) -> Path:
+        return self.path / "curve.jsonl"
+
+    @property
+    def throughput(self) -> Path:
+        return self.path / "throughput.jsonl"
+
+    @property
+    def traceback(self) -> Path:
+        return self.path / "traceback.txt"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoint"
+
+    def create(self, run: RunConfig) -> None:
+        """Make the directory for `run`, or check that it is `run`'s already.
+
+        Raises:
+            InputError: if it holds another configuration, or cannot be written.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"store: cannot write {self.path} ({error.strerror}); choose another store=…") from error
+        config = self.path / "config.yaml"
+        if not config.exists():
+            write_atomically(config, yaml.safe_dump(run.to_dict(), sort_keys=False))
+        elif (found := self.config().run_id) != run.run_id:
+            raise InputError(
+                f"{config} describes run {found}, not {run.run_id}: it was changed after the run began; "
+                f"restore it, or delete {self.path}"
+            )
+
+    def require_space(self, bytes_needed: float) -> None:
+        """Raises InputError if the file system has no room for what the run will write."""
+        free = shutil.disk_usage(self.path).free
+        if free < bytes_needed:
+            raise InputError(
+                f"{self.path} needs about {bytes_needed / 1e6:.0f} MB for checkpoints and the curve, and "
+                f"{free / 1e6:.0f} MB are free; make room, or choose another store=…"
+            )
+
+    @property
+    def claim(self) -> Claim:
+        """Who trains the run; a new object each time, to be taken or asked."""
+        return Claim(self.path / "claim")
+
+    @contextmanager
+    def own(self) -> Iterator[Claim | None]:
+        """Own the run for as long as the context lasts; None if another living process does."""
+        claim = self.claim
+        if not claim.take():
+            yield None
+            return
+        try:
+            yield claim
+        finally:
+            claim.release()
+
+    def config(self) -> RunConfig:
+        """Raises InputError if config.yaml is missing or damaged."""
+        path = self.path / "config.yaml"
+        try:
+            values = yaml.safe_load(path.read_text())
+            if not isinstance(values, dict):
+                raise InputError("not a mapping")
+            return RunConfig.from_dict(values)
+        except (OSError, yaml.YAMLError, InputError) as error:
+            raise InputError(f"{path}: {error}; delete {self.path} and launch again") from error
+
+    def status(self) -> dict[str, Any]:
+        """The last status written, or that the run is waiting. A damaged file is an InputError."""
+        path = self.path / "status.json"
+        try:
+            status = json.loads(path.read_text())
+        except FileNotFoundError:
+            return {"state": WAITING, "step": 0}
+        except ValueError as error:
+            raise InputError(f"{path} is damaged ({error}); delete it and launch again") from error
+        needed = {"state", "step"} | (RESULTS if isinstance(status, dict) and status.get("state") == DONE else set())
+        if not isinstance(status, dict) or not needed <= set(status):
+            raise InputError(f"{path} is damaged (it lacks {', '.join(sorted(needed))}); delete it and launch again")
+        return status
+
+    def write_status(self, state: str, **fields: Any) -> None:
+        write_json(self.path / "status.json", {"state": state, **fields, "updated": now()})
+
+    def add_provenance(self, **fields: Any) -> None:
+        """Append what this start of the run ran on."""
+        path = self.path / "provenance.json"
+        starts = json.loads(path.read_text())["starts"] if path.exists() else []
+        write_json(path, {"starts": [*starts, provenance() | fields]})
+
+
+@dataclass(frozen=True)
+class Store:
+    """A directory of runs and corpora that sweeps share."""
+
+    root: Path
+
+    def run(self, run_id: str) -> RunDirectory:
+        """Raises InputError if `run_id` is none: a path from elsewhere must not lead out of the store."""
+        if not re.fullmatch(r"[0-9a-f]{16}", run_id):
+            raise InputError(
+                f"run_id={run_id!r} is no run's name; those are 16 hexadecimal digits, as isosweep status lists them"
+            )
+        return RunDirectory(self.root / "runs" / run_id)
+
+    @property
+    def corpora(self) -> Path:
+        return self.root / "corpora"
+
+    @property
+    def bench(self) -> Path:
+        """What `isosweep bench` measured."""
+        return self.root / "bench.json"
+
+    @property
+    def compiled(self) -> Path:
+        """torch.compile's cache, which all workers share."""
+        return self.root / "compiled"
+
+    def require_writable(self) -> None:
+        """Raises InputError if nothing can be written here."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=self.root):
+                pass
+        except OSError as error:
+            raise InputError(f"store={self.root} cannot be written ({error.strerror}); choose another store=…") from error

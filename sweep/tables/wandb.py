@@ -1,0 +1,168 @@
+"""wandb's ways to hand out runs, as the tables that everybody else writes.
+
+- The runs page's CSV: a row per run, columns Name, State and others in capitals, then configuration and summary by their keys.
+- A dump of the API: a row per run, `config` and `summary` nested, as JSON or, in a CSV, as Python prints them.
+- A chart's CSV: the x axis, and for each run a column "<name> - <metric>", beside it ones that end in __MIN and __MAX.
+- The API itself, as wandb://entity/project, or wandb://entity/project?group=<sweep> for one group of a project.
+"""
+
+import ast
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+from sweep.errors import LawError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEME = "wandb://"
+NESTED = ("config", "summary")  # in a run of the API; what was measured goes before what was asked for
+CURVE_POINTS = 2000  # that wandb samples from each history
+TIMEOUT_S = 60
+NOT_A_NUMBER = re.compile(r"(?<=[:\[,(]) *-?(?:nan|inf)(?= *[,\])}])")  # which Python prints, and cannot read
+
+
+def is_address(source: Path | str) -> bool:
+    """Whether `source` is a project of wandb's."""
+    return str(source).startswith(SCHEME)
+
+
+def flatten(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """A table of runs that wandb exported, with columns run_id and state, configuration and summary under dotted keys; any
+    other table as it is."""
+    import pandas as pd
+
+    if set(NESTED) <= set(frame):
+        nested = {name: [_mapping(value) for value in frame[name]] for name in NESTED}
+        known: list[dict[str, Any]] = [{**config, **summary} for config, summary in zip(*nested.values(), strict=True)]
+        frame = pd.concat([frame.drop(columns=list(NESTED)).reset_index(drop=True), pd.json_normalize(known)], axis=1)
+        frame = frame.loc[:, ~frame.columns.duplicated(keep="last")]
+    elif not {"Name", "State"} <= set(frame):
+        return frame
+    capitals = {"Name": "name", "State": "state", "ID": "id"}
+    frame = frame.rename(columns={old: new for old, new in capitals.items() if old in frame and new not in frame})
+    if "run_id" in frame or "name" not in frame:
+        return frame
+    # Charts call runs by their names, which need not be different.
+    named = "id" if "id" in frame and frame["name"].duplicated().any() else "name"
+    return frame.assign(run_id=frame[named].astype(str))
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    """A run's config or summary, nested or as text. Raises ValueError if it is text that is neither JSON nor Python's."""
+    if not isinstance(value, str):
+        return value if isinstance(value, dict) else {}
+    try:
+        read = json.loads(value)
+    except ValueError:
+        try:
+            read = ast.literal_eval(NOT_A_NUMBER.sub(" None", value))
+        except (ValueError, SyntaxError) as error:
+            raise ValueError(f"config or summary is neither JSON nor a Python dictionary: {value[:60]!r}") from error
+    return read if isinstance(read, dict) else {}
+
+
+def unfold_chart(frame: "pd.DataFrame", columns: Mapping[str, str], source: Path | str) -> "pd.DataFrame | None":
+    """A row per point from the CSV of a chart; None if `frame` is none.
+
+    The metric is the loss column's, or the only one there is.
+
+    Raises:
+        LawError: if there are several metrics and none is the loss.
+    """
+    import pandas as pd
+
+    names = [str(name) for name in frame.columns if " - " in str(name) and not str(name).endswith(("__MIN", "__MAX"))]
+    if not names:
+        return None
+    lines = {name: name.rsplit(" - ", 1) for name in names}
+    metrics = sorted({metric for _, metric in lines.values()} - {"_step"})
+    loss = metrics[0] if len(metrics) == 1 else columns["loss"]
+    if loss not in metrics:
+        raise LawError(
+            "missing_column", f"{source} has the metrics {', '.join(metrics)}: name the loss with columns.curve_loss=…"
+        )
+    x = str(frame.columns[0])
+    parts = [
+        pd.DataFrame({columns["run_id"]: run, x: frame[x], columns["loss"]: frame[name]}).dropna()
+        for name, (run, metric) in lines.items()
+        if metric == loss
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def fetch_runs(address: str) -> "pd.DataFrame":
+    """All runs of a project on wandb's server: run_id (wandb's id), name, state, group, configuration and summary.
+
+    Raises:
+        LawError: if the address is none, the server does not answer or refuses, or the project has no runs.
+    """
+    import pandas as pd
+
+    try:
+        found = [
+            {
+                "run_id": run.id,
+                "name": run.name,
+                "state": run.state,
+                "group": run.group,
+                "config": run.config,
+                "summary": run.summary_metrics,
+            }
+            for run in _runs(address)
+        ]
+    except Exception as error:
+        raise _unreachable(address, error) from error
+    if not found:
+        raise LawError("too_few_runs", f"{address} has no runs; check entity, project and group")
+    return flatten(pd.DataFrame(found))
+
+
+def fetch_curves(address: str, run_ids: list[str], columns: Mapping[str, str]) -> "pd.DataFrame":
+    """The histories of the runs that `run_ids` names, as wandb samples them: run_id, tokens (or _step, of runs that did not log
+    tokens) and the loss.
+
+    Raises:
+        LawError: as `fetch_runs`.
+    """
+    import pandas as pd
+
+    tokens, loss, rows = columns["tokens"], columns["loss"], []
+    try:
+        for run in _runs(address):
+            if run.id in run_ids:
+                keys = [loss, *([tokens] if tokens in run.summary_metrics else [])]
+                points = run.history(keys=keys, samples=CURVE_POINTS, pandas=False)
+                rows += [{columns["run_id"]: run.id, **point} for point in points if point.get(loss) is not None]
+    except Exception as error:
+        raise _unreachable(address, error) from error
+    if not rows:
+        raise LawError(
+            "no_curves", f"{address}: no run of the table has a history of {loss!r}; name its loss with columns.curve_loss=…"
+        )
+    return pd.DataFrame(rows)
+
+
+def _runs(address: str) -> Any:
+    """wandb's own runs, with their configurations and summaries. Raises whatever wandb raises."""
+    parts = urlsplit(address)
+    path = (parts.netloc + parts.path).strip("/")
+    if not re.fullmatch(r"[^/]+/[^/]+", path):
+        raise LawError("unreadable", f"{address} is no project; write wandb://entity/project")
+    import wandb
+
+    group = parse_qs(parts.query).get("group")
+    return wandb.Api(timeout=TIMEOUT_S).runs(path, filters={"group": group[0]} if group else {}, lazy=False)
+
+
+def _unreachable(address: str, error: Exception) -> LawError:
+    if isinstance(error, LawError):
+        return error
+    reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")[:200]
+    return LawError(
+        "unreadable", f"{address}: {reason}; check the address, the key (wandb login) and the network, or export a CSV"
+    )

@@ -1,0 +1,271 @@
+"""How fast training steps are here: by size, by engine, and with several processes at once."""
+
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models import ModelConfig, flops_per_token
+from sweep.errors import InputError
+from sweep.files import write_json
+from sweep.plan.run import OptimizerSettings, RunConfig, ScheduleSettings
+
+if TYPE_CHECKING:
+    from sweep.train.engine import Engine
+
+LONGEST_WAIT_S = 300  # for the other processes
+WARM_UP_STEPS = 5  # more than a CUDA graph needs before it is captured
+PLAIN = "plain"  # the step as a tutorial writes it: the yardstick for the engines
+STEPS_OF_BREAKDOWN = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One row of the table.
+
+    Attributes:
+        N: parameters.
+        engine: see `sweep.train.engine`, or "plain": fp32, module + torch.optim.AdamW + clip_grad_norm_.
+        precision, device: of the run, and the device's name.
+        processes, threads: that many processes trained such a model each, with that many threads.
+        batch_tokens: per step of each.
+        tokens_per_s, flops_per_s: of all together; exact FLOPs, causal attention counted half. Medians over steps.
+        peak_flops_per_s: of a large matrix product, measured by all processes together just before.
+        memory_bytes: the most that one process held: of its GPU, or its resident set.
+        first_step_s: compilation included.
+        breakdown: share of a step's time by what it was spent on, largest first.
+    """
+
+    N: int
+    engine: str
+    precision: str
+    device: str
+    processes: int
+    threads: int
+    batch_tokens: int
+    tokens_per_s: float
+    flops_per_s: float
+    peak_flops_per_s: float
+    memory_bytes: int
+    first_step_s: float
+    breakdown: dict[str, float]
+
+    @property
+    def share_of_peak(self) -> float:
+        return self.flops_per_s / self.peak_flops_per_s
+
+
+def measure(
+    model: ModelConfig,
+    engine: str,
+    *,
+    device: str,
+    precision: str,
+    processes: int,
+    threads: int,
+    batch_tokens: int,
+    seconds: float,
+) -> Measurement:
+    """Train `processes` models at once on random tokens for about `seconds`.
+
+    Raises:
+        InputError: if a process fails, as without memory enough.
+    """
+    context = multiprocessing.get_context("spawn")
+    run = _run(model, precision, max(1, batch_tokens // model.context_length))
+    barrier, pipes, started = context.Barrier(processes, timeout=LONGEST_WAIT_S), [], []
+    for index in range(processes):
+        ours, theirs = context.Pipe()
+        arguments = (theirs, barrier, run, engine, device, threads, seconds, index)
+        process = context.Process(target=_train, args=arguments, daemon=True)
+        process.start()
+        theirs.close()
+        pipes.append(ours)
+        started.append(process)
+    reports = []
+    for pipe, process in zip(pipes, started, strict=True):
+        try:
+            reports.append(pipe.recv())
+        except EOFError:
+            reports.append({"error": "the process died"})
+        process.join()
+    errors = [report["error"] for report in reports if "error" in report]
+    if errors := sorted(errors, key=lambda error: error.startswith("BrokenBarrier")):  # which only follows from another's
+        raise InputError(f"bench: {engine} with {processes} processes at N = {run.N:,}: {errors[0]}")
+    tokens_per_s = sum(run.batch_tokens / report["step_s"] for report in reports)
+    return Measurement(
+        N=run.N,
+        engine=engine,
+        precision=run.precision,
+        device=reports[0]["device"],
+        processes=processes,
+        threads=threads,
+        batch_tokens=run.batch_tokens,
+        tokens_per_s=tokens_per_s,
+        flops_per_s=tokens_per_s * flops_per_token(model, "exact"),
+        peak_flops_per_s=sum(report["peak"] for report in reports),
+        memory_bytes=max(report["memory"] for report in reports),
+        first_step_s=reports[0]["first_step_s"],
+        breakdown=reports[0]["breakdown"],
+    )
+
+
+def _run(model: ModelConfig, precision: str, batch_size: int) -> RunConfig:
+    return RunConfig(
+        model=model,
+        corpus="random",
+        batch_size=batch_size,
+        steps=10**6,
+        optimizer=OptimizerSettings(peak_lr=1e-4, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, grad_clip=1.0),
+        schedule=ScheduleSettings(warmup_steps=1, final_fraction=0.1, cycle=1.0),
+        seed=0,
+        precision=precision,
+        evaluation_points=1,
+    )
+
+
+def _train(
+    connection: Connection, barrier: Any, run: RunConfig, engine: str, device: str, threads: int, seconds: float, index: int
+) -> None:
+    """What each process does; it sends what it found."""
+    try:
+        connection.send(_report(barrier, run, engine, device, threads, seconds, index))
+    except Exception as error:
+        barrier.abort()
+        connection.send({"error": f"{type(error).__name__}: {error}"})
+
+
+def _report(barrier: Any, run: RunConfig, engine: str, device: str, threads: int, seconds: float, index: int) -> dict[str, Any]:
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # its profiler is talkative
+    import torch
+
+    torch.set_num_threads(threads)
+    from sweep.train.device import describe_device, matmul_peak
+
+    if device == "cuda":
+        torch.cuda.set_device(index % torch.cuda.device_count())
+    barrier.wait()
+    # Cores multiply side by side; a card that several processes share is measured by one of them, with the others quiet.
+    alone = device == "cpu" or index < torch.cuda.device_count()
+    peak = matmul_peak(device, run.precision) if alone else 0.0
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    barrier.wait()
+    begin = time.perf_counter()
+    trained = _build(engine, run, device)
+    trained.step(0)
+    _wait(device)
+    first_step_s = time.perf_counter() - begin
+    for step in range(1, WARM_UP_STEPS):
+        trained.step(step)
+    _wait(device)
+    barrier.wait()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    at_once = 1 if device == "cpu" else 20  # a GPU is waited for now and then only, as in training
+    step = WARM_UP_STEPS
+    while time.perf_counter() < end or not times:
+        start = time.perf_counter()
+        for _ in range(at_once):
+            trained.step(step)
+            step += 1
+        _wait(device)
+        times.append((time.perf_counter() - start) / at_once)
+    memory = torch.cuda.max_memory_reserved() if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    barrier.wait()
+    return {
+        "device": describe_device(device),
+        "step_s": statistics.median(times),
+        "peak": peak,
+        "memory": memory,
+        "first_step_s": first_step_s,
+        "breakdown": _breakdown(trained, step, device),
+    }
+
+
+def _wait(device: str) -> None:
+    import torch
+
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _build(engine: str, run: RunConfig, device: str) -> "Engine":
+    import numpy as np
+    import torch
+
+    from sweep.data import TrainingSequences
+    from sweep.train.engine import make_engine
+
+    tokens = np.random.default_rng(0).integers(0, run.model.vocab_size, 2**22, dtype=np.uint32)
+    sequences = TrainingSequences(tokens, context_length=run.model.context_length, batch_size=run.batch_size, seed=0)
+    if engine != PLAIN:
+        return make_engine(engine, run, sequences, device=device)
+    plain: Any = make_engine("eager", run, sequences, device=device)
+    o = run.optimizer
+    settings: Any = {"betas": (o.beta1, o.beta2), "eps": o.eps, "weight_decay": o.weight_decay}
+    plain.optimizer = torch.optim.AdamW(plain.model.parameters(), **settings)
+    return plain
+
+
+def _breakdown(engine: "Engine", step: int, device: str) -> dict[str, float]:
+    """Shares of a step's time: of the native engine's calls, or of the operations that torch's profiler saw."""
+    from sweep.train.engine.native import NativeEngine
+
+    spent: dict[str, float] = defaultdict(float)
+    if isinstance(engine, NativeEngine):
+
+        def timed(name: str, call: Any) -> None:
+            begin = time.perf_counter()
+            call()
+            spent[name] += time.perf_counter() - begin
+
+        for calls in (engine.forward, engine.head, engine.backward):
+            calls[:] = [partial(timed, call.func.__name__.removesuffix(f"_{engine.run.precision}"), call) for call in calls]
+        begin = time.perf_counter()
+        for later in range(step, step + STEPS_OF_BREAKDOWN):
+            engine.step(later)
+        spent["other"] = time.perf_counter() - begin - sum(spent.values())
+    else:
+        from torch.profiler import ProfilerActivity, profile
+
+        with profile(activities=[ProfilerActivity.CUDA if device == "cuda" else ProfilerActivity.CPU]) as profiled:
+            for later in range(step, step + STEPS_OF_BREAKDOWN):
+                engine.step(later)
+            _wait(device)
+        for event in profiled.key_averages():
+            spent[event.key] += event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
+    whole = sum(spent.values()) or 1.0
+    largest = sorted(spent.items(), key=lambda pair: -pair[1])[:12]
+    return {name[:60]: round(value / whole, 4) for name, value in largest}
+
+
+def save(path: Path, measurements: Sequence[Measurement]) -> None:
+    """Add to the JSON list at `path`; what was measured again replaces what it was."""
+
+    def key(row: dict[str, Any]) -> tuple:
+        return tuple(row[name] for name in ("N", "engine", "precision", "device", "processes", "threads", "batch_tokens"))
+
+    rows = {key(row): row for row in load(path)}
+    rows |= {key(row): row for row in map(asdict, measurements)}
+    write_json(path, list(rows.values()))
+
+
+def load(path: Path) -> list[dict[str, Any]]:
+    """What `save` wrote; nothing if there is no such file. Raises InputError if it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); delete it and bench again") from error

@@ -1,0 +1,33 @@
+"""The device that a run trains on: its name, and how fast it can be."""
+
+import platform
+import time
+from functools import lru_cache
+
+import torch
+
+
+def describe_device(device: str) -> str:
+    """The device's name for provenance.json."""
+    return torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+@lru_cache
+def matmul_peak(device: str, precision: str) -> float:
+    """FLOP/s of a large matrix product on `device` in the precision of the run, measured here in about 0.1 s.
+
+    MFU is quoted against this rather than a data sheet, so that it means the same on every machine.
+    """
+    size = 8192 if device == "cuda" else 768
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a = torch.randn(size, size, device=device).to(dtype)
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        a @ a
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    seconds()
+    return 2 * size**3 / min(seconds() for _ in range(5))

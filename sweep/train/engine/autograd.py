@@ -1,0 +1,175 @@
+"""The step by torch's autograd and AdamW: on any device, over several processes, eager or with the model compiled."""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.transformer import Transformer
+from sweep.data import TrainingSequences
+from sweep.files import content_hash
+from sweep.plan.run import RunConfig
+from sweep.train.engine.optimizer import build_optimizer
+from sweep.train.ranks import ALONE, Parallel
+from sweep.train.schedule import learning_rate
+
+EVALUATION_TOKENS = 8192  # per forward pass of an evaluation
+MAX_SHAPES = 4096  # that one process may compile
+
+
+class AutogradEngine:
+    """See `sweep.train.engine.Engine`.
+
+    Args:
+        run, sequences: what is trained, and on what.
+        device: "cpu" or "cuda".
+        compiled: whether torch.compile makes one kernel of what can be one; the first step of a shape then takes a minute.
+        micro_batch: sequences per forward pass; None for the whole batch, and where that does not fit the GPU, as many as do.
+        parallel: the processes that train the run.
+    """
+
+    def __init__(
+        self,
+        run: RunConfig,
+        sequences: TrainingSequences,
+        *,
+        device: str,
+        compiled: bool = False,
+        micro_batch: int | None = None,
+        parallel: Parallel = ALONE,
+    ) -> None:
+        self.run, self.sequences, self.device, self.parallel = run, sequences, device, parallel
+        self.name = "compiled" if compiled else "eager"
+        self.micro_batch = micro_batch or run.batch_size
+        model = Transformer(run.model)
+        model.initialise(run.seed)
+        self.model = parallel.shard(model, device)
+        self.compiles = compiled  # in its first step
+        if compiled:  # a worker trains many shapes; by default the ninth would quietly not be compiled
+            torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = MAX_SHAPES
+        self.loss = torch.compile(self.model.loss, dynamic=False) if compiled else self.model.loss
+        self.optimizer = self._make_optimizer()
+        self.may_shrink = micro_batch is None and parallel.size == 1  # until the first step has worked
+
+    def _make_optimizer(self) -> torch.optim.AdamW:
+        return build_optimizer(self.model, self.run)
+
+    def step(self, step: int) -> Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.run.steps, self.run.optimizer.peak_lr, self.run.schedule)
+        return self._step_on(to_device(self.sequences.batch(step), self.device))
+
+    def _step_on(self, batch_BS: Tensor) -> Tensor:
+        """`optimizer_step`; a first one that does not fit the GPU is tried again in smaller parts."""
+        fresh = not self.optimizer.state
+        while True:
+            try:
+                with self._compiling():
+                    result = optimizer_step(
+                        self.model, self.optimizer, batch_BS, self.run, self.micro_batch, self.parallel, loss=self.loss
+                    )
+                self.compiles = self.may_shrink = False
+                return torch.stack(result)
+            except torch.OutOfMemoryError:
+                if not self.may_shrink or not self._shrink():
+                    raise
+            self.optimizer.zero_grad()
+            if fresh:  # else moments that were begun would be taken for whole ones
+                self.optimizer.state.clear()
+
+    @contextmanager
+    def _compiling(self) -> Iterator[None]:
+        """Around the first step of a compiled engine: of all processes that share torch's cache one compiles a shape, and the
+        others wait for what it makes."""
+        cache = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+        if not (self.compiles and cache):
+            yield
+            return
+        Path(cache).mkdir(parents=True, exist_ok=True)
+        shape = content_hash(asdict(self.run.model) | {"sequences": self.micro_batch, "precision": self.run.precision})
+        with open(Path(cache) / f"{shape}.lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+            yield
+
+    def _shrink(self) -> bool:
+        """Do with less memory: half the sequences at once, and in the end a block's activations only while it is at work."""
+        if self.micro_batch > 1:
+            self.micro_batch = (self.micro_batch + 1) // 2
+            return True
+        already, self.model.recompute = self.model.recompute, True
+        return not already
+
+    @torch.no_grad()
+    def sequence_losses(self, sequences: np.ndarray) -> Tensor:
+        device = next(self.model.parameters()).device
+        losses = torch.zeros(len(sequences), dtype=torch.double, device=device)
+        at_once = max(1, EVALUATION_TOKENS // (sequences.shape[1] - 1))
+        for rows, counted in self.parallel.share(len(sequences), at_once):
+            ids = to_device(sequences[rows], device.type)
+            with autocast(self.run.precision, device.type):
+                means = self.model.loss(ids[:, :-1], ids[:, 1:], reduction="none").mean(dim=1)
+            if counted:  # nobody else has these: their mean over processes is to be this
+                losses[rows] = means.double() * self.parallel.size
+        return self.parallel.mean(losses)
+
+    def state(self) -> dict[str, Any]:
+        state = self.parallel.gather(self.model, self.optimizer)
+        return {"model": state["model"], "optimizer": {"state": state["optimizer"]["state"]}}
+
+    def load(self, state: dict[str, Any]) -> None:
+        if "optimizer" in state:  # which the first process alone has
+            groups = self.optimizer.state_dict()["param_groups"]
+            state = {"model": state["model"], "optimizer": {"state": state["optimizer"]["state"], "param_groups": groups}}
+        self.parallel.scatter(state, self.model, self.optimizer)
+
+
+def optimizer_step(
+    model: Transformer,
+    optimizer: torch.optim.Optimizer,
+    batch_BS: Tensor,
+    run: RunConfig,
+    micro_batch: int,
+    parallel: Parallel = ALONE,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One update from `batch_BS`, ids of shape (B, T + 1), taken `micro_batch` at a time; `loss` is the model's, if not
+    as it is then compiled.
+
+    Each process takes its share of the batch, so weighted that the mean over processes, which is what they make of their
+    gradients, is the mean over the batch.
+
+    Returns:
+        The batch's mean loss, to be averaged over processes, and the norm of its gradient before clipping, as scalars still on
+        the device.
+    """
+    loss, total = loss or model.loss, torch.zeros((), device=batch_BS.device)
+    shares = parallel.share(len(batch_BS), micro_batch)
+    for i, (rows, counted) in enumerate(shares, start=1):
+        part = batch_BS[rows]
+        with parallel.accumulating(model, more=i < len(shares)):
+            with autocast(run.precision, batch_BS.device.type):
+                part_loss = loss(part[:, :-1], part[:, 1:]) * (counted * parallel.size / len(batch_BS))
+            part_loss.backward()
+        total += part_loss.detach()
+    grad_norm = parallel.whole(torch.nn.utils.clip_grad_norm_(model.parameters(), run.optimizer.grad_clip))
+    optimizer.step()
+    optimizer.zero_grad()
+    return total, grad_norm
+
+
+def autocast(precision: str, device: str) -> Any:
+    """bf16 forward and backward over fp32 master weights (Chinchilla, Fig. A6), or nothing."""
+    return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def to_device(ids: np.ndarray, device: str) -> Tensor:
+    """Ids on `device`, without waiting for the copy."""
+    tensor = torch.from_numpy(ids)
+    return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor

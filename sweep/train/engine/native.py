@@ -1,0 +1,329 @@
+"""A whole training step on a CPU without autograd: torch multiplies the matrices, kernels.cpp does the rest.
+
+The forward pass, the backward pass and AdamW are written out for this one architecture, as lists of calls on buffers that are
+made once. They compute what autograd and torch.optim.AdamW do, to rounding, and nothing has to be compiled per shape.
+"""
+
+import ctypes
+import hashlib
+import math
+import os
+import platform
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.transformer import Transformer, rotary_tables
+from sweep.data import TrainingSequences
+from sweep.plan.run import RunConfig
+from sweep.train.engine.optimizer import decays, in_order
+from sweep.train.schedule import learning_rate
+
+FLAGS = (
+    *("-std=c++20", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
+    *("-fopenmp", "-fPIC", "-shared"),
+)
+SOURCE = Path(__file__).with_name("kernels.cpp")
+MAX_LOGITS = 2**22  # at once: 16 MB in fp32
+
+
+class NoKernels(Exception):
+    """The kernels cannot be built on this machine."""
+
+
+@lru_cache
+def kernels() -> ctypes.CDLL:
+    """The compiled kernels.cpp: built on first use, in a few seconds, and kept in ~/.cache for this kind of processor.
+
+    $ISOSWEEP_CXXFLAGS is added to the compiler's flags, and the last word on something counts: with -mno-avx512f the kernels
+    are those of a machine without AVX-512. The usual $CXXFLAGS is left alone, as conda's forbids all but the oldest processors.
+
+    Raises:
+        NoKernels: if there is no C++ compiler ($CXX, or g++), or it refuses the source.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    flags = [*FLAGS, *shlex.split(os.environ.get("ISOSWEEP_CXXFLAGS", ""))]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isosweep"
+    identity = "\0".join([SOURCE.read_text(), compiler, *flags, platform.machine(), _processor()])
+    library = cache / f"kernels-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
+    if not library.exists():
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=cache) as directory:  # another process may be building them, too
+                made = Path(directory) / "kernels.so"
+                subprocess.run([compiler, *flags, str(SOURCE), "-o", str(made)], check=True, capture_output=True, text=True)
+                os.replace(made, library)
+        except subprocess.CalledProcessError as error:
+            first = (error.stderr.strip().splitlines() or ["no message"])[0]
+            raise NoKernels(f"{compiler} refuses {SOURCE.name}: {first}") from error
+        except OSError as error:
+            raise NoKernels(f"{compiler}: {error.strerror}") from error
+    loaded = ctypes.CDLL(str(library))
+    loaded.sum_of_squares_fp32.restype = loaded.sum_of_squares_bf16.restype = ctypes.c_double
+    return loaded
+
+
+def _processor() -> str:
+    """What -march=native looks at: machines that share a home need not share a processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stretch:
+    """Parameters that AdamW goes over in one pass: flat vectors of one length, with a view into each for every parameter.
+
+    `scalar` is the copy of the weights that matrix products read, in the precision of the run; in fp32 the weights themselves.
+    """
+
+    weight: Tensor
+    mean: Tensor
+    square: Tensor
+    gradient: Tensor
+    scalar: Tensor
+    decay: float
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Tensor], precision: torch.dtype, decay: float) -> "_Stretch":
+        weight = torch.cat([parameter.detach().flatten() for parameter in parameters.values()])
+        return cls(
+            weight=weight,
+            mean=torch.zeros_like(weight),
+            square=torch.zeros_like(weight),
+            gradient=torch.zeros_like(weight, dtype=precision),
+            scalar=weight if precision == weight.dtype else weight.to(precision),
+            decay=decay,
+        )
+
+    def views(self, flat: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        parts = flat.split([parameter.numel() for parameter in parameters.values()])
+        return {name: part.view_as(parameters[name]) for name, part in zip(parameters, parts, strict=True)}
+
+
+class NativeEngine:
+    """See `sweep.train.engine.Engine`.
+
+    Raises:
+        NoKernels: from `kernels`.
+    """
+
+    name = "native"
+
+    def __init__(self, run: RunConfig, sequences: TrainingSequences) -> None:
+        self.run, self.config, self.sequences = run, run.model, sequences
+        self.kernels = kernels()
+        self.kernels.set_threads(torch.get_num_threads())
+        self.precision = torch.bfloat16 if run.precision == "bf16" else torch.float32
+        self.rows = run.batch_size * run.model.context_length
+        self.steps_done = 0
+        self._lay_out_weights()
+        self._write_program()
+
+    def step(self, step: int) -> Tensor:
+        self._take(self.sequences.batch(step))
+        for buffer in self.accumulators:
+            buffer.zero_()
+        for call in self.forward:
+            call()
+        for call in self.head:
+            call()
+        for call in self.backward:
+            call()
+        norm = self._update(learning_rate(step, self.run.steps, self.run.optimizer.peak_lr, self.run.schedule))
+        return torch.tensor((self.losses.mean(), norm))
+
+    def sequence_losses(self, sequences: np.ndarray) -> Tensor:
+        B, means = self.run.batch_size, []
+        for start in range(0, len(sequences), B):
+            part = sequences[start : start + B]
+            self._take(np.resize(part, (B, *part.shape[1:])))  # the last part is filled up with sequences that do not count
+            for call in self.forward:
+                call()
+            for call in self.head_forward:
+                call()
+            means.append(self.losses.view(B, -1).double().mean(dim=1)[: len(part)])
+        return torch.cat(means)
+
+    def state(self) -> dict[str, Any]:
+        moments = {
+            number: {
+                "step": torch.tensor(float(self.steps_done)),
+                "exp_avg": self.means[name].clone(),
+                "exp_avg_sq": self.squares[name].clone(),
+            }
+            for number, name in enumerate(self.numbered)
+        }
+        return {
+            "model": {name: self.weights[name].clone() for name in self.names},
+            "optimizer": {"state": moments if self.steps_done else {}},
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        for name, value in state["model"].items():
+            self.weights[name].copy_(value)
+        for number, moments in state["optimizer"]["state"].items():
+            self.means[self.numbered[number]].copy_(moments["exp_avg"])
+            self.squares[self.numbered[number]].copy_(moments["exp_avg_sq"])
+            self.steps_done = int(moments["step"])
+        for stretch in self.stretches:
+            stretch.scalar.copy_(stretch.weight)
+
+    def _lay_out_weights(self) -> None:
+        """Three stretches: the blocks' matrices; embedding and head, whose gradients are sums of many; gains of norms."""
+        model = Transformer(self.config)
+        model.initialise(self.run.seed)
+        named = dict(model.named_parameters())
+        self.names = list(model.state_dict())
+        self.numbered = in_order(model)
+        self.rotary_tables = rotary_tables(self.config.context_length, self.config.head_dim, self.config.rope_theta)
+
+        matrices = {name: p for name, p in named.items() if name.startswith("blocks") and decays(p)}
+        gains = {name: p for name, p in named.items() if not decays(p)}
+        ends = {name: p for name, p in named.items() if name not in matrices and name not in gains}
+        decay = self.run.optimizer.weight_decay
+        self.stretches: list[_Stretch] = []
+        self.weights: dict[str, Tensor] = {}
+        self.means: dict[str, Tensor] = {}
+        self.squares: dict[str, Tensor] = {}
+        self.gradients: dict[str, Tensor] = {}
+        self.scalars: dict[str, Tensor] = {}
+        parts = (matrices, self.precision, decay), (ends, torch.float32, decay), (gains, torch.float32, 0.0)
+        for parameters, precision, its_decay in parts:
+            stretch = _Stretch.of(parameters, precision, its_decay)
+            self.stretches.append(stretch)
+            self.weights |= stretch.views(stretch.weight, parameters)
+            self.means |= stretch.views(stretch.mean, parameters)
+            self.squares |= stretch.views(stretch.square, parameters)
+            self.gradients |= stretch.views(stretch.gradient, parameters)
+            self.scalars |= stretch.views(stretch.scalar, parameters)
+        if self.config.tied_embeddings:
+            for values in (self.weights, self.means, self.squares, self.gradients):
+                values["head.weight"] = values["embedding.weight"]
+
+    def _write_program(self) -> None:
+        """Make the buffers and the lists of calls: `forward` up to the last norm, `head` there and back, and `backward`."""
+        c, R = self.config, self.rows
+        B, T, D, H, G, K, F = self.run.batch_size, c.context_length, c.d_model, c.n_heads, c.n_kv_heads, c.head_dim, c.d_ff
+        self.ids, self.targets = torch.zeros(2, R, dtype=torch.int64)
+        self.losses = torch.zeros(R)
+        forward: list[partial[Any]] = []
+        backward: list[partial[Any]] = []  # from the loss back, but written in the order of the forward pass
+
+        def scalars(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=self.precision)
+
+        def linear(x: Tensor, name: str, y: Tensor, dy: Tensor, dx: Tensor) -> None:
+            """y = x W^T, and back."""
+            forward.append(partial(torch.mm, x, self.scalars[name].t(), out=y))
+            backward.append(partial(torch.mm, dy, self.scalars[name], out=dx))
+            backward.append(partial(torch.mm, dy.t(), x, out=self.gradients[name]))
+
+        # Gradients of the residual stream (as sums, and as the products read them) and of a norm's output.
+        dx_RD, dx_scalar_RD, dy_RD = torch.zeros(R, D), scalars(R, D), scalars(R, D)
+
+        def norm(x_RD: Tensor, branch_RD: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
+            """The stream with `branch_RD` added, and what the norm makes of it."""
+            new_RD = x_RD if branch_RD is None else torch.zeros(R, D)
+            y_RD, inverse_rms_R, gain_D = scalars(R, D), torch.zeros(R), self.weights[name]
+            forward.append(self._call("add_norm", x_RD, branch_RD, new_RD, gain_D, y_RD, inverse_rms_R, R, D, c.norm_eps))
+            way_back = (dy_RD, new_RD, gain_D, inverse_rms_R, dx_RD, dx_scalar_RD, self.gradients[name])
+            backward.append(self._call("norm_backward", *way_back, R, D))
+            return new_RD, y_RD
+
+        x_RD, branch_RD = torch.zeros(R, D), scalars(R, D)
+        d_qkv, d_heads, d_gate_up, d_hidden = scalars(R, (H + 2 * G) * K), scalars(R, H * K), scalars(R, 2 * F), scalars(R, F)
+        forward.append(self._call("embed", self.weights["embedding.weight"], self.ids, x_RD, R, D))
+        backward.append(self._call("embed_backward", dx_RD, self.ids, self.gradients["embedding.weight"], R, D))
+        for layer in range(c.n_layers):
+            block = f"blocks.{layer}."
+            qkv, heads, lse_BHT = scalars(R, (H + 2 * G) * K), scalars(R, H * K), torch.zeros(B, H, T)
+            gate_up, hidden = scalars(R, 2 * F), scalars(R, F)
+
+            x_RD, y_RD = norm(x_RD, branch_RD if layer else None, block + "attention_norm.weight")
+            linear(y_RD, block + "attention.qkv.weight", qkv, d_qkv, dy_RD)
+            inputs = (qkv, *self.rotary_tables, heads, lse_BHT)
+            forward.append(self._call("attention", *inputs, B, T, H, G, K))
+            backward.append(self._call("attention_backward", *inputs, d_heads, d_qkv, B, T, H, G, K))
+            linear(heads, block + "attention.out.weight", branch_RD, dx_scalar_RD, d_heads)
+
+            x_RD, y_RD = norm(x_RD, branch_RD, block + "feed_forward_norm.weight")
+            linear(y_RD, block + "feed_forward.gate_up.weight", gate_up, d_gate_up, dy_RD)
+            forward.append(self._call("swiglu", gate_up, hidden, R, F))
+            backward.append(self._call("swiglu_backward", gate_up, d_hidden, d_gate_up, R, F))
+            linear(hidden, block + "feed_forward.down.weight", branch_RD, dx_scalar_RD, d_hidden)
+        _, y_RD = norm(x_RD, branch_RD, "norm.weight")
+        self.forward, self.backward = forward, backward[::-1]
+        self.head_forward = self._head(y_RD, dy_RD, backward=False)
+        self.head = self._head(y_RD, dy_RD, backward=True)
+        self.accumulators = [dx_RD] + [stretch.gradient for stretch in self.stretches[1:]]
+
+    def _head(self, y_RD: Tensor, dy_RD: Tensor, *, backward: bool) -> list[partial[Any]]:
+        """The calls from the last norm to the loss, and with `backward` back: a few rows at a time, so logits stay small."""
+        R, V, weight = self.rows, self.config.vocab_size, self.weights["head.weight"]
+        rows = min(R, max(1, MAX_LOGITS // V))
+        scalar = weight if self.precision == weight.dtype else torch.zeros_like(weight, dtype=self.precision)
+        d_scalar, logits = torch.zeros_like(scalar), torch.zeros(rows, V, dtype=self.precision)
+        calls: list[partial[Any]] = [] if scalar is weight else [partial(scalar.copy_, weight)]
+        for start in range(0, R, rows):
+            some = slice(start, min(start + rows, R))
+            y, part, targets, losses = y_RD[some], logits[: some.stop - start], self.targets[some], self.losses[some]
+            calls.append(partial(torch.mm, y, scalar.t(), out=part))
+            calls.append(self._call("cross_entropy", part, targets, losses, 1 / R if backward else 0.0, len(part), V))
+            if backward:
+                calls.append(partial(torch.mm, part, scalar, out=dy_RD[some]))
+                calls.append(partial(torch.mm, part.t(), y, out=d_scalar))
+                calls.append(partial(self.gradients["head.weight"].add_, d_scalar))
+        return calls
+
+    def _call(self, kernel: str, *arguments: Tensor | float | int | None) -> partial[Any]:
+        """A call of a kernel with its arguments converted once."""
+        name = kernel if kernel.startswith("embed") else f"{kernel}_{self.run.precision}"
+        call = partial(getattr(self.kernels, name), *map(_as_c, arguments))
+        call.tensors = arguments  # type: ignore[attr-defined]  # these must live as long as the pointers to them
+        return call
+
+    def _take(self, ids_BS: np.ndarray) -> None:
+        if (largest := ids_BS.max()) >= self.config.vocab_size:  # the kernels would look beyond the end of the table
+            raise IndexError(f"id {largest} is beyond the embedding of a vocabulary of {self.config.vocab_size}")
+        ids, shape = torch.from_numpy(ids_BS), (self.run.batch_size, self.config.context_length)
+        self.ids.view(shape).copy_(ids[:, :-1])
+        self.targets.view(shape).copy_(ids[:, 1:])
+
+    def _update(self, lr: float) -> float:
+        """Clip and AdamW; the norm of the gradient before clipping."""
+        o, squares = self.run.optimizer, 0.0
+        for stretch in self.stretches:
+            sum_of_squares = getattr(self.kernels, f"sum_of_squares_{_suffix(stretch.gradient)}")
+            squares += sum_of_squares(_as_c(stretch.gradient), ctypes.c_int64(stretch.gradient.numel()))
+        norm = math.sqrt(squares)
+        clip = min(1.0, o.grad_clip / (norm + 1e-6))  # torch.nn.utils.clip_grad_norm_
+        self.steps_done += 1
+        corrections = (1 - o.beta1**self.steps_done, 1 - o.beta2**self.steps_done)
+        for stretch in self.stretches:
+            vectors = (stretch.weight, stretch.mean, stretch.square, stretch.gradient, stretch.scalar)
+            numbers = (clip, lr, o.beta1, o.beta2, o.eps, stretch.decay, *corrections)
+            adamw = getattr(self.kernels, f"adamw_{_suffix(stretch.gradient)}")
+            adamw(*map(_as_c, vectors), ctypes.c_int64(stretch.weight.numel()), *map(_as_c, numbers))
+        return norm
+
+
+def _as_c(argument: Tensor | float | int | None) -> Any:
+    if isinstance(argument, Tensor):
+        return ctypes.c_void_p(argument.data_ptr())
+    return ctypes.c_float(argument) if isinstance(argument, float) else argument
+
+
+def _suffix(tensor: Tensor) -> str:
+    return "bf16" if tensor.dtype == torch.bfloat16 else "fp32"

@@ -1,0 +1,178 @@
+"""Losses of finished runs on other text than their own: named sets, each source of a mixture, each position of the context.
+
+Runs are read from their last checkpoint, which is the model at its horizon, so sets can be thought of after a sweep: training
+does not depend on them. A run's losses are kept in its evaluations.json until the tokens of a set change.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sweep.config import SourceConfig
+from sweep.data import Corpus, validation_sequences
+from sweep.data.sources import look_into, reader_of
+from sweep.errors import InputError
+from sweep.files import write_json
+from sweep.plan.run import RunConfig
+from sweep.store import RunDirectory
+from sweep.store.states import DONE
+
+if TYPE_CHECKING:
+    from models.transformer import Transformer
+
+OWN = "validation"  # the corpus's own held-out part, whose loss by position is kept
+TOKENS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSet:
+    """Held-out text as the runs read it.
+
+    Attributes:
+        name: in tables and figures.
+        tokens: flat ids.
+        bytes_per_token: of the text behind them; None if nobody knows.
+    """
+
+    name: str
+    tokens: np.ndarray
+    bytes_per_token: float | None
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(np.ascontiguousarray(self.tokens, dtype=np.uint32).tobytes()).hexdigest()[:16]
+
+
+def sets_of(corpus: Corpus, named: Mapping[str, SourceConfig], most_tokens: int) -> list[EvaluationSet]:
+    """The corpus's held-out part, its sources if it is a mixture, and the first `most_tokens` tokens of each of `named`.
+
+    Raises:
+        InputError: if a source cannot be read or is empty, or a name is taken.
+    """
+    own = corpus.tokens("validation")
+    sets = [EvaluationSet(name=OWN, tokens=own, bytes_per_token=corpus.bytes_per_token)]
+    sources = corpus.manifest["parts"]["validation"].get("sources", {})
+    if len(sources) > 1:  # they lie one after another, in the order of the manifest
+        bounds = pairwise(accumulate((source["tokens"] for source in sources.values()), initial=0))
+        for (name, source), (start, end) in zip(sources.items(), bounds, strict=True):
+            if end > start:
+                per_token = source["bytes"] / source["tokens"]
+                sets.append(EvaluationSet(name=name, tokens=own[start:end], bytes_per_token=per_token))
+    for name, source in named.items():
+        if name in (each.name for each in sets):
+            raise InputError(f"evaluation.sets.{name}: there is a {name} among the corpus's own parts; choose another name")
+        sets.append(_tokenised(name, source, corpus, most_tokens))
+    return sets
+
+
+def check_sets(named: Mapping[str, SourceConfig]) -> None:
+    """Look into every source. Raises InputError if one cannot be read."""
+    for name, source in named.items():
+        look_into(reader_of(source, f"evaluation.sets.{name}"))
+
+
+def _tokenised(name: str, source: SourceConfig, corpus: Corpus, most_tokens: int) -> EvaluationSet:
+    tokenizer = corpus.tokenizer()
+    parts: list[np.ndarray] = []
+    tokens = size = 0
+    for document in _documents(name, source):
+        (ids,) = tokenizer.encode([document])
+        parts.append(np.append(ids, tokenizer.end_of_document).astype(np.uint32))
+        tokens, size = tokens + len(parts[-1]), size + len(document)
+        if tokens > most_tokens:  # a sequence of T inputs needs T + 1 tokens
+            break
+    if not parts:
+        raise InputError(f"evaluation.sets.{name} holds no text; name other paths")
+    flat = np.concatenate(parts)
+    return EvaluationSet(name=name, tokens=flat[: most_tokens + 1], bytes_per_token=size / len(flat))
+
+
+def _documents(name: str, source: SourceConfig) -> Iterator[bytes]:
+    reader = reader_of(source, f"evaluation.sets.{name}")
+    for unit in reader.units():
+        yield from reader.documents(unit)
+
+
+def evaluate(run: RunConfig, directory: RunDirectory, sets: list[EvaluationSet], device: str) -> dict[str, Any]:
+    """Losses of a finished run on `sets`, by name, from its evaluations.json or worked out now.
+
+    Each has "loss" and "loss_se" in nats per token, "bits_per_byte" if that is known, "tokens", and "fingerprint"; the first,
+    the corpus's own, also "by_position": the mean loss at each of the T positions.
+
+    Raises:
+        InputError: if the run is not done, a set has fewer than two sequences, or the checkpoint is gone.
+    """
+    if directory.status()["state"] != DONE:
+        raise InputError(f"run_id={run.run_id} is {directory.status()['state']}: only finished runs are evaluated")
+    path = directory.path / "evaluations.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    missing = [each for each in sets if known.get(each.name, {}).get("fingerprint") != each.fingerprint]
+    if missing:
+        model = _load(run, directory, device)
+        for each in missing:
+            known[each.name] = _measure(model, run, each, device)
+        write_json(path, known)
+    return {each.name: known[each.name] for each in sets}
+
+
+def _load(run: RunConfig, directory: RunDirectory, device: str) -> "Transformer":
+    from models.transformer import Transformer
+    from sweep.train.checkpoint import load_checkpoint
+
+    if (checkpoint := load_checkpoint(directory.checkpoints)) is None:
+        raise InputError(f"{directory.checkpoints} holds no checkpoint; delete {directory.path} to train the run again")
+    model = Transformer(run.model)
+    model.load_state_dict(checkpoint["model"])
+    return model.to(device)
+
+
+def _measure(model: "Transformer", run: RunConfig, what: EvaluationSet, device: str) -> dict[str, Any]:
+    import torch
+
+    from sweep.train.engine.autograd import autocast, to_device
+
+    T = run.model.context_length
+    if len(what.tokens) <= 2 * T:
+        raise InputError(
+            f"evaluation.sets.{what.name}: {len(what.tokens):,} tokens are not two sequences of data.context_length={T:,}; "
+            "bring more text"
+        )
+    sequences = validation_sequences(what.tokens, T)
+    at_once = max(1, TOKENS_AT_ONCE // T)
+    losses = []
+    with torch.no_grad(), autocast(run.precision, device):
+        for start in range(0, len(sequences), at_once):
+            ids = to_device(sequences[start : start + at_once], device)
+            losses.append(model.loss(ids[:, :-1], ids[:, 1:], reduction="none").double().cpu())
+    by_sequence = torch.cat(losses)
+    means = by_sequence.mean(dim=1)
+    loss = means.mean().item()
+    found: dict[str, Any] = {
+        "loss": loss,
+        "loss_se": means.std().item() / math.sqrt(len(means)),
+        "tokens": sequences.shape[0] * T,
+        "fingerprint": what.fingerprint,
+    }
+    if what.bytes_per_token:
+        found["bits_per_byte"] = loss / (math.log(2) * what.bytes_per_token)
+    if what.name == OWN:
+        found["by_position"] = by_sequence.mean(dim=0).tolist()
+    return found
+
+
+def evaluations(directory: RunDirectory) -> dict[str, Any]:
+    """What `evaluate` has found for a run so far. A damaged file is an InputError."""
+    path: Path = directory.path / "evaluations.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); delete it and evaluate again") from error

@@ -1,0 +1,174 @@
+"""A finished run as a Hugging Face folder: the weights as a `LlamaForCausalLM`, and the tokenizer that goes with them.
+
+The architecture is LLaMA's, so nothing is approximated: queries, keys and values, and gate and up, are rows of one matrix here
+and matrices of their own there, and both turn RoPE's pairs (k, k + K/2).
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models import ModelConfig
+from sweep.data import Corpus
+from sweep.data.tokenizer import BYTES, END_OF_DOCUMENT, ByteTokenizer
+from sweep.errors import InputError
+from sweep.files import temporary_beside, write_json
+from sweep.store import Store
+from sweep.store.states import DONE
+from sweep.train.checkpoint import load_checkpoint
+
+if TYPE_CHECKING:
+    import tokenizers
+    import torch
+
+EVERYTHING = slice(None)
+
+
+def export(store: Store, run_id: str, out: Path) -> Path:
+    """Write the last weights of a finished run, in float32, and its corpus's tokenizer to `out`.
+
+    The folder holds config.json, generation_config.json, model.safetensors, tokenizer.json and tokenizer_config.json, which
+    `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained` read without any code of ours. No token is added
+    to an encoded text; the end of a document is the end of a sequence, and, as in training, what stands before its first token.
+
+    Args:
+        store: where the run and its corpus are.
+        run_id: of a run that is done.
+        out: a folder that does not exist, or is empty; it appears complete or not at all.
+
+    Raises:
+        InputError: if the run is not done or has no sound checkpoint, its corpus is gone, or `out` holds something or cannot be
+            written.
+    """
+    directory = store.run(run_id)
+    if not directory.path.is_dir():
+        raise InputError(f"run_id={run_id} is not in store={store.root}; isosweep status lists the runs there are")
+    run, status = directory.config(), directory.status()
+    if status["state"] != DONE:
+        raise InputError(f"run {run_id} is {status['state']}, not done; isosweep launch trains it to its horizon")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"out={out} exists and is not an empty folder; name another, or remove it")
+    corpus_directory = store.corpora / run.corpus
+    if not corpus_directory.exists():
+        raise InputError(f"{corpus_directory}, whose tokenizer the run needs, is gone; isosweep launch makes it again")
+    tokenizer = Corpus.open(corpus_directory).tokenizer()
+    if tokenizer.vocab_size != run.model.vocab_size:
+        raise InputError(
+            f"the tokenizer in {corpus_directory} has {tokenizer.vocab_size:,} ids and run {run_id} {run.model.vocab_size:,}; "
+            f"delete {corpus_directory}, and isosweep launch makes it again"
+        )
+    checkpoint = load_checkpoint(directory.checkpoints)
+    if checkpoint is None:
+        raise InputError(
+            f"run {run_id} has no checkpoint in {directory.checkpoints}; delete {directory.path} to train it again"
+        )
+
+    temporary = temporary_beside(out)
+    try:
+        temporary.mkdir(parents=True)
+        facts = {"run_id": run_id, "tokens": run.D, "val_loss": status["val_loss"]}
+        write_weights(hugging_face_weights(checkpoint["model"], run.model), temporary, facts)
+        end = int(tokenizer.end_of_document)
+        special = {"bos_token_id": end, "eos_token_id": end}
+        write_json(temporary / "config.json", hugging_face_config(run.model) | special)
+        write_json(temporary / "generation_config.json", special)
+        library = library_tokenizer(tokenizer)
+        library.save(str(temporary / "tokenizer.json"))
+        write_json(
+            temporary / "tokenizer_config.json", tokenizer_config(str(library.id_to_token(end)), run.model.context_length)
+        )
+        temporary.rename(out)  # onto an empty folder too
+    except OSError as error:
+        raise InputError(f"out={out} cannot be written ({error.strerror or error}); choose another out=…") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return out
+
+
+def hugging_face_config(model: ModelConfig) -> dict[str, Any]:
+    """config.json of the `LlamaForCausalLM` that computes what `models.transformer.Transformer(model)` does.
+
+    The base of RoPE is there twice: transformers 5 reads it in `rope_parameters`, earlier releases by itself.
+    """
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": model.vocab_size,
+        "hidden_size": model.d_model,
+        "intermediate_size": model.d_ff,
+        "num_hidden_layers": model.n_layers,
+        "num_attention_heads": model.n_heads,
+        "num_key_value_heads": model.n_kv_heads,
+        "head_dim": model.head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": model.context_length,
+        "rms_norm_eps": model.norm_eps,
+        "rope_theta": model.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": model.rope_theta},
+        "tie_word_embeddings": model.tied_embeddings,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "torch_dtype": "float32",
+    }
+
+
+def hugging_face_rows(model: ModelConfig) -> dict[str, tuple[str, slice]]:
+    """For each parameter of `LlamaForCausalLM`, by its name there, the parameter of ours and the rows of it that it is."""
+    q, kv = model.n_heads * model.head_dim, model.n_kv_heads * model.head_dim
+    rows = {"model.embed_tokens.weight": ("embedding.weight", EVERYTHING), "model.norm.weight": ("norm.weight", EVERYTHING)}
+    if not model.tied_embeddings:
+        rows["lm_head.weight"] = ("head.weight", EVERYTHING)
+    for i in range(model.n_layers):
+        theirs, ours = f"model.layers.{i}", f"blocks.{i}"
+        rows |= {
+            f"{theirs}.self_attn.q_proj.weight": (f"{ours}.attention.qkv.weight", slice(0, q)),
+            f"{theirs}.self_attn.k_proj.weight": (f"{ours}.attention.qkv.weight", slice(q, q + kv)),
+            f"{theirs}.self_attn.v_proj.weight": (f"{ours}.attention.qkv.weight", slice(q + kv, q + 2 * kv)),
+            f"{theirs}.self_attn.o_proj.weight": (f"{ours}.attention.out.weight", EVERYTHING),
+            f"{theirs}.mlp.gate_proj.weight": (f"{ours}.feed_forward.gate_up.weight", slice(0, model.d_ff)),
+            f"{theirs}.mlp.up_proj.weight": (f"{ours}.feed_forward.gate_up.weight", slice(model.d_ff, 2 * model.d_ff)),
+            f"{theirs}.mlp.down_proj.weight": (f"{ours}.feed_forward.down.weight", EVERYTHING),
+            f"{theirs}.input_layernorm.weight": (f"{ours}.attention_norm.weight", EVERYTHING),
+            f"{theirs}.post_attention_layernorm.weight": (f"{ours}.feed_forward_norm.weight", EVERYTHING),
+        }
+    return rows
+
+
+def hugging_face_weights(weights: "dict[str, torch.Tensor]", model: ModelConfig) -> "dict[str, torch.Tensor]":
+    """The state of a `LlamaForCausalLM` from the state of a `Transformer`; tensors that lie apart in memory."""
+    return {name: weights[ours][part].float().clone() for name, (ours, part) in hugging_face_rows(model).items()}
+
+
+def write_weights(weights: "dict[str, torch.Tensor]", folder: Path, facts: dict[str, Any]) -> None:
+    """model.safetensors; `facts`, as JSON, stand in its header, which `safetensors.safe_open(…).metadata()` shows."""
+    from safetensors.torch import save
+
+    content = save(weights, {"format": "pt", "isosweep": json.dumps(facts)})
+    (folder / "model.safetensors").write_bytes(content)  # save_file would make it readable to its owner alone
+
+
+def library_tokenizer(tokenizer: Any) -> "tokenizers.Tokenizer":
+    """The tokenizer as one of the `tokenizers` library: what it is already, unless it is the bytes."""
+    return byte_library() if isinstance(tokenizer, ByteTokenizer) else tokenizer.library
+
+
+def byte_library() -> "tokenizers.Tokenizer":
+    """`ByteTokenizer` in the library's terms: a BPE that knows no character and no merge, so that all falls back to bytes."""
+    from tokenizers import Tokenizer, decoders, models
+
+    library = Tokenizer(models.BPE(vocab={f"<0x{byte:02X}>": byte for byte in range(BYTES)}, merges=[], byte_fallback=True))
+    library.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    library.add_special_tokens([END_OF_DOCUMENT])
+    return library
+
+
+def tokenizer_config(end_of_document: str, context_length: int) -> dict[str, Any]:
+    """tokenizer_config.json: the library's tokenizer as it is, nothing added and nothing cleaned up."""
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": end_of_document,
+        "eos_token": end_of_document,
+        "model_max_length": context_length,
+        "clean_up_tokenization_spaces": False,
+    }
