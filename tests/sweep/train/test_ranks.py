@@ -45,8 +45,8 @@ def rows(directory: RunDirectory) -> list[dict]:
 
 
 # What two orders of the same sums may differ by, relative, where fp32 rounds by 6e-8. A loss is a mean of many. Its standard
-# error comes of differences between sequences, a tenth as large as the losses or less. And the gradient's norm feels the weights,
-# in which AdamW magnifies rounding: it divides each gradient by its size.
+# error comes of differences between sequences, a tenth as large as the losses or less. And the gradient's norm feels the
+# weights, in which AdamW magnifies rounding: it divides each gradient by its size.
 ROUNDING = {"loss": 1e-5, "val_loss": 1e-5, "val_loss_se": 1e-4, "grad_norm": 1e-4}
 
 
