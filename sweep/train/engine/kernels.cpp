@@ -44,7 +44,9 @@ inline F exponential(F x, F lowest) {
     power = power * f + 1.f;
     return __builtin_bit_cast(F, __builtin_bit_cast(I, power) + (__builtin_bit_cast(I, shifted) << 23));
 }
-inline float exponential(float x) { return exponential<float, int32_t>(std::min(x, 88.f), -87.f); }
+// Above 60 it stays e^60, for 1 / (1 + e^60) is nothing to a sum in fp32. A compiler may work out what follows for the bound
+// itself, and in all lanes: with e^88, quotients would be below 2^-126, and such a division takes tens of times as long.
+inline float exponential(float x) { return exponential<float, int32_t>(std::min(x, 60.f), -87.f); }
 
 // A block of queries, or of keys, lies in the lanes of one vector, so that no sum ever runs across lanes. The vector is a register
 // of the processor that is compiled for: the compiler takes a wider one apart into several, which no longer fit and go through
