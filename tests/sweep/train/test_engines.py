@@ -23,6 +23,7 @@ from sweep.train.engine.autograd import AutogradEngine, optimizer_step
 from sweep.train.engine.native import NativeEngine, NoKernels, kernels
 from sweep.train.engine.optimizer import build_optimizer
 from tests.sweep.train.engine_cases import SHAPES, run_of, sequences_of
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -323,9 +324,9 @@ def test_one_of_several_processes_compiles(tmp_path: Path, monkeypatch: pytest.M
         with pytest.raises(TimeoutError):
             first.result(timeout=0.3)
         fcntl.flock(held, fcntl.LOCK_UN)
-        first.result(timeout=60)
+        first.result(timeout=PATIENCE_S)
         fcntl.flock(held, fcntl.LOCK_EX)
-        executor.submit(compiled.step, 1).result(timeout=60)  # it has what it needs
+        executor.submit(compiled.step, 1).result(timeout=PATIENCE_S)  # it has what it needs
 
 
 @pytest.mark.parametrize("name", ["native", "eager"])
