@@ -3,6 +3,7 @@
 import ctypes
 import fcntl
 import math
+import os
 import platform
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def test_native_gradients_are_those_of_double_precision(shape: ModelConfig) -> N
 def test_every_width_of_vectors_computes_the_same(flags: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sequences that no width divides, too. Each build is kept in the cache as one of its own."""
     ours = kernels()
-    monkeypatch.setenv("ISOSWEEP_CXXFLAGS", flags)
+    monkeypatch.setenv("ISOSWEEP_CXXFLAGS", f"{os.environ.get('ISOSWEEP_CXXFLAGS', '')} {flags}")
     kernels.cache_clear()
     try:
         assert kernels()._name != ours._name
