@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from sweep.cli import main
-from sweep.commands.laws import read_tables
+from sweep.commands.laws import opened, read_tables
 from sweep.commands.sweeps import plan_sweep
 from sweep.config import CorpusSpec, compose
 from sweep.data import CorpusRecipe
@@ -74,7 +75,7 @@ def test_a_tokenizer_that_is_not_the_manifests_is_refused(same_everywhere: dict[
     spec = CorpusSpec(**{**vars(same_everywhere["jsonl"]), "tokenizer": "bpe", "vocab_size": 300})
     corpus = CorpusRecipe.read(spec).build(tmp_path)
     train_bpe((text.encode() for text in some_documents(200)), 400).save(corpus.directory)
-    with pytest.raises(InputError, match=r"has 400 ids where the manifest of its corpus says 300; delete"):
+    with pytest.raises(InputError, match=r"has 400 ids, but the manifest of its corpus says 300; delete"):
         corpus.tokenizer()
 
 
@@ -84,7 +85,10 @@ def test_losses_in_bits_per_byte(tmp_path: Path) -> None:
     sweep += ["data.vocab_size=400", "data.validation_tokens=4096", "grid.runs=[{N: 8000, D: 40_000}, {N: 12_000, D: 40_000}]"]
     sweep += [f"store={tmp_path / 'store'}", "cluster.workers=1", "device=cpu"]
     assert main(["launch", *sweep]) == 0
-    tables = {loss: read_tables(compose([*sweep, f"fit.loss={loss}"])) for loss in ("val", "bits_per_byte")}
+    tables = {}
+    for loss in ("val", "bits_per_byte"):
+        options = Namespace(sweep=None, overrides=[f"store={tmp_path / 'store'}", f"fit.loss={loss}"], config_dir=None)
+        tables[loss] = read_tables(*opened(options))
     held_out = plan_sweep(compose(sweep))[1].find(tmp_path / "store" / "corpora")
     assert held_out is not None
     ids = held_out.tokens("validation")

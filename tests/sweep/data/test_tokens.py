@@ -57,7 +57,7 @@ def test_bad_ready_tokens_are_refused(tmp_path: Path, wordpiece: Path) -> None:
         (spec(), r"id 300, outside data\.vocab_size=257; declare"),
         (spec("odd.bin"), r"odd\.bin has 3 bytes, which is not"),
         (spec("empty.bin"), r"empty\.bin has 0 bytes"),
-        (spec("square.npy"), r"of shape \(4, 4\)"),
+        (spec("square.npy"), r"has shape \(4, 4\)"),
         (spec("missing.bin"), "matches no file"),
         (spec(vocab_size=301, tokenizer="bpe"), "no text to train it on"),
         (spec(vocab_size=301, tokenizer=str(wordpiece)), r"vocab_size=301 is less than the \d+ ids"),

@@ -140,9 +140,9 @@ LOSS = 1.7 + 400 / N**0.34 + 410 / D**0.28
         (
             {"N": np.repeat(N[:6], 2), "D": np.repeat(D[:6], 2), "loss": np.repeat(LOSS[:6], 2)},
             "duplicates",
-            "is there 2 times",
+            "occurs 2 times",
         ),
-        ({"run_id": ["a"] * 12}, "duplicates", "run_id a is there 12 times"),
+        ({"run_id": ["a"] * 12}, "duplicates", "run_id a occurs 12 times"),
     ],
 )
 def test_what_no_run_can_be_is_refused_by_every_door(tmp_path: Path, change: dict, status: str, message: str) -> None:
@@ -185,7 +185,7 @@ def test_columns_for_weights_and_clusters_are_used(tmp_path: Path) -> None:
 def test_runs_that_their_table_tells_apart_may_be_equal() -> None:
     """Rounded losses of two seeds."""
     frame = pd.DataFrame({"N": np.tile(N, 2), "D": np.tile(D, 2), "loss": np.tile(LOSS, 2)})
-    with pytest.raises(LawError, match="tell runs apart by a column run_id"):
+    with pytest.raises(LawError, match="distinguish runs by a column run_id"):
         fit_parametric(frame, resamples=0)
     both = fit_parametric(frame.assign(run_id=[f"run-{i}" for i in range(24)]), resamples=0)
     assert both.alpha.value == pytest.approx(fit_parametric(frame.head(12), resamples=0).alpha.value, rel=1e-6)
