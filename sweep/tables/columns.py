@@ -58,9 +58,8 @@ def check_units(what: str, names: Sequence[str], N: np.ndarray, D: np.ndarray, l
     """
     for field, unit, values, least in (("N", "parameters", N, MIN_N), ("D", "tokens", D, MIN_D)):
         if (small := values < least).any():
-            where = (
-                f"{field} is {values[small][0]:g} in {names[int(np.flatnonzero(small)[0])]} ({int(small.sum())} such {what}s)"
-            )
+            first, count = int(np.flatnonzero(small)[0]), int(small.sum())
+            where = f"{field} is {values[first]:g} in {names[first]} ({count} such {what}s)"
             raise LawError("wrong_unit", f"{source}: {where}; {field} must be in {unit}, not millions or billions: multiply it")
     # Medians, because a few small models may see millions of tokens per parameter.
     ratio, typical = float(np.median(D / N)), float(np.median(loss))

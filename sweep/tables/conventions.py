@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.config.analysis import Columns, FitConfig
 from sweep.tables.curves import Curve, read_curves
 from sweep.tables.readers import read_frame
 from sweep.tables.table import COLUMNS, RunTable, runs_from_frame
@@ -16,6 +15,8 @@ from sweep.tables.units import Units
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from sweep.config import Columns, FitConfig
 
 # What N and C are, as columns of a sweep's runs.csv; from Kaplan's counting to the exact one.
 KAPLAN_COUNTING = "N without embeddings, C = 6ND"
@@ -29,7 +30,7 @@ CONVENTIONS = (
 
 
 def read_tables(
-    columns: Columns, fit: FitConfig, table: Path | str, curves: Path | str | None
+    columns: "Columns", fit: "FitConfig", table: Path | str, curves: Path | str | None
 ) -> tuple[RunTable, list[Curve], dict[str, RunTable]]:
     """The runs and curves that a fit needs, and the runs under every convention that the table has; see `read_runs`.
 
@@ -67,7 +68,7 @@ def tables_by_convention(
     return tables
 
 
-def _names(columns: Columns, fit: FitConfig) -> dict[str, str]:
+def _names(columns: "Columns", fit: "FitConfig") -> dict[str, str]:
     """The table's names by field. If the fit declares a convention, a name given for N or C is that convention's column."""
     others = ("curve_loss", "bytes_per_token")
     names = {field: name for field, name in vars(columns).items() if field not in others and not field.endswith("_unit")}
@@ -77,7 +78,7 @@ def _names(columns: Columns, fit: FitConfig) -> dict[str, str]:
     return names
 
 
-def _chosen(names: Mapping[str, str], fit: FitConfig) -> dict[str, str]:
+def _chosen(names: Mapping[str, str], fit: "FitConfig") -> dict[str, str]:
     """`names`, with the columns of N, C and the loss that the fit declares."""
     chosen = {**names, **{field: names[convention] for field, convention in _declared(fit).items()}}
     if fit.loss != "val" and names["loss"] == "loss":
@@ -85,7 +86,7 @@ def _chosen(names: Mapping[str, str], fit: FitConfig) -> dict[str, str]:
     return chosen
 
 
-def _declared(fit: FitConfig) -> dict[str, str]:
+def _declared(fit: "FitConfig") -> dict[str, str]:
     """The fields of the fit's conventions, for N and C where they are not the default."""
     declared = {"N": "N_non_embedding"} if fit.parameters == "non_embedding" else {}
     return declared | ({"C": f"C_{fit.flops}"} if fit.flops != "6N" else {})
