@@ -48,7 +48,7 @@ class Contents(Protocol):
         """Roughly how many bytes there are to read; infinite if unknown."""
         ...
 
-    def write(self, directory: Path, work: Path, workers: int | None = None, advance: Callable[[int], None] = ...) -> dict:
+    def write(self, directory: Path, work: Path, workers: int | None, advance: Callable[[int], None]) -> dict:
         """Write the token files into `directory` and return the manifest; `work` is kept for a later start after a crash."""
         ...
 
@@ -192,15 +192,10 @@ class CorpusRecipe:
         except TooShortError:
             shutil.rmtree(work)
             raise
-        manifest = {"fingerprint": self.fingerprint, "spec": _spec_of(self.spec), **manifest}
-        write_json(temporary / "manifest.json", manifest)
+        spec = {name: value for name, value in asdict(self.spec).items() if name in CorpusSpec.__dataclass_fields__}
+        write_json(temporary / "manifest.json", {"fingerprint": self.fingerprint, "spec": spec, **manifest})
         os.rename(temporary, final)
         shutil.rmtree(work)
-
-
-def _spec_of(spec: CorpusSpec) -> dict:
-    """The fields of a `CorpusSpec`, without those that `DataConfig` adds."""
-    return {name: value for name, value in asdict(spec).items() if name in CorpusSpec.__dataclass_fields__}
 
 
 @contextmanager

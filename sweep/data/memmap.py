@@ -85,9 +85,7 @@ class MemmapContents:
     def size(self) -> float:
         return sum(ids.nbytes for ids in (*self.train, *self.validation))
 
-    def write(
-        self, directory: Path, work: Path, workers: int | None = None, advance: Callable[[int], None] = lambda size: None
-    ) -> dict:
+    def write(self, directory: Path, work: Path, workers: int | None, advance: Callable[[int], None]) -> dict:
         """Copy the ids, each checked. Raises InputError if one is beyond the vocabulary, or there are too few."""
         train_tokens, dtype = int(self.training_tokens()), token_dtype(self.vocab_size)
         start, held_out = 0 if self.validation else train_tokens, self.spec.validation_tokens + 1

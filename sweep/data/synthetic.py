@@ -128,9 +128,7 @@ class SyntheticContents:
     def size(self) -> float:
         return 2 * (self.config.tokens + self.spec.validation_tokens)
 
-    def write(
-        self, directory: Path, work: Path, workers: int | None = None, advance: Callable[[int], None] = lambda size: None
-    ) -> dict:
+    def write(self, directory: Path, work: Path, workers: int | None, advance: Callable[[int], None]) -> dict:
         """Write both walks. The manifest has the entropy rate, and for each part the loss of the best predictor, both in nats
         per token."""
         lengths = {"train": int(self.config.tokens), "validation": self.spec.validation_tokens + 1}

@@ -16,7 +16,7 @@ from sweep.data.overlap import measure_overlap
 from sweep.data.parts import INDEX, Part, gather, token_dtype
 from sweep.data.sources import reader_of
 from sweep.data.sources.reader import Reader
-from sweep.data.tokenise import tokenise
+from sweep.data.tokenise import Tokenising
 from sweep.data.tokenizer import FILE, LibraryTokenizer, Tokenizer, identity_of, ready_tokenizer, train_bpe
 from sweep.errors import InputError
 
@@ -146,9 +146,7 @@ class TextContents:
     def size(self) -> float:
         return sum(self.most_tokens().values())
 
-    def write(
-        self, directory: Path, work: Path, workers: int | None = None, advance: Callable[[int], None] = lambda size: None
-    ) -> dict:
+    def write(self, directory: Path, work: Path, workers: int | None, advance: Callable[[int], None]) -> dict:
         """Write the token files and the tokenizer into `directory`. Parts in `work` from an earlier start are used again.
 
         Returns:
@@ -161,18 +159,10 @@ class TextContents:
         for reader in self.readers.values():
             reader.look_into()  # planning could not look at remote datasets; fail before hours of work on another source
         tokenizer = self.tokenizer or self._train(work)
-        parts = {
-            name: tokenise(
-                reader,
-                tokenizer,
-                work / f"{number:03d}",
-                max_bytes=self.sources[name].max_bytes or float("inf"),
-                lines=spec.near_duplicates is not None,
-                workers=workers,
-                advance=advance,
-            )
-            for number, (name, reader) in enumerate(self.readers.items())
-        }
+        lines, parts = spec.near_duplicates is not None, {}
+        for number, (name, reader) in enumerate(self.readers.items()):
+            max_bytes = self.sources[name].max_bytes or float("inf")
+            parts[name] = Tokenising(reader, tokenizer, work / f"{number:03d}", max_bytes, lines).run(workers, advance)
         documents = self._index(parts)
         trains_on_half = self.tokenizer is None and self.documents is None
         chosen = select(

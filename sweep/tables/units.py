@@ -36,14 +36,8 @@ LOSS_UNITS: dict[str, Callable[..., np.ndarray]] = {
 
 def number(value: object) -> float:
     """`value` as a float, "70M", "1.4B tokens" and "70,000,000" included (k, M, B or G, T); NaN if it is not one."""
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        found = WRITTEN.fullmatch(value) if isinstance(value, str) else None
-    try:
-        return float(found[1].replace(",", "")) * SUFFIXES[found[2].lower()] if found else math.nan
-    except ValueError:
-        return math.nan
+    found = WRITTEN.fullmatch(value) if isinstance(value, str) else None
+    return _plain(found[1].replace(",", "")) * SUFFIXES[found[2].lower()] if found else _plain(value)
 
 
 @dataclass(frozen=True, kw_only=True)

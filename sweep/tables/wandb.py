@@ -26,11 +26,6 @@ TIMEOUT_S = 60
 NOT_A_NUMBER = re.compile(r"(?<=[:\[,(]) *-?(?:nan|inf)(?= *[,\])}])")  # as Python prints them; it cannot parse them
 
 
-def is_address(source: Path | str) -> bool:
-    """Whether `source` is a wandb project."""
-    return str(source).startswith(SCHEME)
-
-
 def flatten(frame: "pd.DataFrame") -> "pd.DataFrame | None":
     """A table of runs that wandb exported, with columns run_id and state, and configuration and summary under dotted keys; None
     if it is another table."""

@@ -5,8 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sweep.data.sources.reader import MAX_UNITS, expand, file_identity
-from sweep.data.sources.records import Records
+from sweep.data.sources.reader import MAX_UNITS, Records, expand, file_identity
 from sweep.errors import InputError
 
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sweep.data.sources.reader import grouped, unit_bytes
-from sweep.data.sources.records import RecordFiles
+from sweep.data.sources.reader import RecordFiles, grouped, unit_bytes
 from sweep.errors import InputError
 
 COMPRESSED = (".gz", ".zst", ".bz2", ".lz4")

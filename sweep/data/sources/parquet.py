@@ -5,8 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sweep.data.sources.reader import grouped, unit_bytes
-from sweep.data.sources.records import RecordFiles
+from sweep.data.sources.reader import RecordFiles, grouped, unit_bytes
 from sweep.errors import InputError
 
 BATCH_ROWS = 256  # in memory at once

@@ -33,13 +33,5 @@ class StandardLibrary(FileReader, name="stdlib"):
     def documents(self, unit: Any) -> Iterator[bytes]:
         for path in unit:
             content = path.read_bytes()
-            if content and b"\0" not in content and _is_utf8(content):
+            if content and b"\0" not in content and content.decode("utf-8", errors="ignore").encode() == content:
                 yield content
-
-
-def _is_utf8(content: bytes) -> bool:
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -17,7 +17,7 @@ from sweep.config import CorpusSpec, SourceConfig
 from sweep.data import CorpusRecipe
 from sweep.data import tokenise as tokenising
 from sweep.data.sources import reader, reader_of
-from sweep.data.tokenise import tokenise
+from sweep.data.tokenise import Tokenising
 from sweep.data.tokenizer import ByteTokenizer, LibraryTokenizer, train_bpe
 from tests.sweep.data.cases import documents_of, some_documents, write_jsonl
 
@@ -37,11 +37,11 @@ def test_workers_and_parts_do_not_show(tmp_path: Path, monkeypatch: pytest.Monke
     source = reader_of(SourceConfig(source="jsonl", paths=[str(tmp_path)]))
     tokenizer = train_bpe((text.encode() for text in texts[:300]), 400)
     seen: list[int] = []
-    alone = tokenise(source, tokenizer, tmp_path / "alone", workers=1)
-    together = tokenise(source, tokenizer, tmp_path / "together", workers=2, advance=seen.append)
+    alone = Tokenising(source, tokenizer, tmp_path / "alone").run(1)
+    together = Tokenising(source, tokenizer, tmp_path / "together").run(2, seen.append)
     monkeypatch.setattr(tokenising, "PART_BYTES", 1 << 16)
     monkeypatch.setattr(tokenising, "ENCODE_DOCUMENTS", 50)
-    small = tokenise(source, tokenizer, tmp_path / "small", workers=1)
+    small = Tokenising(source, tokenizer, tmp_path / "small").run(1)
     assert len(alone) == len(together) < len(small)
     assert sum(seen) == sum(len(text.encode()) for text in texts)
     content = [b"".join(part.path.read_bytes() for part in parts) for parts in (alone, together, small)]
@@ -149,6 +149,6 @@ def test_max_bytes_stops_workers_early(tmp_path: Path, monkeypatch: pytest.Monke
     write_jsonl(tmp_path / "lines.jsonl", texts)
     source = reader_of(SourceConfig(source="jsonl", paths=[str(tmp_path / "lines.jsonl")]))
     done: list[int] = []
-    parts = tokenise(source, ByteTokenizer(), tmp_path / "work", max_bytes=200_000, workers=2, advance=done.append)
+    parts = Tokenising(source, ByteTokenizer(), tmp_path / "work", max_bytes=200_000).run(2, done.append)
     assert sum(int(part.index()["bytes"].sum()) for part in parts) >= 200_000
     assert sum(done) < 0.6 * sum(len(text.encode()) for text in texts)
