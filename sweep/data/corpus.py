@@ -53,9 +53,8 @@ class Contents(Protocol):
         ...
 
 
-# By data.source. Any source of documents can be a corpus of its own.
+# By data.source, besides `SOURCES`: any source of documents can be a corpus of its own.
 CONTENTS: dict[str, Callable[[CorpusSpec], Contents]] = {
-    **dict.fromkeys(SOURCES, TextContents.read),
     "mixture": TextContents.read,
     "tokens": MemmapContents.read,
     "synthetic": SyntheticContents.read,
@@ -140,7 +139,8 @@ class CorpusRecipe:
         Raises:
             InputError: if a source or the tokenizer is unknown or unusable, or there is no text.
         """
-        return cls(spec, named(CONTENTS, spec.source, "data.source")(spec))
+        known = {**dict.fromkeys(SOURCES, TextContents.read), **CONTENTS}
+        return cls(spec, named(known, spec.source, "data.source")(spec))
 
     @property
     def vocab_size(self) -> int:

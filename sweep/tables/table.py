@@ -139,13 +139,18 @@ def runs_from_frame(
         raise LawError("bad_value", f"{source} has the column {twice[0]!r} twice; drop one of them")
     if not len(frame):
         raise LawError("too_few_runs", f"{source} has no rows; a fit needs runs")
-    seen = sorted(set(frame["state"].astype(str))) if "state" in frame else []
-    frame, excluded = _finished(frame, columns["run_id"])
-    if not len(frame):
+    named = columns["run_id"] in frame
+    run_id = frame[columns["run_id"]].astype(str).to_numpy() if named else np.array([f"row {i + 1}" for i in range(len(frame))])
+    states = frame["state"].to_numpy() if "state" in frame else np.full(len(frame), FINISHED[0])
+    done = np.isin(states.astype(str), FINISHED)
+    if not done.any():
+        seen = ", ".join(sorted(set(states.astype(str))))
         raise LawError(
             "too_few_runs",
-            f"{source}: no row's column 'state' is 'done' or 'finished' (it has {', '.join(seen)}); fix or drop that column",
+            f"{source}: no row's column 'state' is 'done' or 'finished' (it has {seen}); fix or drop that column",
         )
+    left_out = zip(run_id[~done].tolist(), states[~done].tolist(), strict=True)
+    frame = frame[done].reset_index(drop=True)
 
     def column(name: str, *, optional: bool = False) -> np.ndarray | None:
         there = columns[name] in frame
@@ -158,7 +163,7 @@ def runs_from_frame(
     if D is None and C is None:
         raise missing_column(frame, columns["D"], "D", source, f" (or columns.C, now {columns['C']!r}, and D = C/(6N))")
     table = RunTable(
-        run_id=frame[columns["run_id"]].astype(str).to_numpy() if columns["run_id"] in frame else _row_names(len(frame)),
+        run_id=run_id[done],
         N=N,
         D=C / (6 * N) if D is None else D,
         C=6 * N * D if C is None else C,
@@ -167,9 +172,9 @@ def runs_from_frame(
         weight=column("weight"),
         cluster=frame[columns["cluster"]].astype(str).to_numpy() if columns["cluster"] in frame else None,
         batch_tokens=column("batch_tokens"),
-        excluded=excluded,
+        excluded=tuple(Exclusion(run_id=name, reason=f"not done: {state}") for name, state in left_out),
     )
-    check_runs(table, source, named=columns["run_id"] in frame)
+    check_runs(table, source, named=named)
     return table
 
 
@@ -204,21 +209,3 @@ def check_runs(runs: RunTable, source: Path | str, *, named: bool = True) -> Non
             f"{source}: {runs.run_id[row]} (N = {N[row]:g}, D = {D[row]:g}, loss {runs.loss[row]:g}) occurs "
             f"{counts.max()} times; keep one row for each run, or distinguish runs by a column run_id",
         )
-
-
-def _finished(frame: "pd.DataFrame", run_id: str) -> tuple["pd.DataFrame", tuple[Exclusion, ...]]:
-    """The rows whose column `state`, if there is one, is in `FINISHED`, and the others as exclusions."""
-    if "state" not in frame:
-        return frame, ()
-    names = frame[run_id].astype(str) if run_id in frame else _row_names(len(frame))
-    unfinished = (~frame["state"].isin(FINISHED)).to_numpy()
-    excluded = tuple(
-        Exclusion(run_id=name, reason=f"not done: {state}")
-        for name, state, left_out in zip(names, frame["state"], unfinished, strict=True)
-        if left_out
-    )
-    return frame[~unfinished].reset_index(drop=True), excluded
-
-
-def _row_names(rows: int) -> np.ndarray:
-    return np.array([f"row {i + 1}" for i in range(rows)])

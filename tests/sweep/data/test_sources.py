@@ -4,6 +4,7 @@ import json
 import math
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from sweep.commands.sweeps import plan_sweep
-from sweep.config import CorpusSpec, SourceConfig, compose
+from sweep.config import CorpusSpec, SourceConfig, compose, conf_directory
 from sweep.data import CorpusRecipe
+from sweep.data.corpus import CONTENTS
 from sweep.data.sources import reader as files
 from sweep.data.sources import reader_of, text
 from sweep.data.text import TextContents
@@ -173,3 +175,35 @@ def test_small_texts_are_known_by_their_content_and_large_ones_by_their_files(
     large = CorpusRecipe.read(spec).build(tmp_path / "corpora")
     assert large.fingerprint != small.fingerprint
     assert large.manifest["parts"] == small.manifest["parts"]
+
+
+def test_a_new_source_is_one_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "SOURCES", dict(files.SOURCES))
+    monkeypatch.setattr("sweep.data.sources.SOURCES", files.SOURCES)
+    monkeypatch.setattr("sweep.data.corpus.SOURCES", files.SOURCES)
+
+    class Squares(files.Reader, name="squares"):
+        def identity(self) -> int:
+            return 1000
+
+        def most_tokens(self) -> float:
+            return 20_000
+
+        def units(self) -> list[int]:
+            return [0, 500]
+
+        def documents(self, unit: int) -> Iterator[bytes]:
+            return (f"{i} squared is {i * i}".encode() for i in range(unit, unit + 500))
+
+    corpus = CorpusRecipe.read(CorpusSpec(source="squares", validation_tokens=1000)).build(tmp_path)
+    assert "31 squared is 961" in documents_of(corpus) + documents_of(corpus, "validation")
+    with pytest.raises(InputError, match=r"^data\.source=cubes is none of .*text, squares, mixture"):
+        CorpusRecipe.read(CorpusSpec(source="cubes"))
+    assert [*reader_of(SourceConfig(source="squares"))][-1] == b"999 squared is 998001"
+
+
+def test_every_file_of_conf_names_a_source() -> None:
+    for path in (conf_directory() / "data").glob("*.yaml"):
+        if path.stem != "defaults":
+            overrides = ["data.vocab_size=257"] if path.stem == "tokens" else []
+            assert compose([f"data={path.stem}", *overrides]).data.source in {**files.SOURCES, **CONTENTS}

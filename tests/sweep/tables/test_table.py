@@ -11,6 +11,7 @@ import pytest
 from sweep.config import Columns
 from sweep.errors import InputError
 from sweep.fit import LawError, fit_isoflop, fit_parametric, read_curves, read_runs
+from sweep.tables.readers import READERS, FileReader
 
 COLUMNS = vars(Columns())
 FRAME = pd.DataFrame({"run_id": ["a", "b", "c"], "N": [1e6, 2e6, 4e6], "D": [1e8, 5e7, 2.5e7], "loss": [3.0, 2.9, 3.1]})
@@ -189,3 +190,19 @@ def test_runs_that_their_table_tells_apart_may_be_equal() -> None:
         fit_parametric(frame, resamples=0)
     both = fit_parametric(frame.assign(run_id=[f"run-{i}" for i in range(24)]), resamples=0)
     assert both.alpha.value == pytest.approx(fit_parametric(frame.head(12), resamples=0).alpha.value, rel=1e-6)
+
+
+def test_a_new_format_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LawError, match=r"cannot read \.tsv; give \.csv, \.parquet"):
+        read_runs(tmp_path / "runs.tsv")
+    monkeypatch.setitem(READERS, ".tsv", FileReader("read_csv", sep="\t"))
+    FRAME.to_csv(tmp_path / "runs.tsv", sep="\t", index=False)
+    assert read_runs(tmp_path / "runs.tsv").run_id.tolist() == ["a", "b", "c"]
+    with pytest.raises(LawError, match=r"db://runs: cannot read db://; give"):
+        read_runs("db://runs")
+
+
+def test_rows_without_names_keep_their_numbers(tmp_path: Path) -> None:
+    runs = read_runs(written(FRAME.drop(columns="run_id").assign(state=["done", "failed", "done"]), tmp_path / "runs.csv"))
+    assert runs.run_id.tolist() == ["row 1", "row 3"]
+    assert [run.run_id for run in runs.excluded] == ["row 2"]
