@@ -20,6 +20,7 @@ from sweep.data.sources import reader, reader_of
 from sweep.data.tokenise import Tokenising
 from sweep.data.tokenizer import ByteTokenizer, LibraryTokenizer, train_bpe
 from tests.sweep.data.cases import documents_of, some_documents, write_jsonl
+from tests.waiting import PATIENCE_S
 
 
 def _build_slowly(spec: CorpusSpec, root: Path) -> None:
