@@ -1,6 +1,7 @@
 """The bench command."""
 
 from argparse import Namespace
+from dataclasses import asdict
 from pathlib import Path
 
 from sweep.commands import DONE
@@ -19,8 +20,10 @@ def bench(options: Namespace) -> int:
     from sweep.launch.local import pool_size
     from sweep.plan.cost import choose_engine
     from sweep.plan.device import require_device, resolve_device
+    from sweep.plan.estimate import PLAIN
     from sweep.plan.grid import resolve_precision
-    from sweep.train.bench import PLAIN, Measurement, measure, save
+    from sweep.store.benchmarks import add_benchmarks
+    from sweep.train.bench import Measurement, measure
 
     config = composed(options)
     device = resolve_device(config.device)
@@ -56,7 +59,7 @@ def bench(options: Namespace) -> int:
                     seconds=wanted.seconds,
                 )
                 found.append(measured)
-                save(store.bench, found)  # a bench that is cut short keeps what it has
+                add_benchmarks(store, [asdict(measured)])  # a bench that is cut short keeps what it has
                 print(f"N {measured.N:,} {measured.engine} x{processes}: {measured.tokens_per_s:,.0f} tokens/s", flush=True)
     table = Table(box=None, header_style="bold")
     for column in COLUMNS:

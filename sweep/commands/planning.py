@@ -39,12 +39,13 @@ def plan(options: Namespace) -> int:
     from sweep.launch.local import pool_size
     from sweep.plan.cost import choose_engine, worth_compiling
     from sweep.plan.device import resolve_device
-    from sweep.plan.estimate import Speed, makespan
+    from sweep.plan.estimate import makespan
+    from sweep.store.benchmarks import speed_of_sweep
 
     config = composed(options)
     planned, recipe = plan_runs(config)
     store, device = Store(Path(config.store)), resolve_device(config.device)
-    speed = Speed.of_sweep((p.run for p in planned), store, config)
+    speed = speed_of_sweep((p.run for p in planned), store, config)
     table = Table(title=f"{config.name}: {len(planned)} runs in {config.store}", box=None, header_style="bold")
     for heading in PLAN_COLUMNS:
         table.add_column(heading, justify="left" if heading in ("run", "state") else "right")

@@ -39,7 +39,7 @@ def launch_sweep(config: SweepConfig, retry: str | None = None) -> int:
 def submit_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus", retry: str | None = None) -> int:
     """Submit those of `runs` that are neither finished nor queued nor running as a Slurm array, and return."""
     from sweep.launch import slurm
-    from sweep.plan.estimate import Speed
+    from sweep.store.benchmarks import speed_of_sweep
     from sweep.tracking.mirror import Tracker
 
     assert config.cluster.slurm is not None
@@ -50,7 +50,7 @@ def submit_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corp
     finished = len(runs) - len(todo) - left_out
     print(f"{config.name}: {len(runs)} runs, {finished} finished before, {len(todo) - len(new)} queued or running")
     if new:
-        speed = Speed.of_sweep(runs, store, config)
+        speed = speed_of_sweep(runs, store, config)
         seconds = [speed.seconds(run, store.run(run.run_id).status()["step"]) for run in new]
         tasks = slurm.pack(new, seconds, workers=slurm.workers(config.cluster), task_s=60 * config.cluster.slurm.task_minutes)
         what = slurm.Submission(

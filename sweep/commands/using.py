@@ -104,7 +104,7 @@ def train_optimal(options: Namespace) -> int:
     """Compose the compute-optimal run at `budget`, print it with its predicted loss, and with `yes` train it and compare."""
     from sweep.follow.status import duration
     from sweep.plan.device import resolve_device
-    from sweep.plan.estimate import Speed
+    from sweep.store.benchmarks import speed_of_sweep
     from sweep.store.collect import collect
 
     config, budget = composed(options), options.budget
@@ -125,7 +125,7 @@ def train_optimal(options: Namespace) -> int:
     )
     print(chosen.summary(config.fit.level))
     store, device = Store(Path(config.store)), resolve_device(config.device)
-    speed = Speed.of_sweep((p.run for p in swept), store, config)
+    speed = speed_of_sweep((p.run for p in swept), store, config)
     record = Path(config.out) / f"optimal-{budget:.4g}-{options.approach}.json"
 
     def write(measured: float | None) -> None:

@@ -12,6 +12,7 @@ from sweep.launch import slurm
 from sweep.plan.estimate import Speed
 from sweep.plan.grid import PlannedRun
 from sweep.store import RunDirectory, Store, states
+from sweep.store.benchmarks import speed_of_sweep
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -94,7 +95,7 @@ def overview(planned: Sequence[PlannedRun], store: Store, config: SweepConfig, s
     How fast runs are is measured from those of `planned` that are done, unless it is known as `speed`.
     """
     queue = slurm.queued(store)
-    speed = speed or Speed.of_sweep((p.run for p in planned), store, config)
+    speed = speed or speed_of_sweep((p.run for p in planned), store, config)
     return Overview(runs=tuple(_view(p, store.run(p.run.run_id), queue.get(p.run.run_id), speed) for p in planned))
 
 

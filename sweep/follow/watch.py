@@ -19,9 +19,10 @@ from sweep.config import SweepConfig
 from sweep.fit import Estimate, LawError, fit_isoflop
 from sweep.fit.approaches.profile import Profile, fit_profile
 from sweep.follow.status import Overview, RunView, overview
-from sweep.plan.estimate import Speed, makespan
+from sweep.plan.estimate import makespan
 from sweep.plan.grid import PlannedRun
 from sweep.store import Store, states
+from sweep.store.benchmarks import speed_of_sweep
 
 POINTS = 24  # of a curve
 ROW_BYTES = 512  # more than a row of throughput.jsonl has
@@ -114,7 +115,7 @@ class Watcher:
 
     def _count(self) -> None:
         """What follows from the runs that have ended."""
-        self.speed = Speed.of_sweep((p.run for p in self.planned), self.store, self.config)
+        self.speed = speed_of_sweep((p.run for p in self.planned), self.store, self.config)
         self.valleys = tuple(self._valley(budget) for budget in sorted({p.budget for p in self.planned if p.budget}))
         self.a = _exponent([valley.profile for valley in self.valleys])
 

@@ -6,12 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sweep.config import SweepConfig
-from sweep.plan.device import resolve_device
 from sweep.plan.run import RunConfig
-from sweep.store import RunDirectory, Store
-from sweep.store.states import DONE
-from sweep.train.bench import PLAIN, load
 
 # tokens/s by parameters: the native engine in fp32, one thread of an AMD EPYC core (AVX-512), 512 tokens per step.
 REFERENCE = {
@@ -22,6 +17,7 @@ REFERENCE = {
     857_912: 12_800,
     5_166_560: 2_700,
 }
+PLAIN = "plain"  # the engine that `isosweep bench` compares others with: a step as a tutorial writes it
 EVALUATION_SPEEDUP = 3.3  # tokens/s of an evaluation over those of training: no backward pass
 
 
@@ -40,29 +36,28 @@ class Speed:
     scale: float = 1.0
 
     @classmethod
-    def of_sweep(cls, runs: Iterable[RunConfig], store: Store, config: SweepConfig) -> "Speed":
-        """As the finished ones of a sweep's runs, or else benchmarks in the same store, show it."""
-        device = resolve_device(config.device)
-        pairs = [(run, store.run(run.run_id)) for run in runs]
-        return cls.measured(pairs, device, config.data.validation_tokens, load(store.bench))
-
-    @classmethod
     def measured(
         cls,
-        runs: Iterable[tuple[RunConfig, RunDirectory]],
+        runs: Iterable[tuple[RunConfig, Mapping[str, Any]]],
         device: str,
         evaluation_tokens: int,
         benchmarks: Sequence[dict[str, Any]] = (),
     ) -> "Speed":
-        """From those of `runs` that are done; their dependence on N, or everything if none is done, from `benchmarks` (rows of
-        `sweep.train.bench`). With neither, the reference on a CPU and nothing on a GPU."""
+        """The speed that measurements show.
+
+        Args:
+            runs: runs with their status.json; the finished ones count.
+            device: "cpu" or "cuda".
+            evaluation_tokens: held-out tokens of each evaluation.
+            benchmarks: rows of bench.json. They give the dependence on N, and the speed itself if no run is finished.
+                Without them a CPU has the reference machine's, and nothing is known of a GPU.
+        """
         rates = _benchmarked(benchmarks, device) or REFERENCE
         shape = cls(evaluation_tokens, rates)
-        statuses = [(run, directory.status()) for run, directory in runs]
         ratios = [
             (shape.seconds(run) or 0.0) / status["elapsed_s"]
-            for run, status in statuses
-            if status["state"] == DONE and status["elapsed_s"] > 0 and status["device"] == device
+            for run, status in runs
+            if status["state"] == "done" and status["elapsed_s"] > 0 and status["device"] == device
             if status.get("ranks", 1) == 1
         ]
         if not ratios and rates is REFERENCE and device != "cpu":

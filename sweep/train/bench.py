@@ -1,22 +1,19 @@
 """How fast training steps are here: by size, by engine, and with several processes at once."""
 
-import json
 import multiprocessing
 import os
 import resource
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models import ModelConfig, flops_per_token
 from sweep.errors import InputError
-from sweep.files import write_json
+from sweep.plan.estimate import PLAIN
 from sweep.plan.run import OptimizerSettings, RunConfig, ScheduleSettings
 
 if TYPE_CHECKING:
@@ -24,7 +21,6 @@ if TYPE_CHECKING:
 
 LONGEST_WAIT_S = 300  # for the other processes
 WARM_UP_STEPS = 5  # more than a CUDA graph needs before it is captured
-PLAIN = "plain"  # the step as a tutorial writes it: the yardstick for the engines
 STEPS_OF_BREAKDOWN = 10
 
 
@@ -248,24 +244,3 @@ def _breakdown(engine: "Engine", step: int, device: str) -> dict[str, float]:
     whole = sum(spent.values()) or 1.0
     largest = sorted(spent.items(), key=lambda pair: -pair[1])[:12]
     return {name[:60]: round(value / whole, 4) for name, value in largest}
-
-
-def save(path: Path, measurements: Sequence[Measurement]) -> None:
-    """Add to the JSON list at `path`; what was measured again replaces what it was."""
-
-    def key(row: dict[str, Any]) -> tuple:
-        return tuple(row[name] for name in ("N", "engine", "precision", "device", "processes", "threads", "batch_tokens"))
-
-    rows = {key(row): row for row in load(path)}
-    rows |= {key(row): row for row in map(asdict, measurements)}
-    write_json(path, list(rows.values()))
-
-
-def load(path: Path) -> list[dict[str, Any]]:
-    """What `save` wrote; nothing if there is no such file. Raises InputError if it is damaged."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return []
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); delete it and bench again") from error
