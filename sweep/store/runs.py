@@ -20,7 +20,7 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ from sweep.files import write_atomically, write_json
 from sweep.plan.run import RunConfig
 from sweep.store.claim import Claim
 from sweep.store.provenance import now, provenance
-from sweep.store.states import DONE, WAITING
+from sweep.store.states import DONE, FINAL_STATES, WAITING
 
 RESULTS = {"val_loss", "val_loss_se", "elapsed_s", "device"}  # what the status of a finished run holds beside
 
@@ -160,6 +160,11 @@ class Store:
         return self.root / "corpora"
 
     @property
+    def launches(self) -> Path:
+        """Records of the launches that go on: see `sweep.launch.local`."""
+        return self.root / "launches"
+
+    @property
     def bench(self) -> Path:
         """What `isosweep bench` measured."""
         return self.root / "bench.json"
@@ -168,6 +173,10 @@ class Store:
     def compiled(self) -> Path:
         """torch.compile's cache, which all workers share."""
         return self.root / "compiled"
+
+    def unfinished(self, runs: Iterable[RunConfig]) -> list[RunConfig]:
+        """Those of `runs` that have not come to their end, in the order given."""
+        return [run for run in runs if self.run(run.run_id).status()["state"] not in FINAL_STATES]
 
     def require_writable(self) -> None:
         """Raises InputError if nothing can be written here."""
