@@ -16,8 +16,7 @@ from statistics import geometric_mean, median
 
 from models import ModelConfig, SizeLadder, count_parameters
 from sweep.config import compose
-from sweep.plan.estimate import PLAIN
-from sweep.train.bench import Measurement, measure
+from sweep.train.bench import PLAIN, Measurement, measure
 
 SIZES = (3e4, 1e5, 4e5, 8e5, 5e6)
 WIDE = ModelConfig(vocab_size=257, d_model=128, n_layers=4, n_heads=4, n_kv_heads=4, d_ff=344, context_length=64)

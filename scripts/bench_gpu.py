@@ -8,14 +8,11 @@ when `seconds` are over. `expected` is a roofline's share of 790 TFLOP/s: an H20
 
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from models import SizeLadder
 from sweep.errors import InputError
-from sweep.store import Store
-from sweep.store.benchmarks import add_benchmarks
-from sweep.train.bench import measure
+from sweep.train.bench import measure, save
 
 EXPECTED = {7e4: 0.05, 1e6: 0.20, 5e6: 0.30, 2e7: 0.385, 1e8: 0.51, 4e8: 0.62}
 ONE_STREAM = ("compiled, graph", "eager, graph", "compiled", "eager")
@@ -36,6 +33,7 @@ def main(arguments: list[str]) -> None:
     options = dict(argument.split("=") for argument in arguments)
     out, end = Path(options.get("out", "results/throughput-gpu")), time.monotonic() + float(options.get("seconds", 340))
     out.mkdir(parents=True, exist_ok=True)
+    found = []
     for size, engine, processes, batch_tokens, vocab_size in questions():
         if time.monotonic() > end:
             print("out of time")
@@ -55,7 +53,8 @@ def main(arguments: list[str]) -> None:
         except InputError as error:
             print(error, flush=True)
             continue
-        add_benchmarks(Store(out), [asdict(row)])
+        found.append(row)
+        save(out / "bench.json", found)
         print(
             f"N {row.N:>12,}  {engine:16} x{processes}  {batch_tokens:>6} tokens, vocabulary {vocab_size:>5}: "
             f"{row.tokens_per_s:>12,.0f} tokens/s  {row.flops_per_s / 1e12:6.1f} TFLOP/s  {row.share_of_peak:5.1%} of peak "

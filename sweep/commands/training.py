@@ -1,70 +1,84 @@
-"""Commands that train: plan, launch, train, wandb-sync."""
+"""Commands that train: launch, train, wandb-sync."""
 
 import sys
-import time
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.commands import DONE, SOME_RUNS_FAILED
-from sweep.commands.shared import composed, console, expand_on, make_corpus, plan_runs
-from sweep.config import SweepConfig
+from sweep.commands.corpora import corpus_of, make_corpus
+from sweep.commands.sweeps import composed, find_run_id, make_plan, open_sweep, plan_sweep, planned_run, sweep_folder
+from sweep.commands.watching import watching
+from sweep.config import SweepConfig, compose_with_choices
 from sweep.errors import InputError
 from sweep.plan.run import RunConfig
+from sweep.plan.written import SweepPlan
 from sweep.store import Store, states
+from sweep.store.statuses import speed_seen
 
 if TYPE_CHECKING:
     from sweep.data import Corpus
 
 
 def launch(options: Namespace) -> int:
-    """Make the corpus if need be, train every run that is missing, and say how it went."""
-    return launch_sweep(composed(options), options.retry)
+    """Write the plan down, make the corpus if need be, train every run that is missing, and say how it went.
 
-
-def launch_sweep(config: SweepConfig, retry: str | None = None) -> int:
-    """See `launch`; `retry` may be "failed"."""
-    _, recipe = plan_runs(config)  # refuses what is wrong with the grid before anything is written
+    With the name of a launched sweep, its plan as it is written; else the sweep that conf/ and the overrides make.
+    """
+    if options.sweep:
+        sweep = open_sweep(options)
+        runs = [planned.run for planned in sweep.plan.runs]
+        return launch_runs(sweep.config, runs, corpus_of(sweep.plan, sweep.store), options.retry)
+    config, choices = compose_with_choices(options.overrides, config_dir=options.config_dir)
+    _, recipe = plan_sweep(config)  # refuses what is wrong with the grid before anything is written
     corpus = make_corpus(config, recipe)
     # Again, now that the number of training tokens is known for certain.
-    runs = [p.run for p in expand_on(config, recipe)]
-    if config.cluster.launcher == "slurm":
-        return submit_missing(config, runs, corpus, retry)
-    return train_missing(config, runs, corpus, retry)
+    plan = make_plan(config, recipe, choices, options.overrides)
+    folder = sweep_folder(Store(Path(config.store)), config.name)
+    if changes := plan.changes_from(SweepPlan.read(folder)):
+        print(f"{folder.name}: {changes} since its last launch")
+    plan.write(folder)
+    return launch_runs(config, [planned.run for planned in plan.runs], corpus, options.retry)
 
 
-def submit_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus", retry: str | None = None) -> int:
-    """Submit those of `runs` that are neither finished nor queued nor running as a Slurm array, and return."""
-    from sweep.launch import slurm
-    from sweep.store.benchmarks import speed_of_sweep
+def launch_runs(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus", retry: str | None = None) -> int:
+    """Train those of `runs` that are missing, where `config.cluster` says; with retry="failed", those that failed before."""
+    from sweep.launch import launchers
+    from sweep.plan.cost import worth_compiling
+    from sweep.plan.device import resolve_device
     from sweep.tracking.mirror import Tracker
 
-    assert config.cluster.slurm is not None
-    store = Store(Path(config.store).resolve())
+    launcher, store, device = (
+        launchers.of(config.cluster.launcher),
+        Store(Path(config.store).resolve()),
+        resolve_device(config.device),
+    )
     todo, left_out = runs_to_launch(runs, store, retry)
-    queue = slurm.queued(store)
-    new = [run for run in todo if run.run_id not in queue and not store.run(run.run_id).claim.held()]
-    finished = len(runs) - len(todo) - left_out
-    print(f"{config.name}: {len(runs)} runs, {finished} finished before, {len(todo) - len(new)} queued or running")
-    if new:
-        speed = speed_of_sweep(runs, store, config)
-        seconds = [speed.seconds(run, store.run(run.run_id).status()["step"]) for run in new]
-        tasks = slurm.pack(new, seconds, workers=slurm.workers(config.cluster), task_s=60 * config.cluster.slurm.task_minutes)
-        what = slurm.Submission(
-            name=config.name,
-            store=store,
-            corpus=corpus.directory,
-            device=config.device,
-            cluster=config.cluster,
-            compile=config.runtime.compile,
-            tracker=Tracker.of(config) if config.tracker.kind == "wandb" else None,
-        )
-        jobs = slurm.submit(tasks, what)
-        print(f"submitted {len(new)} runs in {len(tasks)} tasks: job {', '.join(jobs)}")
-    return DONE
+    new = todo if launcher.waits else launchers.not_taken(todo, store)
+    finished, taken = (
+        len(runs) - len(todo) - left_out,
+        f", {len(todo) - len(new)} queued or running" if not launcher.waits else "",
+    )
+    print(f"{config.name}: {len(runs)} runs, {finished} finished before{taken}, {len(new)} to train on {device}")
+    tracker = Tracker.of(config) if config.tracker.kind == "wandb" else None
+    what = launchers.Launch(
+        name=config.name,
+        store=store,
+        corpus=corpus.directory.resolve(),
+        device=device,
+        cluster=config.cluster,
+        compile=config.runtime.compile,
+        worth_compiling=worth_compiling(runs),
+        speed=speed_seen(store, runs, device, config.data.validation_tokens),
+        tracker=asdict(tracker) if tracker else None,
+    )
+    told = launcher.submit(new, what, watching(tracker, store, finished=[run.run_id for run in runs if run not in todo]))
+    if told:
+        print(told)
+    return _report_states(runs, store) if launcher.waits else DONE
 
 
 def runs_to_launch(runs: Sequence[RunConfig], store: Store, retry: str | None) -> tuple[list[RunConfig], int]:
@@ -72,9 +86,7 @@ def runs_to_launch(runs: Sequence[RunConfig], store: Store, retry: str | None) -
 
     A run that failed would mostly fail again: it is trained only if `retry` asks for it, and then only those are.
     """
-    from sweep.launch.local import missing
-
-    todo = missing(runs, store)
+    todo = store.unfinished(runs)
     failed = [run for run in todo if store.run(run.run_id).status()["state"] == states.FAILED]
     if retry == "failed":
         return failed, 0
@@ -83,54 +95,9 @@ def runs_to_launch(runs: Sequence[RunConfig], store: Store, retry: str | None) -
     return [run for run in todo if run not in failed], len(failed)
 
 
-def train_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus", retry: str | None = None) -> int:
-    """Train those of `runs` that are not finished in a local pool, print how it went, and return the exit code."""
-    from sweep.follow.progress import SweepProgress
-    from sweep.follow.status import duration
-    from sweep.launch.local import Pool, pool_size
-    from sweep.plan.cost import worth_compiling
-    from sweep.plan.device import require_device, resolve_device
-    from sweep.tracking.mirror import Mirror, Tracker
-    from sweep.train.engine import native_available
-
-    device = resolve_device(config.device)
-    require_device(device)
-    if device == "cpu" and config.runtime.compile == "auto" and (reason := native_available()):
-        print(f"isosweep: {reason}; a step is torch's own, several times slower: install g++, or set CXX", file=sys.stderr)
-    store = Store(Path(config.store).resolve())
-    todo, left_out = runs_to_launch(runs, store, retry)
-    finished = len(runs) - len(todo) - left_out
-    print(f"{config.name}: {len(runs)} runs, {finished} finished before, {len(todo)} to train on {device}")
-    pool = Pool(
-        store=store.root,
-        corpus=corpus.directory.resolve(),
-        device=device,
-        workers=pool_size(config.cluster, device),
-        threads=config.cluster.threads,
-        cluster=config.cluster,
-        compile=config.runtime.compile,
-        worth_compiling=worth_compiling(runs),
-    )
-    start = time.monotonic()
-    with Mirror(Tracker.of(config) if config.tracker.kind == "wandb" else None, store, _warn_of_wandb) as mirror:
-        mirror.send(run.run_id for run in runs if run not in todo)
-        if todo:
-            with SweepProgress(todo, console()) as progress:
-                outcomes = pool.run(todo, mirror.beside(progress))
-            wall = time.monotonic() - start
-            share = sum(outcome.training_s for outcome in outcomes) / (wall * min(pool.workers, len(todo)))
-            print(f"trained in {duration(wall)}, {share:.0%} of it in training steps, in {store.root}")
-    if mirror.delivered:
-        print(mirror.summary())
-    return _report_states(runs, store)
-
-
-def _warn_of_wandb(text: str) -> None:
-    print(f"isosweep: wandb: {text}; the runs go on, and isosweep wandb-sync sends what it lacks", file=sys.stderr)
-
-
 def train(options: Namespace) -> int:
     """Train the run named run_id, here, or under torchrun or srun as one of their processes."""
+    from sweep.data import Corpus
     from sweep.launch.torchrun import train_together
     from sweep.plan.device import require_device, resolve_device
     from sweep.tracking.mirror import Tracker
@@ -142,28 +109,12 @@ def train(options: Namespace) -> int:
     parallel = Parallel.from_environment(device, config.cluster.strategy)
     store = Store(Path(config.store).resolve())
     tracker = Tracker.of(config) if config.tracker.kind == "wandb" else None
-    return train_together(
-        parallel, lambda: find_run(config, options.run_id, store), store, config.cluster, config.runtime.compile, tracker
-    )
 
-
-def find_run(config: SweepConfig, run_id: str, store: Store) -> tuple[RunConfig, "Corpus"]:
-    """The run named run_id and its corpus: from the store, or as the sweep plans it.
-
-    Raises:
-        InputError: if it is in neither.
-    """
-    from sweep.data import Corpus
-
-    directory = store.run(run_id)
-    if (directory.path / "config.yaml").exists() and (store.corpora / (run := directory.config()).corpus).exists():
+    def find() -> tuple[RunConfig, Corpus]:
+        run = planned_run(store, find_run_id(store, options.run_id))
         return run, Corpus.open(store.corpora / run.corpus)
-    _, recipe = plan_runs(config)
-    corpus = make_corpus(config, recipe)
-    for planned in expand_on(config, recipe):
-        if planned.run.run_id == run_id:
-            return planned.run, corpus
-    raise InputError(f"run_id={run_id} is neither in store={config.store} nor in this sweep; isosweep plan lists its runs")
+
+    return train_together(parallel, find, store, config.cluster, config.runtime.compile, watching(tracker, store))
 
 
 def _report_states(runs: Sequence[RunConfig], store: Store) -> int:
@@ -187,13 +138,12 @@ def wandb_sync(options: Namespace) -> int:
     """Send wandb what it lacks of the sweep's curves."""
     from sweep.tracking.mirror import Mirror, Tracker
 
-    config = composed(options)
-    planned, _ = plan_runs(config)
-    tracker = Tracker.of(config)
+    sweep = open_sweep(options)
+    tracker = Tracker.of(sweep.config)
     if tracker.mode != "offline":  # who asks for it now does not mean a file for later
         tracker = replace(tracker, mode="online")
-    with Mirror(tracker, Store(Path(config.store).resolve())) as mirror:
-        mirror.send(p.run.run_id for p in planned)
+    with Mirror(tracker, sweep.store) as mirror:
+        mirror.send(planned.run.run_id for planned in sweep.plan.runs)
     if mirror.unreachable:
         raise InputError(f"wandb: {mirror.warnings[0]}; tracker.mode=offline writes offline runs")
     for warning in mirror.warnings:

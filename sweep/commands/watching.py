@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from sweep.commands.shared import console
+from sweep.commands import console
 from sweep.plan.run import RunConfig
 from sweep.store import Store
 

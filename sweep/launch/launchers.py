@@ -7,7 +7,7 @@ the traces of several.
 import pkgutil
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,9 +25,7 @@ from sweep.store import Store
 
 # Given the runs to be trained and a function that says whether the launch was asked to stop: a context that lasts as long as
 # the training, and yields the function that every event goes to.
-Watch: TypeAlias = Callable[
-    [Sequence[RunConfig], Callable[[], bool]], AbstractContextManager[Callable[[Event], None]]
-]
+Watch: TypeAlias = Callable[[Sequence[RunConfig], Callable[[], bool]], AbstractContextManager[Callable[[Event], None]]]
 
 _registered: dict[str, "Launcher"] = {}
 
@@ -137,6 +135,12 @@ def of(name: str) -> Launcher:
 def queued(store: Store) -> dict[str, Queued]:
     """The runs of `store` that any launcher has taken, by run_id. Raises InputError as `Launcher.queued` does."""
     return {run_id: run for launcher in _launchers().values() for run_id, run in launcher.queued(store).items()}
+
+
+def not_taken(runs: Iterable[RunConfig], store: Store) -> list[RunConfig]:
+    """Those of `runs` that no launcher has taken and no process is training."""
+    taken = queued(store)
+    return [run for run in runs if run.run_id not in taken and not store.run(run.run_id).claim.held()]
 
 
 def cancel(store: Store, run_ids: Collection[str]) -> str:

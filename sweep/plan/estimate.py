@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sweep.plan.cost import PLAIN
 from sweep.plan.run import RunConfig
 
 # tokens/s by parameters: the native engine in fp32, one thread of an AMD EPYC core (AVX-512), 512 tokens per step.
@@ -17,7 +18,6 @@ REFERENCE = {
     857_912: 12_800,
     5_166_560: 2_700,
 }
-PLAIN = "plain"  # the engine that `isosweep bench` compares others with: a step as a tutorial writes it
 EVALUATION_SPEEDUP = 3.3  # tokens/s of an evaluation over those of training: no backward pass
 
 
@@ -38,27 +38,19 @@ class Speed:
     @classmethod
     def measured(
         cls,
-        runs: Iterable[tuple[RunConfig, Mapping[str, Any]]],
+        finished: Iterable[tuple[RunConfig, Mapping[str, Any]]],
         device: str,
         evaluation_tokens: int,
-        benchmarks: Sequence[dict[str, Any]] = (),
+        benchmarks: Sequence[Mapping[str, Any]] = (),
     ) -> "Speed":
-        """The speed that measurements show.
-
-        Args:
-            runs: runs with their status.json; the finished ones count.
-            device: "cpu" or "cuda".
-            evaluation_tokens: held-out tokens of each evaluation.
-            benchmarks: rows of bench.json. They give the dependence on N, and the speed itself if no run is finished.
-                Without them a CPU has the reference machine's, and nothing is known of a GPU.
-        """
+        """From runs that are done, each with its status. Their dependence on N, or everything if none is done, comes from
+        `benchmarks` (rows of `isosweep bench`). With neither, the reference on a CPU and nothing on a GPU."""
         rates = _benchmarked(benchmarks, device) or REFERENCE
         shape = cls(evaluation_tokens, rates)
         ratios = [
             (shape.seconds(run) or 0.0) / status["elapsed_s"]
-            for run, status in runs
-            if status["state"] == "done" and status["elapsed_s"] > 0 and status["device"] == device
-            if status.get("ranks", 1) == 1
+            for run, status in finished
+            if status["elapsed_s"] > 0 and status["device"] == device and status.get("ranks", 1) == 1
         ]
         if not ratios and rates is REFERENCE and device != "cpu":
             return cls(evaluation_tokens, {})
@@ -78,7 +70,7 @@ class Speed:
         return float(np.exp(np.interp(at, x, y) - max(at - x[-1], 0)))
 
 
-def _benchmarked(rows: Sequence[dict[str, Any]], device: str) -> dict[int, float]:
+def _benchmarked(rows: Sequence[Mapping[str, Any]], device: str) -> dict[int, float]:
     """tokens/s of one process, by N: of the fastest engine with the most processes that were measured together."""
     rates: dict[int, tuple[int, float]] = {}
     for row in rows:
@@ -94,3 +86,12 @@ def makespan(seconds: Iterable[float], workers: int) -> float:
     for job in seconds:
         free[free.argmin()] += job
     return float(free.max())
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a reader wants them: "42 s", "3.5 min", "unknown"."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

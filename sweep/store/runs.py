@@ -10,6 +10,7 @@
                       traceback.txt     why it failed, if it did
                       evaluations.json  losses on other text: see sweep.use.evaluate
                       wandb.json        what wandb has of it: see sweep.tracking.wandb_process
+<store>/launches/                       see sweep.launch.local
 <store>/submissions/                    see sweep.launch.slurm
 <store>/corpora/<fingerprint>/          see sweep.data.corpus
 <store>/bench.json                      speeds measured by `isosweep bench`
@@ -169,6 +170,10 @@ class Store:
         """What `isosweep bench` measured."""
         return self.root / "bench.json"
 
+    def benchmarks(self) -> list[dict[str, Any]]:
+        """What `isosweep bench` measured; nothing before. Raises InputError if the file is damaged."""
+        return read_benchmarks(self.bench)
+
     @property
     def compiled(self) -> Path:
         """torch.compile's cache, which all workers share."""
@@ -186,3 +191,13 @@ class Store:
                 pass
         except OSError as error:
             raise InputError(f"store={self.root} cannot be written ({error.strerror}); choose another store=…") from error
+
+
+def read_benchmarks(path: Path) -> list[dict[str, Any]]:
+    """The rows of a bench.json; none if there is no such file. Raises InputError if it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); delete it and bench again") from error

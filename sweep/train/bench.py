@@ -6,15 +6,19 @@ import resource
 import statistics
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models import ModelConfig, flops_per_token
 from sweep.errors import InputError
-from sweep.plan.estimate import PLAIN
+from sweep.files import write_json
+from sweep.plan.cost import PLAIN
 from sweep.plan.run import OptimizerSettings, RunConfig, ScheduleSettings
+from sweep.store.runs import read_benchmarks
 
 if TYPE_CHECKING:
     from sweep.train.engine import Engine
@@ -244,3 +248,14 @@ def _breakdown(engine: "Engine", step: int, device: str) -> dict[str, float]:
     whole = sum(spent.values()) or 1.0
     largest = sorted(spent.items(), key=lambda pair: -pair[1])[:12]
     return {name[:60]: round(value / whole, 4) for name, value in largest}
+
+
+def save(path: Path, measurements: Sequence[Measurement]) -> None:
+    """Add to the JSON list at `path`; what was measured again replaces what it was."""
+
+    def key(row: dict[str, Any]) -> tuple:
+        return tuple(row[name] for name in ("N", "engine", "precision", "device", "processes", "threads", "batch_tokens"))
+
+    rows = {key(row): row for row in read_benchmarks(path)}
+    rows |= {key(row): row for row in map(asdict, measurements)}
+    write_json(path, list(rows.values()))

@@ -10,7 +10,7 @@ import pytest
 
 from sweep.data import Corpus
 from sweep.errors import InputError
-from sweep.launch.local import train_safely
+from sweep.launch.worker import train_safely
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
 from sweep.train.loop import Runtime, space_needed, train

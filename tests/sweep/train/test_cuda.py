@@ -9,7 +9,8 @@ from tests.engine.engine_cases import SHAPES, run_of, sequences_of
 
 from sweep.config import ClusterConfig
 from sweep.data import Corpus
-from sweep.launch.local import Outcome, Pool
+from sweep.launch.events import Outcome
+from sweep.launch.pool import Pool
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
 from sweep.train.engine import Engine, make_engine
