@@ -51,18 +51,13 @@ def launch_runs(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus"
     from sweep.plan.device import resolve_device
     from sweep.tracking.mirror import Tracker
 
-    launcher, store, device = (
-        launchers.of(config.cluster.launcher),
-        Store(Path(config.store).resolve()),
-        resolve_device(config.device),
-    )
+    launcher, device = launchers.of(config.cluster.launcher), resolve_device(config.device)
+    store = Store(Path(config.store).resolve())
     todo, left_out = runs_to_launch(runs, store, retry)
     new = todo if launcher.waits else launchers.not_taken(todo, store)
-    finished, taken = (
-        len(runs) - len(todo) - left_out,
-        f", {len(todo) - len(new)} queued or running" if not launcher.waits else "",
-    )
-    print(f"{config.name}: {len(runs)} runs, {finished} finished before{taken}, {len(new)} to train on {device}")
+    taken = "" if launcher.waits else f"{len(todo) - len(new)} queued or running, "
+    finished = len(runs) - len(todo) - left_out
+    print(f"{config.name}: {len(runs)} runs, {finished} finished before, {taken}{len(new)} to train on {device}")
     tracker = Tracker.of(config) if config.tracker.kind == "wandb" else None
     what = launchers.Launch(
         name=config.name,

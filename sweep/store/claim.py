@@ -80,7 +80,7 @@ class Owner:
         """Whether the process is alive; None if that cannot be told from here."""
         job, restarts = jobs.current_job()
         if self.job and self.job == job and self.restarts < restarts:
-            # An earlier start of the very job that asks, given up by the batch system. If it still runs, it will see the new claim.
+            # An earlier start of the job that asks: the batch system gave it up. If it still runs, it sees the new claim.
             return False
         if self.is_here():
             return _started(self.pid) == self.started and _exists(self.pid)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.sweep.wandb_server import KEY, WandbServer, wandb_server
+from tests.sweep.tracking.wandb_server import KEY, WandbServer, wandb_server
 
 from sweep.cli import main
 from sweep.commands import BAD_INPUT, DONE, SOME_RUNS_FAILED
