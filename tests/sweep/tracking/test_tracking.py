@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.sweep.tracking.wandb_server import KEY, WandbServer, wandb_server
 
 from sweep.cli import main
 from sweep.commands import BAD_INPUT, DONE, SOME_RUNS_FAILED
@@ -27,6 +26,7 @@ from sweep.store import RunDirectory, Store, states
 from sweep.store.claim import Claim
 from sweep.tracking.mirror import Mirror, Tracker, is_mirrored
 from sweep.train.loop import Runtime, train
+from tests.sweep.tracking.wandb_server import KEY, WandbServer, wandb_server
 
 pytest.importorskip("wandb")
 OFFLINE = Tracker(project="p", entity=None, group="g", mode="offline", timeout_s=60)
