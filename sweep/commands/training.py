@@ -32,7 +32,10 @@ def launch(options: Namespace) -> int:
         sweep = open_sweep(options)
         runs = [planned.run for planned in sweep.plan.runs]
         return launch_runs(sweep.config, runs, corpus_of(sweep.plan, sweep.store), options.retry)
+    from sweep.launch import launchers
+
     config, choices = compose_with_choices(options.overrides, config_dir=options.config_dir)
+    launchers.of(config.cluster.launcher)  # refuses an unknown name
     _, recipe = plan_sweep(config)  # refuses what is wrong with the grid before anything is written
     corpus = make_corpus(config, recipe)
     # Again, now that the number of training tokens is known for certain.

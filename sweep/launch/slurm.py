@@ -36,8 +36,7 @@ class SlurmLauncher(Launcher):
     def submit(self, runs: Sequence[RunConfig], launch: Launch, watch: Watch) -> str:
         """Submit `runs` as one array, or several where the cluster allows no array that long."""
         slurm = launch.cluster.slurm
-        if slurm is None:
-            raise InputError("cluster.launcher=slurm without cluster.slurm; choose cluster=slurm, or a file like it")
+        assert slurm is not None  # see sweep.config.compose
         if not runs:
             return ""
         seconds = [launch.speed.seconds(run, launch.store.run(run.run_id).status()["step"]) for run in runs]

@@ -49,7 +49,7 @@ def read_tasks(directory: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); delete {directory} and launch again") from error
+        raise InputError(f"no such task: {path} cannot be read ({error}); delete {directory} and launch again") from error
 
 
 def task_workers(cluster: ClusterConfig) -> int:
@@ -76,7 +76,7 @@ def run_task(directory: Path, index: int, watch_for: Callable[[dict[str, Any] | 
     """
     manifest = read_tasks(directory)
     if not 0 <= index < len(manifest["tasks"]):
-        raise InputError(f"submission={directory} task={index}: there is no such task; it has {len(manifest['tasks'])}")
+        raise InputError(f"submission={directory} task={index}: no such task; there are {len(manifest['tasks'])}")
     run_ids, store = manifest["tasks"][index], Store(Path(manifest["store"]))
     cluster = ClusterConfig(**{**manifest["cluster"], "slurm": SlurmConfig(**manifest["cluster"]["slurm"])})
     pool = Pool(
