@@ -1,12 +1,9 @@
 """What a launch reports while it trains: `Progress` of a run, now and then, and its `Outcome` once."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-if TYPE_CHECKING:
-    from sweep.train.loop import Progress
-
-Event: TypeAlias = "Progress | Outcome"
+from sweep.train.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,3 +14,6 @@ class Outcome:
     state: str
     error: str = ""
     training_s: float = 0.0
+
+
+Event: TypeAlias = Progress | Outcome

@@ -39,6 +39,14 @@ from sweep.store.states import DONE, FINAL_STATES, WAITING
 
 RESULTS = {"val_loss", "val_loss_se", "elapsed_s", "device"}  # what the status of a finished run holds beside
 
+ROW_BYTES, SMALL_FILES = 200, 100_000  # of the curve; of everything beside curve and tensors
+
+
+def disk_bytes(run: RunConfig) -> float:
+    """The most bytes that `run` has on disk: two checkpoints and a third being written, the curve, and small files."""
+    checkpoint = 3 * 4 * run.N + SMALL_FILES  # weights and AdamW's two moments, in fp32
+    return 3 * checkpoint + ROW_BYTES * run.steps + SMALL_FILES
+
 
 @dataclass(frozen=True)
 class RunDirectory:
@@ -81,13 +89,13 @@ class RunDirectory:
                 f"restore it, or delete {self.path}"
             )
 
-    def require_space(self, bytes_needed: float) -> None:
-        """Raises InputError if the file system has no room for what the run will write."""
-        free = shutil.disk_usage(self.path).free
-        if free < bytes_needed:
+    def require_space(self, run: RunConfig) -> None:
+        """Raises InputError if the file system has no room for what `run` writes."""
+        free, needed = shutil.disk_usage(self.path).free, disk_bytes(run)
+        if free < needed:
             raise InputError(
-                f"{self.path} needs about {bytes_needed / 1e6:.0f} MB for checkpoints and the curve, and "
-                f"{free / 1e6:.0f} MB are free; make room, or choose another store=…"
+                f"{self.path} needs about {needed / 1e6:.0f} MB for checkpoints and the curve, and {free / 1e6:.0f} MB are "
+                "free; make room, or choose another store=…"
             )
 
     @property

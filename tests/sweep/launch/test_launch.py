@@ -17,7 +17,8 @@ from sweep.launch.events import Outcome
 from sweep.launch.pool import Pool, pool_size
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
-from sweep.train.loop import Progress, train
+from sweep.train.loop import train
+from sweep.train.progress import Progress
 
 
 def pool(store: Path, corpus: Corpus, workers: int = 2, **cluster: float) -> Pool:
