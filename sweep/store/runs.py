@@ -1,20 +1,20 @@
 """The run store: one directory per run, named by the hash of its configuration.
 
 <store>/runs/<run_id>/config.yaml       what was asked for
-                      provenance.json   what it ran on, each time it was started
+                      provenance.json   what it ran on, for each start
                       status.json       how far it got
                       curve.jsonl       every step: a pure function of config.yaml
-                      throughput.jsonl  how fast it went, each logging interval
+                      throughput.jsonl  its speed, for each logging interval
                       checkpoint/       see sweep.train.checkpoint
                       claim/            who trains it: see sweep.store.claim
-                      traceback.txt     why it failed, if it did
+                      traceback.txt     the error, if it failed
                       evaluations.json  losses on other text: see sweep.use.evaluate
-                      wandb.json        what wandb has of it: see sweep.tracking.wandb_process
+                      wandb.json        what of it is in wandb: see sweep.tracking.wandb_process
 <store>/launches/                       see sweep.launch.local
 <store>/submissions/                    see sweep.launch.slurm
 <store>/corpora/<fingerprint>/          see sweep.data.corpus
 <store>/bench.json                      speeds measured by `isosweep bench`
-<store>/compiled/                       what torch.compile made, for the next run of the same shape
+<store>/compiled/                       torch.compile's cache, for the next run of the same shape
 <store>/sweeps/<name>/                  tables, fits and figures
 """
 
@@ -37,7 +37,7 @@ from sweep.store.claim import Claim
 from sweep.store.provenance import now, provenance
 from sweep.store.states import DONE, FINAL_STATES, WAITING
 
-RESULTS = {"val_loss", "val_loss_se", "elapsed_s", "device"}  # what the status of a finished run holds beside
+RESULTS = {"val_loss", "val_loss_se", "elapsed_s", "device"}  # in the status of every finished run
 
 ROW_BYTES, SMALL_FILES = 200, 100_000  # of the curve; of everything beside curve and tensors
 
@@ -100,7 +100,7 @@ class RunDirectory:
 
     @property
     def claim(self) -> Claim:
-        """Who trains the run; a new object each time, to be taken or asked."""
+        """The run's claim: a new object each time, to take it or to ask about it."""
         return Claim(self.path / "claim")
 
     @contextmanager
@@ -127,7 +127,7 @@ class RunDirectory:
             raise InputError(f"{path}: {error}; delete {self.path} and launch again") from error
 
     def status(self) -> dict[str, Any]:
-        """The last status written, or that the run is waiting. A damaged file is an InputError."""
+        """The last status written, or state "waiting". Raises InputError if the file is damaged."""
         path = self.path / "status.json"
         try:
             status = json.loads(path.read_text())
@@ -144,7 +144,7 @@ class RunDirectory:
         write_json(self.path / "status.json", {"state": state, **fields, "updated": now()})
 
     def add_provenance(self, **fields: Any) -> None:
-        """Append what this start of the run ran on."""
+        """Append the provenance of this start of the run, and `fields`."""
         path = self.path / "provenance.json"
         starts = json.loads(path.read_text())["starts"] if path.exists() else []
         write_json(path, {"starts": [*starts, provenance() | fields]})
@@ -157,7 +157,7 @@ class Store:
     root: Path
 
     def run(self, run_id: str) -> RunDirectory:
-        """Raises InputError if `run_id` is none: a path from elsewhere must not lead out of the store."""
+        """The directory of a run. Raises InputError if `run_id` is no run_id: no path may lead out of the store."""
         if not re.fullmatch(r"[0-9a-f]{16}", run_id):
             raise InputError(
                 f"run_id={run_id!r} is no run's name; those are 16 hexadecimal digits, as isosweep status lists them"
