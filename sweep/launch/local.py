@@ -33,15 +33,7 @@ class LocalLauncher(Launcher):
     def submit(self, runs: Sequence[RunConfig], launch: Launch, watch: Watch) -> str:
         require_device(launch.device)
         _warn_without_compiler(launch)
-        pool = Pool(
-            store=launch.store.root,
-            corpus=launch.corpus,
-            device=launch.device,
-            workers=pool_size(launch.cluster, launch.device),
-            cluster=launch.cluster,
-            compile=launch.compile,
-            worth_compiling=launch.worth_compiling,
-        )
+        pool = Pool(launch=launch, workers=pool_size(launch.cluster, launch.device))
         start, stopping = time.monotonic(), StopFlag()
         with watch(runs, stopping) as report:
             if not runs:

@@ -8,13 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 
 from sweep.config import ClusterConfig
 from sweep.errors import InputError
 from sweep.launch.events import Event, Outcome
+from sweep.launch.launchers import Launch
 from sweep.launch.signals import STOP_SIGNALS, StopFlag
-from sweep.launch.worker import Ready, Settings, record_failure, work
+from sweep.launch.worker import Ready, record_failure, work
 from sweep.plan.cost import MAX_STREAMS, fits_beside
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
@@ -24,9 +24,13 @@ MAX_IDLE_EXIT_S = 60  # that a worker without a run may take to end
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pool(Settings):
-    """A pool of up to `workers` processes. A GPU trains as many runs at a time as `sweep.plan.cost` lets it."""
+class Pool:
+    """A pool of up to `workers` processes for a launch.
 
+    Worker k uses GPU k modulo their number, and a GPU trains as many runs at a time as `sweep.plan.cost` lets it.
+    """
+
+    launch: Launch
     workers: int
 
     def run(
@@ -68,7 +72,7 @@ class Pool(Settings):
                         on_event(event)
                     if isinstance(event, Outcome):
                         outcomes.append(event)
-                    faulty = isinstance(event, Outcome) and event.state == states.FAILED and self.device == "cuda"
+                    faulty = isinstance(event, Outcome) and event.state == states.FAILED and self.launch.device == "cuda"
                     if faulty or not worker.process.is_alive():
                         worker.close()
                         workers[workers.index(worker)] = self._start(worker.index)
@@ -82,7 +86,7 @@ class Pool(Settings):
 
     def _hand_out(self, queue: list[RunConfig], workers: Sequence["_Worker"]) -> None:
         """Give every idle worker the first run in `queue` that fits on its GPU beside the runs in training there."""
-        gpus = _gpus() if self.device == "cuda" else len(workers)
+        gpus = _gpus() if self.launch.device == "cuda" else len(workers)
         for worker in workers:
             if worker.ready is None or worker.run is not None:
                 continue
@@ -98,7 +102,7 @@ class Pool(Settings):
     def _start(self, index: int) -> "_Worker":
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=work, args=(theirs, self, index), name=f"isosweep-worker-{index}")
+        process = context.Process(target=work, args=(theirs, self.launch, index), name=f"isosweep-worker-{index}")
         # The child inherits what is blocked, so a signal that comes before it can handle it waits until it can.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
@@ -106,13 +110,13 @@ class Pool(Settings):
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        return _Worker(index, process, ours, self.store)
+        return _Worker(index, process, ours, self.launch.store)
 
 
 class _Worker:
     """The parent's end of one worker process."""
 
-    def __init__(self, index: int, process: BaseProcess, connection: Connection, store: Path) -> None:
+    def __init__(self, index: int, process: BaseProcess, connection: Connection, store: Store) -> None:
         self.index, self.process, self.connection, self.store = index, process, connection, store
         self.run: RunConfig | None = None
         self.ready: Ready | None = None
@@ -136,7 +140,7 @@ class _Worker:
             if self.run is None:
                 return None
             error = f"the worker process died (exit code {self.process.exitcode}); launch --retry failed resumes the run"
-            event = record_failure(Store(self.store), self.run, error)
+            event = record_failure(self.store, self.run, error)
         if isinstance(event, Outcome):
             self.run = None
         elif isinstance(event, Ready):

@@ -79,17 +79,18 @@ def run_task(directory: Path, index: int, watch_for: Callable[[dict[str, Any] | 
         raise InputError(f"submission={directory} task={index}: no such task; there are {len(manifest['tasks'])}")
     run_ids, store = manifest["tasks"][index], Store(Path(manifest["store"]))
     cluster = ClusterConfig(**{**manifest["cluster"], "slurm": SlurmConfig(**manifest["cluster"]["slurm"])})
-    pool = Pool(
-        store=store.root,
+    launch = Launch(
+        name=manifest["name"],
+        store=store,
         corpus=Path(manifest["corpus"]),
         device=manifest["device"],
-        workers=task_workers(cluster),
         cluster=cluster,
         compile=manifest["compile"],
         worth_compiling=frozenset(manifest["worth_compiling"]),
     )
+    pool = Pool(launch=launch, workers=task_workers(cluster))
     todo = store.unfinished([store.run(run_id).config() for run_id in run_ids])
-    print(f"{manifest['name']}, task {index}: {len(run_ids)} runs, {len(todo)} to train", flush=True)
+    print(f"{launch.name}, task {index}: {len(run_ids)} runs, {len(todo)} to train", flush=True)
     with StopFlag() as stopping, watch_for(manifest["tracker"], store)(todo, stopping) as report:
 
         def print_outcome(event: Event) -> None:

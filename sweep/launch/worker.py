@@ -9,11 +9,10 @@ import traceback
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.config import ClusterConfig
 from sweep.launch.events import Event, Outcome
+from sweep.launch.launchers import Launch
 from sweep.launch.signals import STOP_SIGNALS, StopFlag
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
@@ -21,27 +20,6 @@ from sweep.store import Store, states
 if TYPE_CHECKING:
     from sweep.data import Corpus
     from sweep.train.loop import Runtime
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What a worker must know before its first run.
-
-    Attributes:
-        store: root of the store.
-        corpus: directory of the corpus that all runs share.
-        device: "cpu" or "cuda"; worker k uses GPU k modulo their number.
-        cluster: threads, intervals and micro-batch.
-        compile: as `RuntimeConfig.compile`.
-        worth_compiling: run_id of the runs that compile="auto" compiles.
-    """
-
-    store: Path
-    corpus: Path
-    device: str
-    cluster: ClusterConfig
-    compile: str = "auto"
-    worth_compiling: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +33,7 @@ class Ready:
     error: str = ""
 
 
-def work(connection: Connection, settings: Settings, index: int) -> None:
+def work(connection: Connection, launch: Launch, index: int) -> None:
     """Train the runs that `connection` delivers, and report on it, until it closes."""
     with StopFlag() as stopping:  # before the slow imports: a signal must not end the process half-way through them
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
@@ -70,54 +48,54 @@ def work(connection: Connection, settings: Settings, index: int) -> None:
                 connection.send(event)
 
         try:
-            corpus, runtime, ready = _prepare(settings, index)
+            corpus, runtime, ready = _prepare(launch, index)
         except Exception as error:
             report(Ready(error=f"{type(error).__name__}: {error}"))
             return
         report(ready)
-        store = Store(settings.store)
+        store = launch.store
         while not orphaned_or_stopping():
             try:
                 if connection.poll(1):
                     run = connection.recv()
-                    own = replace(runtime, compile_pays=run.run_id in settings.worth_compiling)
+                    own = replace(runtime, compile_pays=run.run_id in launch.worth_compiling)
                     report(train_safely(run, corpus, store, own, on_progress=report, should_stop=orphaned_or_stopping))
-                    if settings.device == "cuda":
+                    if launch.device == "cuda":
                         _empty_gpu_cache()
             except (EOFError, ConnectionResetError):
                 return
 
 
-def _prepare(settings: Settings, index: int) -> tuple["Corpus", "Runtime", Ready]:
+def _prepare(launch: Launch, index: int) -> tuple["Corpus", "Runtime", Ready]:
     """Choose this worker's GPU and threads, which must come before anything computes, and open the corpus."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Store(settings.store).compiled))  # before torch reads it
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(launch.store.compiled))  # before torch reads it
     import torch
 
-    torch.set_num_threads(settings.cluster.threads)
+    torch.set_num_threads(launch.cluster.threads)
     ready = Ready()
-    if settings.device == "cuda":
+    if launch.device == "cuda":
         gpu = index % torch.cuda.device_count()
         torch.cuda.set_device(gpu)
-        _measure_peak(settings.store, gpu)
+        _measure_peak(launch.store, gpu)
         ready = Ready(free_bytes=torch.cuda.mem_get_info()[0])
     from sweep.data import Corpus
     from sweep.train.loop import Runtime
 
     runtime = Runtime(
-        device=settings.device,
-        compile=settings.compile,
-        checkpoint_interval_s=settings.cluster.checkpoint_interval_s,
-        log_interval_s=settings.cluster.log_interval_s,
-        micro_batch=settings.cluster.micro_batch,
+        device=launch.device,
+        compile=launch.compile,
+        checkpoint_interval_s=launch.cluster.checkpoint_interval_s,
+        log_interval_s=launch.cluster.log_interval_s,
+        micro_batch=launch.cluster.micro_batch,
     )
-    return Corpus.open(settings.corpus), runtime, ready
+    return Corpus.open(launch.corpus), runtime, ready
 
 
-def _measure_peak(store: Path, gpu: int) -> None:
+def _measure_peak(store: Store, gpu: int) -> None:
     """Measure the GPU's peak, which MFU is relative to: the workers take turns, before any of them trains."""
     from sweep.train.device import matmul_peak
 
-    with open(store / f".gpu-{platform.node()}-{gpu}.lock", "w") as file:
+    with open(store.root / f".gpu-{platform.node()}-{gpu}.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
         matmul_peak("cuda", "bf16")
         _empty_gpu_cache()

@@ -14,6 +14,7 @@ import pytest
 from sweep.config import ClusterConfig
 from sweep.data import Corpus
 from sweep.launch.events import Outcome
+from sweep.launch.launchers import Launch
 from sweep.launch.pool import Pool, pool_size
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
@@ -23,7 +24,8 @@ from sweep.train.progress import Progress
 
 def pool(store: Path, corpus: Corpus, workers: int = 2, **cluster: float) -> Pool:
     config = ClusterConfig(log_interval_s=0, **cluster)  # type: ignore[arg-type]
-    return Pool(store=store, corpus=corpus.directory, device="cpu", workers=workers, cluster=config)
+    launch = Launch(name="x", store=Store(store), corpus=corpus.directory, device="cpu", cluster=config)
+    return Pool(launch=launch, workers=workers)
 
 
 def states_of(runs: list[RunConfig], store: Path) -> list[str]:
@@ -86,14 +88,15 @@ LAUNCH = """
 import sys
 from pathlib import Path
 from sweep.config import ClusterConfig
+from sweep.launch.launchers import Launch
 from sweep.launch.pool import Pool
 from sweep.store import Store
 store, corpus, run_id = sys.argv[1:]
 if __name__ == "__main__":
     run = Store(Path(store)).run(run_id).config()
     cluster = ClusterConfig(log_interval_s=0.05)
-    pool = Pool(store=Path(store), corpus=Path(corpus), device="cpu", workers=1, cluster=cluster)
-    print(pool.run([run], lambda event: print("going", flush=True))[0].state)
+    launch = Launch(name="x", store=Store(Path(store)), corpus=Path(corpus), device="cpu", cluster=cluster)
+    print(Pool(launch=launch, workers=1).run([run], lambda event: print("going", flush=True))[0].state)
 """
 
 
