@@ -15,7 +15,7 @@ from pathlib import Path
 
 from one_machine import NODE_STATE, NODES, ClusterError, environment, one_line  # beside this program
 
-START_TIMEOUT_S = 30
+START_TIMEOUT_S = 120  # on a machine that has much else to do
 PR_SET_CHILD_SUBREAPER = 36
 
 

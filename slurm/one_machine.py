@@ -21,8 +21,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -197,15 +195,6 @@ def environment(conf: Path) -> dict[str, str]:
     """This process's environment with `conf` for Slurm, and without other variables that Slurm reads."""
     foreign = ("SLURM_", "SBATCH_", "SALLOC_", "SRUN_", "SINFO_", "SQUEUE_", "SCANCEL_")
     return {k: v for k, v in os.environ.items() if not k.startswith(foreign)} | {"SLURM_CONF": str(conf), "PATH": PATH}
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    """Return when `condition` holds; TimeoutError if it does not within `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"the condition does not hold after {timeout_s:g} s")
-        time.sleep(0.1)
 
 
 def one_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Commands that follow a sweep: status, watch, cancel, logs, and task, which is what a Slurm job runs."""
+"""Commands that follow a sweep: status, watch, cancel, logs; and task, which Slurm jobs run."""
 
 import json
 import time
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.commands import DONE, console
 from sweep.commands.sweeps import composed, find_run_id, open_sweep
-from sweep.commands.watching import watching
+from sweep.commands.training import watching
 from sweep.errors import InputError
 from sweep.store import Store
 
@@ -71,7 +71,7 @@ def logs(options: Namespace) -> int:
 
 
 def task(options: Namespace) -> int:
-    """Be an array task: what slurm/array.sbatch runs."""
+    """Run one array task; slurm/array.sbatch calls it."""
     from sweep.launch.task import run_task
     from sweep.tracking.mirror import Tracker
 

@@ -1,4 +1,4 @@
-"""Commands on tables: fit, plot, next. They import no torch where a table is given."""
+"""Commands that fit: fit, plot, next. They never import torch."""
 
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -87,7 +87,7 @@ def choose_next(options: Namespace) -> int:
 
 
 def opened(options: Namespace) -> tuple[SweepConfig, Sweep | None]:
-    """What to fit: the configuration and a launched sweep, or, where table=… is given, the configuration alone."""
+    """The configuration and the launched sweep to fit; no sweep if table=… is given."""
     if any(text.startswith("table=") for text in options.overrides):
         return composed(options), None
     sweep = open_sweep(options)
@@ -140,7 +140,7 @@ def read_tables(config: SweepConfig, sweep: Sweep | None) -> tuple["RunTable", "
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Make `out`; what goes wrong in writing there becomes an InputError."""
+    """Make `out`; an error while writing there becomes an InputError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         yield

@@ -3,15 +3,15 @@
 import sys
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.commands import DONE, SOME_RUNS_FAILED
+from sweep.commands import DONE, SOME_RUNS_FAILED, console
 from sweep.commands.corpora import corpus_of, make_corpus
 from sweep.commands.sweeps import composed, find_run_id, make_plan, open_sweep, plan_sweep, planned_run, sweep_folder
-from sweep.commands.watching import watching
 from sweep.config import SweepConfig, compose_with_choices
 from sweep.errors import InputError
 from sweep.plan.run import RunConfig
@@ -21,12 +21,15 @@ from sweep.store.statuses import speed_seen
 
 if TYPE_CHECKING:
     from sweep.data import Corpus
+    from sweep.launch.events import Event
+    from sweep.launch.launchers import Watch
+    from sweep.tracking.mirror import Tracker
 
 
 def launch(options: Namespace) -> int:
-    """Write the plan down, make the corpus if need be, train every run that is missing, and say how it went.
+    """Write the plan, make the corpus if it is missing, and train every run that is not done.
 
-    With the name of a launched sweep, its plan as it is written; else the sweep that conf/ and the overrides make.
+    With NAME, the launched sweep of that name as its plan is written; else the sweep composed from conf/ and the overrides.
     """
     if options.sweep:
         sweep = open_sweep(options)
@@ -35,10 +38,10 @@ def launch(options: Namespace) -> int:
     from sweep.launch import launchers
 
     config, choices = compose_with_choices(options.overrides, config_dir=options.config_dir)
-    launchers.of(config.cluster.launcher)  # refuses an unknown name
-    _, recipe = plan_sweep(config)  # refuses what is wrong with the grid before anything is written
+    launchers.of(config.cluster.launcher)  # an unknown name is found before anything is written
+    _, recipe = plan_sweep(config)  # an error in the grid is found before anything is written
     corpus = make_corpus(config, recipe)
-    # Again, now that the number of training tokens is known for certain.
+    # Again, now that the number of training tokens is known exactly.
     plan = make_plan(config, recipe, choices, options.overrides)
     folder = sweep_folder(Store(Path(config.store)), config.name)
     if changes := plan.changes_from(SweepPlan.read(folder)):
@@ -80,9 +83,9 @@ def launch_runs(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus"
 
 
 def runs_to_launch(runs: Sequence[RunConfig], store: Store, retry: str | None) -> tuple[list[RunConfig], int]:
-    """Those of `runs` that a launch should train, and how many it leaves out because they failed.
+    """The runs that a launch should train, and how many it leaves out because they failed before.
 
-    A run that failed would mostly fail again: it is trained only if `retry` asks for it, and then only those are.
+    A run that failed would probably fail again. With retry="failed" only those runs are trained.
     """
     todo = store.unfinished(runs)
     failed = [run for run in todo if store.run(run.run_id).status()["state"] == states.FAILED]
@@ -93,8 +96,46 @@ def runs_to_launch(runs: Sequence[RunConfig], store: Store, retry: str | None) -
     return [run for run in todo if run not in failed], len(failed)
 
 
+def watching(
+    tracker: "Tracker | None",
+    store: Store,
+    *,
+    screen: bool = True,
+    finished: Iterable[str] = (),
+    stopping_timeout_s: float | None = None,
+) -> "Watch":
+    """Mirror the runs of a launch to `tracker`, if there is one, and show their progress.
+
+    Args:
+        tracker: where to mirror to.
+        store: where the runs are.
+        screen: whether to show progress.
+        finished: run_ids of finished runs, which are mirrored too.
+        stopping_timeout_s: seconds to wait for wandb at the end if the launch was asked to stop; as usual if None.
+    """
+    from sweep.follow.progress import SweepProgress
+    from sweep.tracking.mirror import Mirror
+
+    @contextmanager
+    def watch(runs: Sequence[RunConfig], stopping: Callable[[], bool]) -> "Iterator[Callable[[Event], None]]":
+        with Mirror(tracker, store, _warn_of_wandb) as mirror:
+            mirror.send(finished)
+            with SweepProgress(runs, console()) if screen and runs else nullcontext(lambda event: None) as progress:
+                yield mirror.beside(progress)
+            if stopping_timeout_s is not None and stopping():
+                mirror.timeout_s = stopping_timeout_s
+        if mirror.delivered:
+            print(mirror.summary())
+
+    return watch
+
+
+def _warn_of_wandb(text: str) -> None:
+    print(f"isosweep: wandb: {text}; the runs go on, and isosweep wandb-sync sends what it lacks", file=sys.stderr)
+
+
 def train(options: Namespace) -> int:
-    """Train the run named run_id, here, or under torchrun or srun as one of their processes."""
+    """Train one run in this process, or together with the other processes of torchrun or srun."""
     from sweep.data import Corpus
     from sweep.launch.torchrun import train_together
     from sweep.plan.device import require_device, resolve_device
@@ -116,7 +157,7 @@ def train(options: Namespace) -> int:
 
 
 def _report_states(runs: Sequence[RunConfig], store: Store) -> int:
-    """Say which of `runs` are not done and why; the exit code."""
+    """Print which of `runs` are not done and why, and return the exit code."""
     statuses = {run.run_id: store.run(run.run_id).status() for run in runs}
     counts = Counter(status["state"] for status in statuses.values())
     print(", ".join(f"{count} {state}" for state, count in counts.most_common()))
@@ -133,12 +174,12 @@ def _report_states(runs: Sequence[RunConfig], store: Store) -> int:
 
 
 def wandb_sync(options: Namespace) -> int:
-    """Send wandb what it lacks of the sweep's curves."""
+    """Send wandb the parts of the sweep's curves that it does not have."""
     from sweep.tracking.mirror import Mirror, Tracker
 
     sweep = open_sweep(options)
     tracker = Tracker.of(sweep.config)
-    if tracker.mode != "offline":  # who asks for it now does not mean a file for later
+    if tracker.mode != "offline":  # this command means now, and not a file for later
         tracker = replace(tracker, mode="online")
     with Mirror(tracker, sweep.store) as mirror:
         mirror.send(planned.run.run_id for planned in sweep.plan.runs)

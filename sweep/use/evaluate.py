@@ -1,7 +1,7 @@
-"""Losses of finished runs on other text than their own: named sets, each source of a mixture, each position of the context.
+"""Losses of finished runs on text they were not trained for: named sets, sources of a mixture, positions in the context.
 
-Runs are read from their last checkpoint, which is the model at its horizon, so sets can be thought of after a sweep: training
-does not depend on them. A run's losses are kept in its evaluations.json until the tokens of a set change.
+They are computed from the last checkpoint, the model at its horizon, so a set can be chosen after the sweep. A run's losses are
+kept in its evaluations.json until the tokens of a set change.
 """
 
 import hashlib
@@ -33,12 +33,12 @@ TOKENS_AT_ONCE = 8192
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSet:
-    """Held-out text as the runs read it.
+    """Held-out text as token ids.
 
     Attributes:
         name: in tables and figures.
-        tokens: flat ids.
-        bytes_per_token: of the text behind them; None if nobody knows.
+        tokens: ids, shape (tokens,).
+        bytes_per_token: average length of a token in bytes; None if unknown.
     """
 
     name: str
@@ -73,7 +73,7 @@ def sets_of(corpus: Corpus, named: Mapping[str, SourceConfig], most_tokens: int)
 
 
 def check_sets(named: Mapping[str, SourceConfig]) -> None:
-    """Look into every source. Raises InputError if one cannot be read."""
+    """Open every source. Raises InputError if one cannot be read."""
     for name, source in named.items():
         look_into(reader_of(source, f"evaluation.sets.{name}"))
 
@@ -101,7 +101,7 @@ def _documents(name: str, source: SourceConfig) -> Iterator[bytes]:
 
 
 def evaluate(run: RunConfig, directory: RunDirectory, sets: list[EvaluationSet], device: str) -> dict[str, Any]:
-    """Losses of a finished run on `sets`, by name, from its evaluations.json or worked out now.
+    """Losses of a finished run on `sets`, by name, from its evaluations.json or computed now.
 
     Each has "loss" and "loss_se" in nats per token, "bits_per_byte" if that is known, "tokens", and "fingerprint"; the first,
     the corpus's own, also "by_position": the mean loss at each of the T positions.
@@ -168,7 +168,7 @@ def _measure(model: "Transformer", run: RunConfig, what: EvaluationSet, device: 
 
 
 def evaluations(directory: RunDirectory) -> dict[str, Any]:
-    """What `evaluate` has found for a run so far. A damaged file is an InputError."""
+    """The losses that `evaluate` has kept for a run. Raises InputError if the file is damaged."""
     path: Path = directory.path / "evaluations.json"
     try:
         return json.loads(path.read_text())

@@ -25,6 +25,7 @@ from sweep.data.text import TextContents
 from sweep.data.tokenise import tokenise
 from sweep.data.tokenizer import ByteTokenizer, LibraryTokenizer, train_bpe
 from sweep.errors import InputError
+from tests.waiting import PATIENCE_S
 
 
 def some_documents(count: int, seed: int = 0, words: int = 60) -> list[str]:
@@ -178,7 +179,7 @@ def test_a_kill_costs_only_the_part_being_written(tmp_path: Path, monkeypatch: p
     for wanted in (1, 5):
         child = multiprocessing.get_context("fork").Process(target=_build_slowly, args=(spec, root))
         child.start()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while len(list(work.glob("000/*.index.npy"))) < wanted and time.monotonic() < deadline:
             time.sleep(0.005)
         assert child.pid is not None
@@ -226,14 +227,14 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     )
     (tmp_path / "build.py").write_text(script)
     parent = psutil.Popen([sys.executable, str(tmp_path / "build.py")], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not list(tmp_path.glob("corpora/.*/000/*.bin")) and time.monotonic() < deadline and parent.poll() is None:
         time.sleep(0.01)
     children = parent.children(recursive=True)
     assert len(children) >= 2
     parent.kill()
     parent.wait()
-    _, alive = psutil.wait_procs(children, timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=PATIENCE_S)
     assert not alive
 
 
