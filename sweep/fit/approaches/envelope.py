@@ -8,7 +8,7 @@ import numpy as np
 
 from sweep.errors import LawError
 from sweep.fit.approaches.approach import Options, PowerLaws
-from sweep.fit.approaches.lower_envelope import METHODS, MIN_SIZES, LowerEnvelope
+from sweep.fit.approaches.lower_envelope import METHODS, MIN_SIZES, LowerEnvelope, statistics
 from sweep.fit.result import Estimate, Intervals, PowerLaw, count_distinct, positive
 from sweep.fit.surface import Compute
 from sweep.tables.table import Curve, as_curves
@@ -153,8 +153,8 @@ def fit_envelope(
     for i in range(intervals.resamples if method != "hull" else 0):
         resample = sweep.of(np.unique(rng.choice(everything, len(known))))
         if count_distinct(resample[1]) >= MIN_SIZES:
-            drawn[i] = _statistics(*resample)
-    value = _statistics(flops, N, D, loss)
+            drawn[i] = statistics(*resample)
+    value = statistics(flops, N, D, loss)
     if np.isfinite(drawn[:, 4]).any():
         drawn[:, 4:6] += np.array(value[4:6]) - np.nanmedian(drawn[:, 4:6], axis=0)
     estimates = [Estimate.from_resamples(value[i], drawn[:, i], intervals.level) for i in range(10)]
@@ -183,19 +183,6 @@ def fit_envelope(
         },
         level=intervals.level,
     )
-
-
-def _statistics(flops: np.ndarray, N: np.ndarray, D: np.ndarray, loss: np.ndarray) -> list[float]:
-    """Exponent and log-coefficient of N, D and loss in C; the exponent of N in thirds of log C; its second derivative."""
-    x = np.log(flops)
-    whole = [term for y in (N, D, loss) for term in np.polyfit(x, np.log(y), 1)]
-    thirds = []
-    for part in range(3):
-        low, high = x[0] + (x[-1] - x[0]) * np.array([part, part + 1]) / 3
-        inside = (x >= low) & (x <= high)
-        thirds.append(np.polyfit(x[inside], np.log(N[inside]), 1)[0] if inside.sum() > 1 else np.nan)
-    centred = x - x.mean()
-    return [float(v) for v in (*whole, *thirds, 2 * np.polyfit(centred, np.log(N), 2)[0] if len(x) > 2 else np.nan)]
 
 
 def _compute(curves: Sequence[Curve]) -> Compute:

@@ -65,6 +65,19 @@ class LowerEnvelope:
         return winners
 
 
+def statistics(flops: np.ndarray, N: np.ndarray, D: np.ndarray, loss: np.ndarray) -> list[float]:
+    """Exponent and log-coefficient of N, D and loss in C; the exponent of N in thirds of log C; its second derivative."""
+    x = np.log(flops)
+    whole = [term for y in (N, D, loss) for term in np.polyfit(x, np.log(y), 1)]
+    thirds = []
+    for part in range(3):
+        low, high = x[0] + (x[-1] - x[0]) * np.array([part, part + 1]) / 3
+        inside = (x >= low) & (x <= high)
+        thirds.append(np.polyfit(x[inside], np.log(N[inside]), 1)[0] if inside.sum() > 1 else np.nan)
+    centred = x - x.mean()
+    return [float(v) for v in (*whole, *thirds, 2 * np.polyfit(centred, np.log(N), 2)[0] if len(x) > 2 else np.nan)]
+
+
 def _lowest(losses: np.ndarray, ranks: int) -> np.ndarray:
     """The curves with the `ranks` lowest of `losses`, shape (curves, points), best first, shape (ranks, points); of equal
     losses the first curve is the better one."""

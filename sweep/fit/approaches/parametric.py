@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from sweep.errors import LawError
 from sweep.fit.approaches.approach import Approach, Options
 from sweep.fit.approaches.parametric_problem import (
+    NOTES,
     OBJECTIVES,
     check_clusters,
     constants_of,
@@ -109,19 +110,10 @@ class ParametricFit(Approach):
         return values | {"certificate": self.certificate.to_dict(), "compute": dict(vars(self.surface.compute))}
 
     def remarks(self) -> list[str]:
-        notes = {
-            "bound": ": these runs do not tell E from zero",
-            "flat": ": the gradient does not vanish, or the minimum is not a bowl",
-            "unidentified": ": some combination of the constants is hardly determined",
-        }
-        proof = self.certificate
         what = "Huber" if self.kind == "huber" else self.kind
         width = f" at delta = {self.delta:g}" if self.delta is not None else ""
-        return [
-            f"{what} objective {self.objective:.6g}{width}, {self.status}{notes.get(self.status, '')}",
-            f"{proof.basin_share:.0%} of {proof.starts} starts end here; gradient {proof.gradient_norm:.1g}, condition "
-            f"number {proof.condition_number:.2g}" + (f", next basin {proof.next_basin:.6g}" if proof.next_basin else ""),
-        ]
+        note = f"{what} objective {self.objective:.6g}{width}, {self.status}{NOTES.get(self.status, '')}"
+        return [note, self.certificate.line()]
 
     def summary(self) -> str:
         heading, exponents, *remarks = super().summary().split("\n")
@@ -130,18 +122,9 @@ class ParametricFit(Approach):
 
     def choices(self, options: Options, unit: str) -> Iterator[tuple[str, str]]:
         width = f", delta = {options.delta:g}" if options.objective == "huber" else ""
-        proof = self.certificate
         yield "Objective, Approach 3", OBJECTIVES[options.objective] + width
-        yield (
-            "Optimiser and starts",
-            f"Newton's method with exact gradients and Hessians; {proof.basin_share:.0%} of {proof.starts} starts end at the "
-            "optimum",
-        )
-        yield (
-            "Convergence",
-            f"{self.status}: objective {self.objective:.6g}, gradient norm {proof.gradient_norm:.1g}, condition number "
-            f"{proof.condition_number:.2g}",
-        )
+        yield "Optimiser", "Newton's method with exact gradients and Hessians, from many starts"
+        yield "Convergence", f"{self.status}, objective {self.objective:.6g}; {self.certificate.line()}"
 
 
 def fit_parametric(

@@ -19,6 +19,11 @@ OBJECTIVES = {
     "log_mse": "sum of squared log residuals",
     "linear_mse": "sum of squared residuals of L",
 }
+NOTES = {
+    "bound": ": these runs do not tell E from zero",
+    "flat": ": the gradient does not vanish, or the minimum is not a bowl",
+    "unidentified": ": some combination of the constants is hardly determined",
+}
 ILL_CONDITIONED = 1e7  # IsoFLOP sweeps have about 1e4
 MAX_EXPONENT = 5  # measured exponents are below 1; the start grid ends at 2
 NEGLIGIBLE_TERM, NEGLIGIBLE_E = 1e-3, 0.02  # shares of the predicted loss

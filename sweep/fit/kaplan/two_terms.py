@@ -10,7 +10,7 @@ from itertools import product
 
 import numpy as np
 
-from sweep.fit.solver.newton import MAX_LOOKED_AT, Evaluation, minimise, polish, spread
+from sweep.fit.solver.newton import MAX_LOOKED_AT, Evaluation, minimise, polish, subset
 
 START_EXPONENTS, START_BALANCE = (0.05, 0.15, 0.4, 1.0), (-4.0, -2.0, 0.0, 2.0, 4.0)  # balance: log of the terms' ratio
 
@@ -32,7 +32,7 @@ class TwoTerms:
 
     def solve(self) -> tuple[np.ndarray, np.ndarray]:
         """The best solution of many starts, shape (4,), and the gradient of half the sum of squares there, shape (4,)."""
-        look = self._part(spread(len(self.x), MAX_LOOKED_AT))
+        look = self._part(subset(len(self.x), MAX_LOOKED_AT))
         found = look.descend(look.starts(), np.ones(len(look.x)))
         best = look.evaluate(found, np.ones(len(look.x))).value.argmin()
         weight = np.ones(len(self.x))

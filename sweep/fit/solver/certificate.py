@@ -29,6 +29,14 @@ class Certificate:
     next_basin: float | None
     stationary: bool
 
+    def line(self) -> str:
+        """For a reader."""
+        basin = f", next basin {self.next_basin:.6g}" if self.next_basin else ""
+        return (
+            f"{self.basin_share:.0%} of {self.starts} starts end here; gradient {self.gradient_norm:.1g}, condition number "
+            f"{self.condition_number:.2g}{basin}"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values; None for an infinite condition number."""
         condition = self.condition_number if np.isfinite(self.condition_number) else None

@@ -77,7 +77,7 @@ def minimise(
         return np.concatenate(list(threads.map(solve, blocks)))
 
 
-def spread(points: int, most: int) -> np.ndarray:
+def subset(points: int, most: int) -> np.ndarray:
     """Indices of at most `most` of the points, ascending: drawn, as any regular choice may miss part of a regular grid."""
     if points <= most:
         return np.arange(points)

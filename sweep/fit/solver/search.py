@@ -6,7 +6,7 @@ import numpy as np
 
 from sweep.fit.solver.certificate import Certificate
 from sweep.fit.solver.lad import polish_lad
-from sweep.fit.solver.newton import MAX_LOOKED_AT, minimise, polish, spread
+from sweep.fit.solver.newton import MAX_LOOKED_AT, minimise, polish, subset
 from sweep.fit.solver.objective import CONSTANTS, Objective
 from sweep.fit.solver.starts import solve_linear
 
@@ -63,7 +63,7 @@ class Search:
     def run(self) -> tuple[np.ndarray, Certificate]:
         """All minima that were found, best first, shape (minima, 5), and the evidence that the first is the global one."""
         basis, weight = self.basis, self.weight
-        chosen = spread(len(weight), MAX_LOOKED_AT)
+        chosen = subset(len(weight), MAX_LOOKED_AT)
         look, own = self.objective.part(chosen), weight[chosen]
         starts, _ = solve_linear(look, own[None], EXPONENTS, tied=self.tied, fixed_E=self.fixed_E)
         wide, *narrower = _widths(MAX_DELTA, self.width)
@@ -118,7 +118,7 @@ class Search:
         if not resamples:
             return np.empty((0, minima.shape[1]))
         weights, basis, widths = self.weight * drawn, self.basis, _widths(2 * spread, self.width)
-        chosen = spread(len(self.weight), MAX_LOOKED_AT)
+        chosen = subset(len(self.weight), MAX_LOOKED_AT)
         look, own = self.objective.part(chosen), weights[:, chosen]
         projected, misfit = solve_linear(look, own, COARSE_EXPONENTS, tied=self.tied, fixed_E=self.fixed_E)
         best = projected[np.arange(resamples), misfit.argmin(axis=1)]
