@@ -16,6 +16,7 @@ from sweep.fit.result import NO_INTERVALS, SAME, Estimate, Intervals, positive
 from sweep.tables.table import RunsLike, RunTable, as_runs
 
 PARTS = 6  # of log C, where the runs name no budgets
+MAX_HOLD_OUTS = 12  # more of them say the same
 ROUNDING = 0.9  # a run planned for a budget may fall this short of it, as steps are whole
 WITHOUT_INTERVALS = Options(intervals=NO_INTERVALS)
 
@@ -108,6 +109,8 @@ def predict_runs(fit: ParametricFit, fitted: RunsLike, N: ArrayLike, D: ArrayLik
 def rolling_hold_out(runs: RunsLike, *, laws: Laws | None = None, **options: Any) -> RollingHoldOut:
     """`hold_out` for every budget in turn, each predicted from all smaller ones. A budget is left out if they cannot be fitted.
 
+    Of more than twelve budgets, twelve are predicted, evenly spread, the largest among them.
+
     Args:
         runs: the table.
         laws: of the same runs, fitted before.
@@ -119,7 +122,8 @@ def rolling_hold_out(runs: RunsLike, *, laws: Laws | None = None, **options: Any
     table = as_runs(runs)
     laws = laws or Laws(runs=table, options=WITHOUT_INTERVALS)
     found, refusal = [], LawError("too_few_budgets", "there is one budget; predicting a larger one needs smaller ones")
-    for last in range(len(_budgets(table)) - 1, 0, -1):
+    most = len(_budgets(table)) - 1
+    for last in np.unique(np.linspace(1, most, min(most, MAX_HOLD_OUTS)).round().astype(int))[::-1].tolist():
         try:
             found.append(hold_out(table, last=last, until=1, laws=laws, **options))
         except LawError as error:

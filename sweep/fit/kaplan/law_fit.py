@@ -155,8 +155,9 @@ def draw(points: int, clusters: Any, intervals: Intervals) -> np.ndarray:
 
 def distinct(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """How many different `values`, shape (points,), each row of `counts`, shape (K, points), draws; shape (K,)."""
-    _, member = np.unique(values, return_inverse=True)
-    return ((counts @ np.eye(member.max() + 1)[member]) > 0).sum(axis=1)
+    order = np.argsort(values, kind="stable")
+    _, first = np.unique(values[order], return_index=True)
+    return (np.add.reduceat(counts[:, order], first, axis=1) > 0).sum(axis=1)
 
 
 def line(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

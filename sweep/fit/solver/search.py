@@ -72,7 +72,10 @@ class Search:
         found = minimise(look, found, own, narrower or [wide], basis=basis, last_steps=NARROW_STEPS)
         if len(chosen) < len(weight):
             found, arrivals = _merge(found, arrivals, 3)
-            found = minimise(self.objective, found, weight, narrower or [wide], basis=basis, last_steps=NARROW_STEPS)
+            best = np.argsort(look.values(found, own, self.width))[: 2 * FOREMOST]
+            found[best] = minimise(
+                self.objective, found[best], weight, narrower or [wide], basis=basis, last_steps=NARROW_STEPS
+            )
         order = np.argsort(self.objective.values(found, weight, self.width))
         found, arrivals = found[order], arrivals[order]
         # The foremost are followed to the very end, even where E crawls to zero.
