@@ -123,8 +123,8 @@ class ParametricFit(Approach):
     def choices(self, options: Options, unit: str) -> Iterator[tuple[str, str]]:
         width = f", delta = {options.delta:g}" if options.objective == "huber" else ""
         yield "Objective, Approach 3", OBJECTIVES[options.objective] + width
-        yield "Optimiser", "Newton's method with exact gradients and Hessians, from many starts"
-        yield "Convergence", f"{self.status}, objective {self.objective:.6g}; {self.certificate.line()}"
+        yield "Optimiser and starts", f"Newton's method with exact gradients and Hessians; {self.certificate.line()}"
+        yield "Convergence", f"{self.status}, objective {self.objective:.6g}"
 
 
 def fit_parametric(

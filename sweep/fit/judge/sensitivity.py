@@ -73,7 +73,7 @@ def sensitivity(
     table, base = laws.runs, laws["parametric"]
 
     def variant(group: str, label: str, fit: Callable[[], Any], used: int = len(table)) -> Variant:
-        law = attempt(fit)
+        law: Any = attempt(fit)
         if law.fitted:
             return Variant(group=group, label=label, a=law.a, runs=used)
         return Variant(group=group, label=label, a=None, reason=law.reason, runs=used)

@@ -25,7 +25,8 @@ class Evaluation(NamedTuple):
 class Objective(Protocol):
     """A sum over points of losses of residuals, for K rows of p constants at once; `x` has one value for each point."""
 
-    x: np.ndarray
+    @property
+    def x(self) -> np.ndarray: ...
 
     def evaluate(self, theta: np.ndarray, weight: np.ndarray, delta: float) -> Evaluation:
         """At `theta` (K, p), for `weight` (points,) or (K, points) and a Huber loss of width `delta`."""
