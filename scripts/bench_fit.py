@@ -21,7 +21,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from sweep.fit import Noise, RunTable, Simulator, fit_parametric, read_frame, runs_from_frame
+from sweep.fit import NO_INTERVALS, Intervals, Noise, RunTable, Simulator, fit_parametric, read_frame, runs_from_frame
 from sweep.fit.published import BESIROGLU
 from sweep.tables.table import COLUMNS
 
@@ -76,9 +76,9 @@ def paper_starts() -> np.ndarray:
 def main(arguments: list[str]) -> None:
     options = dict(argument.split("=", 1) for argument in arguments)
     runs, timed = read(options.get("table")), int(options.get("scipy_starts", 300))
-    fit = fit_parametric(runs, resamples=0)
-    point = seconds(lambda: fit_parametric(runs, resamples=0))
-    bootstrap = seconds(lambda: fit_parametric(runs, resamples=RESAMPLES)) - point
+    fit = fit_parametric(runs, intervals=NO_INTERVALS)
+    point = seconds(lambda: fit_parametric(runs, intervals=NO_INTERVALS))
+    bootstrap = seconds(lambda: fit_parametric(runs, intervals=Intervals(RESAMPLES))) - point
 
     taken, best = scipy_loop(runs, paper_starts()[:timed], np.ones(len(runs)))
     loop = taken * STARTS / timed
