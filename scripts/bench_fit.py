@@ -19,7 +19,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from sweep.fit import Noise, RunTable, Simulator, fit_parametric, read_frame, runs_from_frame
+from sweep.fit import NO_INTERVALS, Intervals, Noise, RunTable, Simulator, fit_parametric, read_frame, runs_from_frame
 from sweep.fit.published import BESIROGLU
 from sweep.tables.table import COLUMNS
 
@@ -78,9 +78,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for fit_speed.json (default: only print)")
     options = parser.parse_args()
     runs, timed = read(options.table), options.scipy_starts
-    fit = fit_parametric(runs, resamples=0)
-    point = seconds(lambda: fit_parametric(runs, resamples=0))
-    bootstrap = seconds(lambda: fit_parametric(runs, resamples=RESAMPLES)) - point
+    fit = fit_parametric(runs, intervals=NO_INTERVALS)
+    point = seconds(lambda: fit_parametric(runs, intervals=NO_INTERVALS))
+    bootstrap = seconds(lambda: fit_parametric(runs, intervals=Intervals(RESAMPLES))) - point
 
     taken, best = scipy_loop(runs, paper_starts()[:timed], np.ones(len(runs)))
     loop = taken * STARTS / timed

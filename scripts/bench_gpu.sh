@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# The whole GPU programme in one call of under nine minutes: the GPU tests, then the table of scripts/bench_gpu.py, largest
-# questions first. Cut off at any moment, OUT holds what was measured until then. Needs torch with CUDA and the packages of
-# pyproject.toml; it installs nothing.
+# The GPU tests, then the table of scripts/bench_gpu.py with the most important rows first, in under nine minutes. If it is stopped
+# early, OUT holds what was measured until then. It needs torch with CUDA and the packages of pyproject.toml, and installs nothing.
 #   OUT=results/throughput-gpu bash scripts/bench_gpu.sh
 set -uo pipefail
 cd "$(dirname "$0")/.."

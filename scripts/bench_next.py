@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sweep.fit import fit_parametric
+from sweep.fit import NO_INTERVALS, Intervals, fit_parametric
 from sweep.fit.design import next_runs
 from sweep.fit.judge.simulate import Noise, Simulator
 from sweep.fit.published import CHINCHILLA
@@ -35,7 +35,7 @@ def sweep(extend: Callable[[Simulator, RunTable], tuple[np.ndarray, np.ndarray]]
         pilot = simulator.isoflop(PILOT, sizes=7)
         N, D = extend(simulator, pilot)
         runs = simulator.runs(np.concatenate([pilot.N, N]), np.concatenate([pilot.D, D]))
-        found.append(fit_parametric(runs, resamples=0).a.value)
+        found.append(fit_parametric(runs, intervals=NO_INTERVALS).a.value)
         spent.append(float(CHINCHILLA.compute.flops(N, D).sum()))
     low, high = np.quantile(found, [0.25, 0.75])
     return float((high - low) / 1.349), float(np.mean(spent))
@@ -43,14 +43,14 @@ def sweep(extend: Callable[[Simulator, RunTable], tuple[np.ndarray, np.ndarray]]
 
 def uniform(budgets: Sequence[float], simulator: Simulator, pilot: RunTable) -> tuple[np.ndarray, np.ndarray]:
     """The next budgets' grid, around the frontier that the pilot's fit expects."""
-    expected = Simulator(surface=fit_parametric(pilot, resamples=0).surface)
+    expected = Simulator(surface=fit_parametric(pilot, intervals=NO_INTERVALS).surface)
     grid = expected.isoflop(budgets, sizes=7)
     return grid.N, grid.D
 
 
 def designed(flops: float, reach: float, most: int, simulator: Simulator, pilot: RunTable) -> tuple[np.ndarray, np.ndarray]:
     """What `next_runs` asks for after the pilot."""
-    chosen = next_runs(fit_parametric(pilot, resamples=100), pilot, flops=flops, reach=reach, most=most)
+    chosen = next_runs(fit_parametric(pilot, intervals=Intervals(100)), pilot, flops=flops, reach=reach, most=most)
     return chosen.N, chosen.D
 
 

@@ -13,7 +13,18 @@ from pathlib import Path
 
 import numpy as np
 
-from sweep.fit import Estimate, LawError, Noise, RunTable, Simulator, fit_envelope, fit_isoflop, fit_parametric, hold_out
+from sweep.fit import (
+    Estimate,
+    Intervals,
+    LawError,
+    Noise,
+    RunTable,
+    Simulator,
+    fit_envelope,
+    fit_isoflop,
+    fit_parametric,
+    hold_out,
+)
 from sweep.fit.published import CHINCHILLA
 
 SMALL, LARGE = np.geomspace(1e18, 1e20, 6).tolist(), np.geomspace(6e18, 3e21, 9).tolist()
@@ -56,7 +67,7 @@ def trajectories(noise: Noise, seed: int) -> RunTable:
 
 def parametric(runs: RunTable, seed: int) -> dict[str, bool]:
     """Whether each constant's interval holds it."""
-    fit = fit_parametric(runs, seed=seed)
+    fit = fit_parametric(runs, intervals=Intervals(seed=seed))
     names = ("a", "alpha", "beta", "E")
     far = fit.surface.frontier_loss(1e22), fit.replicates.frontier_loss(1e22)
     ahead = Estimate.from_resamples(far[0], far[1], fit.level)
@@ -67,7 +78,7 @@ def parametric(runs: RunTable, seed: int) -> dict[str, bool]:
 
 def isoflop(runs: RunTable, seed: int) -> dict[str, bool]:
     """The same of a, as it is and without the parabolas' bias."""
-    fit = fit_isoflop(runs, seed=seed)
+    fit = fit_isoflop(runs, intervals=Intervals(seed=seed))
     corrected = fit.a_corrected is not None and holds(fit.a_corrected, CHINCHILLA.a)
     return {"a": holds(fit.a, CHINCHILLA.a), "a without bias": corrected}
 
@@ -75,12 +86,12 @@ def isoflop(runs: RunTable, seed: int) -> dict[str, bool]:
 def envelope(runs: RunTable, seed: int) -> dict[str, bool]:
     """The same of a, from curves that end in the runs."""
     curves = Simulator(surface=CHINCHILLA, noise=Noise(step=0.001), seed=seed).curves(runs)
-    return {"a": holds(fit_envelope(curves, seed=seed).a, CHINCHILLA.a)}
+    return {"a": holds(fit_envelope(curves, intervals=Intervals(seed=seed)).a, CHINCHILLA.a)}
 
 
 def held_out(runs: RunTable, seed: int) -> dict[str, bool]:
     """Whether the first run of the largest budget lies in its prediction interval."""
-    return {"held-out loss": bool(hold_out(runs, seed=seed).predictions[seed % 7].inside)}
+    return {"held-out loss": bool(hold_out(runs, intervals=Intervals(seed=seed)).predictions[seed % 7].inside)}
 
 
 def holds(estimate: Estimate, truth: float) -> bool:

@@ -3,7 +3,7 @@
 extra=$1
 python=${PYTHON:-python3}
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-    echo "isosweep needs Python 3.11 or later; name one, for instance PYTHON=python3.12 bash $0" >&2
+    echo "isosweep needs Python 3.11 or later; choose one, for instance with PYTHON=python3.12 bash $0" >&2
     exit 2
 }
 [ -x .venv/bin/python ] || "$python" -m venv .venv

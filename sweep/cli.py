@@ -1,5 +1,6 @@
 """The command line: `isosweep <command> …`, the same as `python -m sweep <command> …`."""
 
+import os
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
@@ -111,7 +112,10 @@ class Parser(ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; bad input becomes one line on stderr and exit code 2."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        os.environ.setdefault("PYTHONSAFEPATH", "1")  # no child process imports from the working directory
+        arguments = sys.argv[1:]
+    arguments = list(arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview(), end="")
         return DONE if arguments else BAD_INPUT

@@ -48,10 +48,11 @@ def test_without_extras(tmp_path: Path) -> None:
     assert_complete([sys.executable, "-c", WITHOUT_EXTRAS], tmp_path)
 
 
-def test_a_fresh_environment(tmp_path: Path, runslow: bool) -> None:
+def test_a_fresh_environment(tmp_path: Path, runslow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wheel with its own copy of conf/, run outside the checkout."""
     if not runslow:
         pytest.skip("installs packages; only with --runslow")
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # which would name the checkout
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     installed = run([str(python)], "-m", "pip", "install", "--quiet", "--constraint", "constraints.txt", str(ROOT))
