@@ -6,7 +6,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 OUT=${OUT:-results/throughput-gpu}
 mkdir -p "$OUT"
-export PYTHONPATH=$PWD TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-/tmp/isosweep-compiled}
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-/tmp/isosweep-compiled}
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv | tee "$OUT/gpu.csv"
 timeout 170 python -m pytest -q -m gpu -p no:cacheprovider 2>&1 | tee "$OUT/tests.log"
-timeout 360 python scripts/bench_gpu.py "out=$OUT" seconds=320 2>&1 | tee "$OUT/bench.log"
+timeout 360 python scripts/bench_gpu.py --out "$OUT" --seconds 320 2>&1 | tee "$OUT/bench.log"

@@ -2,7 +2,7 @@
 # A real IsoFLOP valley on this machine's CPU: makes .venv, trains the smoke sweep, fits it and draws it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-source scripts/environment.sh ""
+source scripts/environment.sh train
 
 isosweep plan experiment=smoke
 isosweep launch experiment=smoke

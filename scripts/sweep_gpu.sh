@@ -6,7 +6,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 OUT=${OUT:-results/h200-python} LIMIT=${LIMIT:-480} STORE_ARCHIVE=${STORE_ARCHIVE:-store.tar.gz} STORE=${STORE:-/tmp/isosweep-store}
-export PYTHONPATH=$PWD
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 mkdir -p "$OUT" "$STORE"
 if [ -f "$STORE_ARCHIVE" ]; then tar -xzf "$STORE_ARCHIVE" -C "$STORE"; fi
 timeout --foreground --signal=TERM --kill-after=60 "$LIMIT" python -m sweep launch "$@" store="$STORE" | tee "$OUT/launch.log"

@@ -30,6 +30,7 @@ Every key=value is a Hydra override of conf/sweep.yaml; isosweep <command> --hel
 exit codes: 0 done, 1 some runs failed, 2 bad input
 """
 SWEEP = ("experiment", "model", "data", "optimizer", "schedule", "grid", "name", "seed", "device", "precision", "store")
+EXTRAS = {"torch": "train", "tokenizers": "train", "datasets": "train", "safetensors": "train", "wandb": "wandb"}
 WRITTEN = ("name", "store")
 WORDS = {"sweep": ("[NAME]", "a launched sweep"), "run": ("RUN_ID", "a run, by the first digits of its run_id")}
 TABLE = ("table", "curves", "columns", "out", "fit")
@@ -138,7 +139,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COMMANDS[name].run(options)
     except InputError as error:
         print(f"isosweep: {error}", file=sys.stderr)
-        return BAD_INPUT
+    except ModuleNotFoundError as error:
+        if (package := (error.name or "").split(".")[0]) not in EXTRAS:
+            raise
+        print(f"isosweep: this needs {package}: pip install 'isosweep[{EXTRAS[package]}]'", file=sys.stderr)
+    return BAD_INPUT
 
 
 def parser_of(name: str) -> ArgumentParser:

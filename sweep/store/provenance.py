@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from sweep import __version__
+
 
 def provenance() -> dict[str, Any]:
     """Commit, versions, host, process and time of this start."""
@@ -16,7 +18,7 @@ def provenance() -> dict[str, Any]:
         "host": platform.node(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in ("isosweep", "torch", "numpy", "tokenizers")},
+        "versions": {"isosweep": __version__} | {name: _version(name) for name in ("torch", "numpy", "tokenizers")},
         "commit": _commit(),
         "pid": os.getpid(),
     }
