@@ -2,13 +2,12 @@
 
 Simulated sweeps: Chinchilla's surface, losses that scatter by 0.5 %, a pilot of 3 budgets x 7 sizes. Each is extended in two
 ways: by uniform IsoFLOP grids at larger budgets, around the frontier that the pilot expects; and by the runs that `next_runs`
-chooses after the pilot, for the same FLOPs or a share of them. The spread of the final a over `cases` sweeps is what counts.
-
-    python scripts/bench_next.py [out=results/next] [cases=200]
+chooses after the pilot, for the same FLOPs or a share of them. The spread of the final a over --cases sweeps is what counts.
+It takes 10 minutes.
 """
 
 import json
-import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -55,9 +54,12 @@ def designed(flops: float, reach: float, most: int, simulator: Simulator, pilot:
     return chosen.N, chosen.D
 
 
-def main(arguments: list[str]) -> None:
-    options = dict(argument.split("=") for argument in arguments)
-    out, cases = Path(options.get("out", "results/next")), int(options.get("cases", 200))
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/next"), help="folder of next.json")
+    parser.add_argument("--cases", type=int, default=200, help="simulated sweeps (default: %(default)s)")
+    options = parser.parse_args()
+    out, cases = options.out, options.cases
     rows = []
     for budgets in UNIFORM:
         sd, flops = sweep(partial(uniform, budgets), cases)
@@ -76,4 +78,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,14 +1,12 @@
 """How honest the intervals are: how often an 80 % interval holds the truth, over simulated sweeps.
 
-    python scripts/coverage.py [out=results/coverage] [cases=500]
-
 Every case plants Chinchilla's surface, draws losses that scatter about it, and fits. Designs: IsoFLOP grids as small sweeps
 have them and as the paper had, a rectangular grid, losses that scatter more in small runs, heavy tails, and points that share
 the error of their trajectory. An honest 80 % interval covers between 75 and 85 %: over 500 cases the count scatters by 1.8 %.
 """
 
 import json
-import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -116,9 +114,12 @@ CASES: list[tuple[str, Callable[[Noise, int], RunTable], Noise, Callable[[RunTab
 ]
 
 
-def main(arguments: list[str]) -> None:
-    options = dict(argument.split("=", 1) for argument in arguments)
-    out, cases = Path(options.get("out", "results/coverage")), int(options.get("cases", 500))
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/coverage"), help="folder of coverage.json")
+    parser.add_argument("--cases", type=int, default=500, help="simulated sweeps of each design (default: %(default)s)")
+    options = parser.parse_args()
+    out, cases = options.out, options.cases
     rows = []
     for name, design, noise, judge in CASES:
         verdicts, refused = [], 0
@@ -138,4 +139,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -9,13 +9,15 @@ from sweep.fit.approaches import APPROACHES, Approach, Laws, Options
 from sweep.fit.approaches.envelope import CurvesLike, EnvelopeFit
 from sweep.fit.approaches.isoflop import IsoflopFit
 from sweep.fit.approaches.parametric import ParametricFit
-from sweep.fit.judge.conventions import KAPLAN_COUNTING, ConventionRow, compare_conventions
+from sweep.fit.judge.conventions import ConventionRow, compare_conventions
 from sweep.fit.judge.holdout import RollingHoldOut, rolling_hold_out
 from sweep.fit.judge.sensitivity import Variant, sensitivity
 from sweep.fit.kaplan.law_fit import LawFit
 from sweep.fit.kaplan.table import fit_kaplan
 from sweep.fit.result import Refused, attempt
-from sweep.tables.table import Curve, RunsLike, RunTable, as_curves, as_runs
+from sweep.tables.conventions import KAPLAN_COUNTING
+from sweep.tables.curves import Curve, as_curves
+from sweep.tables.table import RunsLike, RunTable, as_runs
 
 
 @dataclass(frozen=True, kw_only=True)

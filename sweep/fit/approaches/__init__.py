@@ -9,7 +9,8 @@ from sweep.fit.approaches.envelope import EnvelopeFit
 from sweep.fit.approaches.isoflop import IsoflopFit
 from sweep.fit.approaches.parametric import ParametricFit
 from sweep.fit.result import attempt
-from sweep.tables.table import Curve, RunTable
+from sweep.tables.curves import Curve
+from sweep.tables.table import RunTable
 
 __all__ = ["APPROACHES", "Approach", "Laws", "Options", "PowerLaws"]
 

@@ -11,7 +11,7 @@ from sweep.fit.approaches.approach import Options, PowerLaws
 from sweep.fit.approaches.lower_envelope import METHODS, MIN_SIZES, LowerEnvelope, statistics
 from sweep.fit.result import Estimate, Intervals, PowerLaw, count_distinct, positive
 from sweep.fit.surface import Compute
-from sweep.tables.table import Curve, as_curves
+from sweep.tables.curves import Curve, as_curves
 
 if TYPE_CHECKING:
     import pandas as pd

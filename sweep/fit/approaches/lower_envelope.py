@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sweep.store.curves import smooth_curve
-from sweep.tables.table import Curve
+from sweep.tables.curves import Curve
 
 MIN_SIZES = 3  # two sizes make a step, not a law
 METHODS = ("interpolated", "bins", "hull")

@@ -10,7 +10,8 @@ from sweep.fit.approaches import APPROACHES, Laws, Options
 from sweep.fit.approaches.envelope import CurvesLike
 from sweep.fit.approaches.parametric import fit_parametric
 from sweep.fit.result import Estimate, Intervals, attempt, positive
-from sweep.tables.table import RunsLike, RunTable, as_curves, as_runs
+from sweep.tables.curves import as_curves
+from sweep.tables.table import RunsLike, RunTable, as_runs
 
 DELTAS = (1e-4, 1e-3, 1e-2, 1e-1)
 OBJECTIVES = {"lad": "absolute log residuals", "log_mse": "squared log residuals", "linear_mse": "squared residuals"}

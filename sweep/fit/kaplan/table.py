@@ -10,7 +10,8 @@ from sweep.fit.kaplan.fits import fit_scale_law, fit_size_data_law, fit_size_ste
 from sweep.fit.kaplan.law_fit import LawFit
 from sweep.fit.kaplan.laws import PF_DAY
 from sweep.fit.result import Intervals, Refused, attempt
-from sweep.tables.table import Curve, RunsLike, RunTable, as_runs
+from sweep.tables.curves import Curve
+from sweep.tables.table import RunsLike, RunTable, as_runs
 
 CURVE_POINTS = 20  # of each curve: neighbouring points say the same
 MIN_CURVE_POINTS, MAX_POINTS = 5, 12_000  # fewer of each where all curves would have more together

@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.sweep.wandb_server import KEY, WandbServer, wandb_server
 
 from sweep.cli import main
 from sweep.commands import BAD_INPUT, DONE, SOME_RUNS_FAILED
 from sweep.config import ClusterConfig, SlurmConfig, compose
 from sweep.data import Corpus
 from sweep.fit import LawError, read_curves, read_frame, runs_from_frame
-from sweep.launch.local import Outcome
-from sweep.launch.slurm import run_task
+from sweep.launch.events import Outcome
 from sweep.plan.run import RunConfig
 from sweep.store import RunDirectory, Store, states
 from sweep.store.claim import Claim
 from sweep.tracking.mirror import Mirror, Tracker, is_mirrored
 from sweep.train.loop import Runtime, train
+from tests.sweep.tracking.wandb_server import KEY, WandbServer, wandb_server
+from tests.waiting import PATIENCE_S, wait_until
 
 pytest.importorskip("wandb")
 OFFLINE = Tracker(project="p", entity=None, group="g", mode="offline", timeout_s=60)
@@ -178,9 +178,7 @@ def test_a_growing_curve_is_followed(tiny_run: RunConfig, corpus: Corpus, tmp_pa
     def wait_for_the_mirror(step: int) -> bool:
         if step == 200:  # the file has rows, and no checkpoint vouches for them yet
             assert directory.curve.stat().st_size > 8192
-            deadline = time.monotonic() + 60
-            while not list((directory.path / "wandb").glob("offline-run-*")) and time.monotonic() < deadline:
-                time.sleep(0.1)
+            wait_until(lambda: list((directory.path / "wandb").glob("offline-run-*")))
             time.sleep(2.5)  # it looks every second
         return False
 
@@ -211,7 +209,7 @@ import os, signal, sys
 from pathlib import Path
 from sweep.data import Corpus
 from sweep.fit import LawError, read_curves, read_frame, runs_from_frame
-from sweep.launch.local import Outcome
+from sweep.launch.events import Outcome
 from sweep.store import Store
 from sweep.tracking.mirror import Mirror, Tracker
 from sweep.train.loop import Runtime, train
@@ -241,7 +239,7 @@ def launch_and_kill(store: Store, corpus: Corpus, run: RunConfig, mode: str, vic
     arguments = [str(store.root), str(corpus.directory), run.run_id, mode, victim, str(step), str(wait)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[3])}
     done = subprocess.run(
-        [sys.executable, str(script), *arguments], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, str(script), *arguments], env=environment, capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert done.returncode == (-signal.SIGKILL if victim == "launch" else 0), done.stderr
 
@@ -318,13 +316,13 @@ def test_a_broken_wandb_neither_fails_nor_slows_a_run(
     monkeypatch.syspath_prepend(tmp_path)  # a spawned process takes it over
     store, told = Store(tmp_path), []
     start = time.monotonic()
-    with Mirror(replace(ONLINE, timeout_s=3 if how == "hangs" else 60), store, told.append) as mirror:
+    with Mirror(replace(ONLINE, timeout_s=3 if how == "hangs" else 500), store, told.append) as mirror:
         directory = store.run(tiny_run.run_id)
         assert train(tiny_run, corpus, directory, Runtime(log_interval_s=0), on_progress=mirror) == states.DONE
         trained = time.monotonic() - start
         mirror(Outcome(run_id=tiny_run.run_id, state=states.DONE))
-    assert trained < 10
-    assert time.monotonic() - start < 25
+    assert trained < 60  # nobody waited for what sleeps 600 s, or until the 500 s are over
+    assert time.monotonic() - start < 120
     assert len(told) == 1
     assert message in told[0]
     assert not is_mirrored(directory, OFFLINE)
@@ -337,8 +335,8 @@ def test_a_mirror_that_hangs_holds_up_no_event(tmp_path: Path, monkeypatch: pyte
     with Mirror(replace(ONLINE, timeout_s=1), Store(tmp_path)) as mirror:
         for k in range(5000):  # far more than a pipe holds
             mirror._tell("end", f"{k:016x}")
-        assert time.monotonic() - start < 5
-    assert time.monotonic() - start < 15
+        assert time.monotonic() - start < 60  # it is stopped for good
+    assert time.monotonic() - start < 120
     assert "nothing came" in mirror.warnings[0]
 
 
@@ -407,7 +405,7 @@ def test_wandb_sync_without_a_key_or_a_server_says_so(
         capfd.readouterr()
         start = time.monotonic()
         assert main(["wandb-sync", *overrides]) == BAD_INPUT
-        assert time.monotonic() - start < 30
+        assert time.monotonic() - start < 80
         error = capfd.readouterr().err
         assert message in error
         assert error.count("\n") == 1
@@ -430,7 +428,7 @@ def test_an_array_task_mirrors_its_runs(tiny_run: RunConfig, corpus: Corpus, tmp
         "tasks": [[tiny_run.run_id]],
     }
     (tmp_path / "tasks.json").write_text(json.dumps(manifest))
-    assert run_task(tmp_path, 0) == 0
+    assert main(["task", str(tmp_path), "0"]) == DONE
     assert_mirrors(offline_history(directory), directory)
 
 
