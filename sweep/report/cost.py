@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sweep.fit.frontier import Footprint, footprint
+from sweep.fit.costs import Footprint, footprint
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,10 +18,10 @@ class Cost:
     Attributes:
         device: "cpu" or "cuda".
         runs: how many.
-        seconds: of one core or one GPU, all runs together. Runs that shared a GPU each count the time for themselves, so that
-            this is an upper bound there.
+        seconds: of one core or one GPU, over all runs. Runs that shared a GPU each count their whole time, so that it is an
+            upper bound there.
         C: FLOPs of these runs.
-        watts: that one core or GPU is taken to draw.
+        watts: the assumed power of one core or GPU.
     """
 
     device: str
@@ -36,16 +36,16 @@ class Cost:
 
     @property
     def flops_per_second(self) -> float:
-        """Of one core or GPU, mean over the sweep."""
+        """Achieved by one core or GPU, the mean over the sweep."""
         return self.C / self.seconds
 
     @property
     def taken(self) -> Footprint:
-        """Of these runs."""
+        """The footprint of these runs."""
         return self.of(self.C)
 
     def of(self, C: float) -> Footprint:
-        """Of `C` FLOPs at the speed and power of these runs."""
+        """The footprint of `C` FLOPs at the speed and power of these runs."""
         return footprint(C, flops_per_second=self.flops_per_second, watts=self.watts, pue=PUE, tonnes_per_MWh=TONNES_PER_MWH)
 
 
@@ -53,8 +53,8 @@ def costs(frame: "pd.DataFrame", C: dict[str, float], *, run_id: str, core_watts
     """What the runs of a table took, by device, or why that is not known.
 
     Args:
-        frame: a row per run, with the columns `seconds` of wall-clock time and, where it is not "cpu", `device`;
-            `cores`, on how many cores or GPUs, 1 if the column is not there.
+        frame: a row per run, with the columns `seconds` of wall-clock time; `device`, by default "cpu"; and `cores`, the number
+            of cores or GPUs, by default 1.
         C: FLOPs of the runs that finished, by name, as `sweep.fit.runs_from_frame` names them.
         run_id: the column of names.
         core_watts, gpu_watts: of one core and one GPU.
