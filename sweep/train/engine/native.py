@@ -214,7 +214,7 @@ class NativeEngine:
         self.accumulators = [dx_RD] + [stretch.gradient for stretch in self.stretches[1:]]
 
     def _head(self, y_RD: Tensor, dy_RD: Tensor, *, backward: bool) -> list[partial[Any]]:
-        """The calls from the last norm to the loss, and with `backward` the way back; a few rows at a time, to keep logits small."""
+        """The calls from the last norm to the loss, and back with `backward`; a few rows at a time, to keep logits small."""
         R, V, weight = self.rows, self.config.vocab_size, self.weights["head.weight"]
         rows = min(R, max(1, MAX_LOGITS // V))
         scalar = weight if self.precision == weight.dtype else torch.zeros_like(weight, dtype=self.precision)
