@@ -1,7 +1,9 @@
 """How long plan, status and fit take on a large sweep: a store of finished runs of a planted law, none of them trained.
 
-Makes 24 IsoFLOP profiles of 20 sizes, and 40 sizes at 48 horizons (2,400 runs, about 100 MB), in a temporary folder, and
-times each command in a new process.
+    python scripts/bench_large.py [--horizons 48] [--out results/large]
+
+Makes 24 IsoFLOP profiles of 20 sizes, and 40 sizes at 48 horizons, in a temporary folder: 2,400 runs, about 100 MB. Times each
+command as a process of its own.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How honest the intervals are: how often an 80 % interval holds the truth, over simulated sweeps.
+"""How often an 80 % interval holds the truth, over simulated sweeps.
 
 Every case plants Chinchilla's surface, draws losses that scatter about it, and fits. Designs: IsoFLOP grids as small sweeps
 have them and as the paper had, a rectangular grid, losses that scatter more in small runs, heavy tails, and points that share

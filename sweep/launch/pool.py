@@ -73,9 +73,12 @@ class Pool:
                     if isinstance(event, Outcome):
                         outcomes.append(event)
                     faulty = isinstance(event, Outcome) and event.state == states.FAILED and self.launch.device == "cuda"
-                    if faulty or not worker.process.is_alive():
+                    ending = isinstance(event, Outcome) and event.state == states.INTERRUPTED  # it got a signal
+                    if faulty or ending or not worker.process.is_alive():
                         worker.close()
-                        workers[workers.index(worker)] = self._start(worker.index)
+                        workers.remove(worker)
+                        if not stopping():
+                            workers.append(self._start(worker.index))
                 if stopping():
                     for worker in workers:
                         worker.ask_to_stop()

@@ -1,4 +1,4 @@
-"""What a sweep cost: hours, energy and CO2, as Touvron et al. 2023 (arXiv 2302.13971, section 6) count them."""
+"""The cost of a sweep: hours, energy and CO2, as Touvron et al. 2023 (arXiv 2302.13971, section 6) count them."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ PUE, TONNES_PER_MWH = 1.1, 0.385  # the defaults of `footprint`
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What the finished runs took on one kind of device.
+    """The cost of the finished runs on one kind of device.
 
     Attributes:
         device: "cpu" or "cuda".
@@ -50,7 +50,7 @@ class Cost:
 
 
 def costs(frame: "pd.DataFrame", C: dict[str, float], *, run_id: str, core_watts: float, gpu_watts: float) -> list[Cost] | str:
-    """What the runs of a table took, by device, or why that is not known.
+    """The cost of the runs of a table, by device, or why it is not known.
 
     Args:
         frame: a row per run, with the columns `seconds` of wall-clock time; `device`, by default "cpu"; and `cores`, the number

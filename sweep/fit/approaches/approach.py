@@ -72,6 +72,7 @@ class Approach(ABC):
         form: the law it fits.
         resampled: what its intervals resample.
         variants: its estimates of a: the attribute of each, by a label for readers.
+        reads_curves: whether it is fitted to training curves; else to the runs' final losses.
         by_convention: whether it can be fitted when N and C are counted otherwise than the grid was planned.
         has_surface: whether it knows L(N, D), and so E; if so `surface` and `replicates` are a `Surface`.
         a, b: the exponents of N_opt and D_opt in C.
@@ -85,6 +86,7 @@ class Approach(ABC):
     form: ClassVar[str] = "N_opt = k C^a and D_opt = k′ C^b; the loss there a power law of C without E"
     resampled: ClassVar[str]
     variants: ClassVar[dict[str, str]]
+    reads_curves: ClassVar[bool] = False
     by_convention: ClassVar[bool] = True
     has_surface: ClassVar[bool] = False
     fitted: ClassVar[bool] = True

@@ -54,6 +54,7 @@ class EnvelopeFit(PowerLaws):
     number: ClassVar[int] = 1
     method: ClassVar[str] = "envelope of the training curves"
     resampled: ClassVar[str] = "curves"
+    reads_curves: ClassVar[bool] = True
     variants: ClassVar[dict[str, str]] = {"envelope": "a"}
 
     flops: np.ndarray

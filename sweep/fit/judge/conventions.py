@@ -85,8 +85,11 @@ def compare_conventions(
         table = as_runs(given)
         own = _recount(curves, table)
         chosen = [approach for approach in reversed(APPROACHES.values()) if approach.by_convention]
-        tried = [(AS_RUN, approach, table, len(table)) for approach in chosen if approach.has_surface]
-        tried += [(AS_RUN, approach, table, len(own)) for approach in chosen if not approach.has_surface and own]
+        tried = [
+            (AS_RUN, approach, table, len(own) if approach.reads_curves else len(table))
+            for approach in chosen
+            if own or not approach.reads_curves
+        ]
         for protocol, points in by_protocol(table, own).items():
             tried += [(protocol, approach, points, len(points)) for approach in chosen if approach.has_surface]
         for protocol, approach, points, used in tried:

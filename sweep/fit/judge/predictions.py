@@ -1,4 +1,4 @@
-"""What a hold-out finds: predicted against measured losses and optima."""
+"""The results of hold-outs: predicted against measured losses and optima."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar

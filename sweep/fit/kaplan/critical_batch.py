@@ -66,8 +66,8 @@ def fit_critical_batch(batch_tokens: Any, steps: Any, loss: Any, *, intervals: I
     """Fit B_crit(L) from how long it took to reach several losses with several batch sizes.
 
     At each loss S_min and E_min come from least squares of the relative residuals of S; the law is a line through the levels'
-    log B_crit. Rows of one batch size are taken to come from the same runs and are resampled together, so intervals need
-    three batch sizes, and of few they are narrow: at six, an 80 % interval holds the truth in two of three trials.
+    log B_crit. Rows with one batch size are assumed to come from the same runs and are resampled together. Intervals therefore
+    need three batch sizes, and with few they are too narrow: with six, an 80 % interval holds the truth in two of three trials.
 
     Args:
         batch_tokens: B, tokens per step, shape (rows,).
@@ -105,7 +105,7 @@ def fit_critical_batch(batch_tokens: Any, steps: Any, loss: Any, *, intervals: I
         raise LawError("unidentified", f"B_star is not finite at alpha_B = {alpha_B:.3g}: add levels further apart")
     law = CriticalBatch(B_star=B_star, alpha_B=alpha_B)
 
-    # Two batch sizes always lie on a line: there is nothing that resampling could vary.
+    # Two batch sizes always lie on a line: resampling them varies nothing.
     counts = draw(len(B), B, intervals) if len(np.unique(B)) > MIN_BATCHES else np.zeros((0, len(B)))
     drawn = np.stack([distinct(B[i], counts[:, i]) for i in rows], axis=1) >= MIN_BATCHES
     counts = counts[(drawn & good).sum(axis=1) >= MIN_LEVELS]

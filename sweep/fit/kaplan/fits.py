@@ -1,4 +1,4 @@
-"""Fits of the laws of Kaplan et al. 2020 (arXiv 2001.08361) for the loss; `critical_batch` fits that for the batch size."""
+"""Fits of the laws of the loss of Kaplan et al. 2020 (arXiv 2001.08361); `critical_batch` fits the law of the batch size."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from sweep.fit.kaplan.laws import ScaleLaw, SizeDataLaw, SizeStepsLaw
 from sweep.fit.kaplan.two_terms import TwoTerms
 from sweep.fit.result import Intervals
 
-MIN_VALUES = 3  # of every variable: a power law always meets two
+MIN_VALUES = 3  # of every variable: a power law fits any two exactly
 MIN_RUNS = 5  # one more than a law of two variables has constants
 NEGLIGIBLE_TERM = 1e-3  # share of the sum
 CHANCE = 1e-3  # that a term which does not exist fits as well as this one
@@ -29,7 +29,8 @@ def fit_scale_law(X: Any, loss: Any, *, clusters: Any = None, intervals: Interva
         intervals: see `Intervals`; of bootstrap resamples of the points.
 
     Raises:
-        LawError: "bad_input", "too_few_runs", "one_size" or "too_few_sizes" if that is what the points are; "unidentified" if
+        LawError: "bad_input" if a value is not positive; "too_few_runs", "one_size" or "too_few_sizes" if there are too few
+            different points; "unidentified" if
             the loss does not fall with X.
     """
     data = columns(X=X, loss=loss)
@@ -68,7 +69,8 @@ def fit_size_data_law(
         clusters, intervals: as in `fit_scale_law`.
 
     Raises:
-        LawError: "bad_input", "too_few_runs", "one_size" or "too_few_sizes" if that is what the points are; "unidentified" if
+        LawError: "bad_input" if a value is not positive; "too_few_runs", "one_size" or "too_few_sizes" if there are too few
+            different points; "unidentified" if
             they cannot tell N's part from D's, if one of the two terms is nowhere a thousandth of their sum, or if a power law
             without it fits as well (an F test at 0.001).
     """

@@ -1,4 +1,4 @@
-"""What follows from the laws of Kaplan et al. 2020 (arXiv 2001.08361): the learning rate, the growth of the compute-efficient
+"""Consequences of the laws of Kaplan et al. 2020 (arXiv 2001.08361): the learning rate, the growth of the compute-efficient
 frontier, and the compute at which the laws contradict each other."""
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ def learning_rate(N: float) -> float:
         LawError: "bad_input" if N is below 1, "out_of_range" if it is so large (1.2e10) that the rate is not positive.
     """
     if not N >= 1:
-        raise LawError("bad_input", f"N = {N:g} is no number of parameters; give at least 1")
+        raise LawError("bad_input", f"N = {N:g} is not a number of parameters; give at least 1")
     rate = LR_AT_ONE + LR_PER_LOG_N * float(np.log(N))
     if rate <= 0:
         largest = np.exp(-LR_AT_ONE / LR_PER_LOG_N)

@@ -1,4 +1,4 @@
-"""The global search of Approach 3: from every start to its minimum, for the runs and for every resample of them."""
+"""The global search of Approach 3, for the runs and for every resample of them: follow many starts to their minima."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from sweep.fit.solver.starts import solve_linear
 
 # The paper's grid has 0, 0.5, 1, 1.5 and 2; with an exponent of exactly 0 a term would be a second E.
 EXPONENTS = np.array([0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.75, 1.0, 1.25, 1.5, 2.0])
-COARSE_EXPONENTS = np.geomspace(0.08, 1.5, 10)  # for the start of its own that each resample has
+COARSE_EXPONENTS = np.geomspace(0.08, 1.5, 10)  # for a start from each resample's own runs
 MAX_DELTA = 0.1
 LAD_DELTA = 1e-5  # a Huber loss this narrow, over its width, is |r| but for the last digits, which `polish_lad` finds
 WIDE_STEPS, NARROW_STEPS = 12, 40  # most starts arrive within ten; one that takes longer is in no basin of its own
@@ -26,7 +26,7 @@ SINGULAR = 1e-13  # a smallest eigenvalue, relative to the largest, that is zero
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Search:
-    """What is minimised, and over which directions.
+    """The objective, and the directions in which it is minimised.
 
     Attributes:
         objective: the runs.
@@ -44,7 +44,7 @@ class Search:
 
     @property
     def width(self) -> float:
-        """Of the Huber loss that stands for the objective."""
+        """Width of the Huber loss that is minimised."""
         return LAD_DELTA if self.delta is None else self.delta
 
     @property
@@ -78,7 +78,7 @@ class Search:
             )
         order = np.argsort(self.objective.values(found, weight, self.width))
         found, arrivals = found[order], arrivals[order]
-        # The foremost are followed to the very end, even where E crawls to zero.
+        # The best few are followed to the very end, even where E crawls to zero.
         found[:FOREMOST] = minimise(self.objective, found[:FOREMOST], weight, [self.width], basis=basis)
         found, arrivals = self._without_E(found, arrivals)
         values = self.objective.values(found, weight, self.width)
@@ -90,9 +90,8 @@ class Search:
             best, subgradient = polish_lad(self.objective, found[:1], weight, basis)
         else:
             best = polish(self.objective, found[:1], weight, self.delta, basis)
-        winners = (
-            values <= values[0] * (1 + SAME) + 1e-15 * min(self.width, 1.0) * weight.sum()
-        )  # rounding, where all is fitted
+        rounding = 1e-15 * min(self.width, 1.0) * weight.sum()  # decides where all residuals are zero
+        winners = values <= values[0] * (1 + SAME) + rounding
         gradients = np.linalg.norm(basis.T @ self.objective.evaluate(found, weight, self.width).gradient, axis=0)
         others = ~winners & (gradients <= self._flat(self.width))
         share = float(arrivals[winners].sum() / arrivals.sum())
@@ -100,7 +99,7 @@ class Search:
         return np.concatenate([best, found[others]]), proof
 
     def _without_E(self, found: np.ndarray, arrivals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`found` with its foremost solutions for E = 0 added, which a free E approaches but never reaches."""
+        """`found`, with the best few refitted for E = 0, which a free E approaches but never reaches."""
         if self.fixed_E is not None:
             return found, arrivals
         closed = found[:FOREMOST].copy()

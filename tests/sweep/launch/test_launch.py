@@ -132,3 +132,17 @@ def test_pool_size_suits_the_machine() -> None:
     cores = len(os.sched_getaffinity(0))
     assert pool_size(ClusterConfig(), "cpu") == cores
     assert pool_size(ClusterConfig(threads=cores), "cpu") == 1
+
+
+def test_a_worker_that_was_asked_to_stop_is_replaced(tiny_run: RunConfig, corpus: Corpus, tmp_path: Path) -> None:
+    victim, stopped = replace(tiny_run, steps=8000), []
+
+    def stop_once(event: Progress | Outcome) -> None:
+        owner = Store(tmp_path).run(victim.run_id).claim.owner()
+        if isinstance(event, Progress) and event.run_id == victim.run_id and not stopped and owner is not None:
+            os.kill(owner.pid, signal.SIGTERM)
+            stopped.append(owner.pid)
+
+    runs = [victim, replace(tiny_run, seed=1)]
+    outcomes = {outcome.run_id: outcome.state for outcome in pool(tmp_path, corpus, workers=1).run(runs, stop_once)}
+    assert outcomes == {victim.run_id: states.INTERRUPTED, runs[1].run_id: states.DONE}

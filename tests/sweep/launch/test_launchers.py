@@ -19,7 +19,13 @@ from sweep.plan.run import RunConfig
 from sweep.store import Store, states
 
 ROOT = Path(__file__).resolve().parents[3]
-LONG = ["grid=list", "grid.runs=[{N: 3000, D: 4e7}, {N: 5000, D: 4e7}]", "model=tiny", "data=text", "name=mine"]
+LONG = [
+    "grid=list",
+    "grid.runs=[{N: 3000, D: 4e7}, {N: 5000, D: 4e7}, {N: 8000, D: 4e7}]",
+    "model=tiny",
+    "data=text",
+    "name=mine",
+]
 LONG += ["data.validation_tokens=4096", "data.max_epochs=1000"]
 
 
@@ -65,15 +71,15 @@ def test_a_launcher_is_a_class_and_a_yaml(
     store = f"store={tmp_path / 'store'}"
     sweep = [*LONG, f"data.paths=[{text_file}]", store]
     assert main(["launch", *sweep, *notebook]) == DONE
-    assert "2 runs, 0 finished before, 0 queued or running, 2 to train on" in (told := capsys.readouterr().out)
-    assert "wrote down 2 runs" in told
+    assert "3 runs, 0 finished before, 0 queued or running, 3 to train on" in (told := capsys.readouterr().out)
+    assert "wrote down 3 runs" in told
     assert main(["launch", *sweep, *notebook]) == DONE
-    assert "2 queued or running, 0 to train" in capsys.readouterr().out
+    assert "3 queued or running, 0 to train" in capsys.readouterr().out
     assert main(["status", "mine", store]) == DONE
-    assert (shown := capsys.readouterr().out).count("the notebook, open") == 2
-    assert "2 queued" in shown
+    assert (shown := capsys.readouterr().out).count("the notebook, open") == 3
+    assert "3 queued" in shown
     assert main(["cancel", "mine", store]) == DONE
-    assert capsys.readouterr().out == "crossed out 2 runs\n"
+    assert capsys.readouterr().out == "crossed out 3 runs\n"
 
 
 def test_an_unknown_launcher_is_refused_before_anything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,13 +114,13 @@ def test_cancel_stops_a_local_launch_and_not_only_its_workers(
             time.sleep(0.1)
         begun = going[0].parent.name
         assert main(["status", "mine", f"store={store.root}"]) == DONE
-        assert "1 running, 1 queued" in capsys.readouterr().out
+        assert "1 running, 2 queued" in capsys.readouterr().out
         workers = psutil.Process(launch.pid).children(recursive=True)
         assert main(["cancel", "mine", f"store={store.root}"]) == DONE
         assert capsys.readouterr().out == "stopped 1 processes here\n"
         printed, _ = launch.communicate(timeout=60)
         assert launch.returncode == 1
-    assert "1 interrupted, 1 waiting" in printed
+    assert "1 interrupted, 2 waiting" in printed
     assert not psutil.wait_procs(workers, timeout=30)[1]
     assert store.run(begun).status()["state"] == states.INTERRUPTED
     assert store.run(begun).status()["step"] > 0
