@@ -89,7 +89,7 @@ def records(path: Path) -> Iterator[Any]:
             record += block[at + 7 : at + 7 + length]
             at += 7 + length
             if kind in (1, 4):
-                yield wandb_internal_pb2.Record.FromString(record)
+                yield wandb_internal_pb2.Record.FromString(record)  # type: ignore[attr-defined]
                 record = b""
 
 
@@ -314,7 +314,7 @@ def test_a_broken_wandb_neither_fails_nor_slows_a_run(
     code, message = BROKEN[how]
     (tmp_path / "wandb.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)  # a spawned process takes it over
-    store, told = Store(tmp_path), []
+    store, told = Store(tmp_path), list[str]()
     start = time.monotonic()
     with Mirror(replace(ONLINE, timeout_s=3 if how == "hangs" else 500), store, told.append) as mirror:
         directory = store.run(tiny_run.run_id)
