@@ -45,12 +45,12 @@ def report(options: Namespace) -> int:
 def _origin(config: SweepConfig, sweep: Sweep | None, fits: "Fits") -> "Origin":
     from sweep.fit import read_frame
     from sweep.report import Cost, Origin, costs, origin
-    from sweep.tables.wandb import is_address
+    from sweep.tables.wandb import SCHEME
 
     table = config.table
     cost: list[Cost] | str = "The runs are wandb's, and their hours are not read from there."
     setup: dict[str, str] = {}
-    if table is None or not is_address(table):
+    if table is None or not table.startswith(SCHEME):
         frame = read_frame(table or Path(config.out) / "runs.csv")
         setup = origin.setup_of_table(frame)
         if table is None:

@@ -10,8 +10,9 @@ class SourceConfig:
     """Where documents come from.
 
     Attributes:
-        source: "stdlib", the running Python's standard library; "text", "jsonl" or "parquet", local files; "huggingface", a
-            dataset by name or local folder; and, for a whole corpus only, "mixture", "tokens" or "synthetic".
+        source: one of `sweep.data.sources.reader.SOURCES`: "stdlib", the running Python's standard library; "text", "jsonl" or
+            "parquet", local files; "huggingface", a dataset by name or local folder. A whole corpus can also be a "mixture" of
+            sources, existing "tokens", or "synthetic": one of `sweep.data.corpus.CONTENTS`, which check the name.
         paths: files, folders or globs of local files.
         column: that holds the text, in JSONL, Parquet and Hugging Face datasets.
         dataset, config, split, revision: of "huggingface", as `datasets.load_dataset` takes them.
@@ -21,7 +22,7 @@ class SourceConfig:
         epochs: how often a source of a mixture is repeated; where there are weights, how often at most.
     """
 
-    source: str = choice("stdlib", "text", "jsonl", "parquet", "huggingface", "mixture", "tokens", "synthetic", default="text")
+    source: str = "text"
     paths: list[str] = field(default_factory=list)
     column: str = "text"
     dataset: str | None = None
@@ -30,8 +31,8 @@ class SourceConfig:
     revision: str | None = None
     rows: str = choice("documents", "lines")
     max_bytes: float | None = number(None, above=0)
-    weight: float | None = None
-    epochs: float = 1
+    weight: float | None = number(None, above=0)
+    epochs: float = number(1, above=0)
 
 
 @dataclass(kw_only=True)
@@ -89,7 +90,7 @@ class CorpusSpec(SourceConfig):
         synthetic: of source=synthetic.
     """
 
-    source: str = choice("stdlib", "text", "jsonl", "parquet", "huggingface", "mixture", "tokens", "synthetic")
+    source: str = "stdlib"
     sources: dict[str, SourceConfig] | None = None
     tokenizer: str = "bytes"
     vocab_size: int = number(257, at_least=2)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.config import SweepConfig
 from sweep.errors import InputError
-from sweep.launch.local import Outcome
+from sweep.launch.events import Outcome
 from sweep.store import RunDirectory, Store, states
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Tracker:
 class Mirror:
     """Mirrors runs to wandb from a process of its own; use as a context manager, which waits for it at the end.
 
-    Call it with every event of `sweep.launch.local.Pool.run`. Nothing here raises, or waits for wandb before the end.
+    Call it with every event of `sweep.launch.pool.Pool.run`. Nothing here raises, or waits for wandb before the end.
 
     Args:
         tracker: None mirrors nothing.

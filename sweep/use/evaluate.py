@@ -7,7 +7,7 @@ kept in its evaluations.json until the tokens of a set change.
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 
 from sweep.config import SourceConfig
 from sweep.data import Corpus, validation_sequences
-from sweep.data.sources import look_into, reader_of
+from sweep.data.sources import reader_of
 from sweep.errors import InputError
 from sweep.files import write_json
 from sweep.plan.run import RunConfig
@@ -75,14 +75,14 @@ def sets_of(corpus: Corpus, named: Mapping[str, SourceConfig], most_tokens: int)
 def check_sets(named: Mapping[str, SourceConfig]) -> None:
     """Open every source. Raises InputError if one cannot be read."""
     for name, source in named.items():
-        look_into(reader_of(source, f"evaluation.sets.{name}"))
+        reader_of(source, f"evaluation.sets.{name}").look_into()
 
 
 def _tokenised(name: str, source: SourceConfig, corpus: Corpus, most_tokens: int) -> EvaluationSet:
     tokenizer = corpus.tokenizer()
     parts: list[np.ndarray] = []
     tokens = size = 0
-    for document in _documents(name, source):
+    for document in reader_of(source, f"evaluation.sets.{name}"):
         (ids,) = tokenizer.encode([document])
         parts.append(np.append(ids, tokenizer.end_of_document).astype(np.uint32))
         tokens, size = tokens + len(parts[-1]), size + len(document)
@@ -92,12 +92,6 @@ def _tokenised(name: str, source: SourceConfig, corpus: Corpus, most_tokens: int
         raise InputError(f"evaluation.sets.{name} holds no text; name other paths")
     flat = np.concatenate(parts)
     return EvaluationSet(name=name, tokens=flat[: most_tokens + 1], bytes_per_token=size / len(flat))
-
-
-def _documents(name: str, source: SourceConfig) -> Iterator[bytes]:
-    reader = reader_of(source, f"evaluation.sets.{name}")
-    for unit in reader.units():
-        yield from reader.documents(unit)
 
 
 def evaluate(run: RunConfig, directory: RunDirectory, sets: list[EvaluationSet], device: str) -> dict[str, Any]:

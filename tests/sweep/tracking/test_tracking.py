@@ -14,20 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.sweep.wandb_server import KEY, WandbServer, wandb_server
 
 from sweep.cli import main
 from sweep.commands import BAD_INPUT, DONE, SOME_RUNS_FAILED
 from sweep.config import ClusterConfig, SlurmConfig, compose
 from sweep.data import Corpus
 from sweep.fit import LawError, read_curves, read_frame, runs_from_frame
-from sweep.launch.local import Outcome
-from sweep.launch.slurm import run_task
+from sweep.launch.events import Outcome
 from sweep.plan.run import RunConfig
 from sweep.store import RunDirectory, Store, states
 from sweep.store.claim import Claim
 from sweep.tracking.mirror import Mirror, Tracker, is_mirrored
 from sweep.train.loop import Runtime, train
+from tests.sweep.tracking.wandb_server import KEY, WandbServer, wandb_server
 from tests.waiting import PATIENCE_S, wait_until
 
 pytest.importorskip("wandb")
@@ -210,7 +209,7 @@ import os, signal, sys
 from pathlib import Path
 from sweep.data import Corpus
 from sweep.fit import LawError, read_curves, read_frame, runs_from_frame
-from sweep.launch.local import Outcome
+from sweep.launch.events import Outcome
 from sweep.store import Store
 from sweep.tracking.mirror import Mirror, Tracker
 from sweep.train.loop import Runtime, train
@@ -429,7 +428,7 @@ def test_an_array_task_mirrors_its_runs(tiny_run: RunConfig, corpus: Corpus, tmp
         "tasks": [[tiny_run.run_id]],
     }
     (tmp_path / "tasks.json").write_text(json.dumps(manifest))
-    assert run_task(tmp_path, 0) == 0
+    assert main(["task", str(tmp_path), "0"]) == DONE
     assert_mirrors(offline_history(directory), directory)
 
 
