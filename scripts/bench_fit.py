@@ -14,6 +14,7 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
@@ -95,7 +96,9 @@ def main() -> None:
     print(f"objective {fit.objective:.12g}, scipy's best {best:.12g}")
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        record = {name: {"seconds": ours, "scipy_seconds": theirs, "ratio": theirs / ours} for name, ours, theirs in rows}
+        record: dict[str, Any] = {
+            name: {"seconds": ours, "scipy_seconds": theirs, "ratio": theirs / ours} for name, ours, theirs in rows
+        }
         record |= {"runs": len(runs), "cores": os.cpu_count(), "scipy_starts": timed, "objective": fit.objective, "scipy": best}
         (options.out / "fit_speed.json").write_text(json.dumps(record, indent=1) + "\n")
 

@@ -186,7 +186,7 @@ def test_its_intervals_are_the_published_width(published: RunTable) -> None:
         (2.5, 3000.0, 300.0, 0.5, 0.22),
     ],
 )
-def test_a_planted_surface_comes_back(law: tuple[float, ...]) -> None:
+def test_a_planted_surface_comes_back(law: tuple[float, float, float, float, float]) -> None:
     fit = fit_parametric(planted(*law), intervals=NO_INTERVALS)
     found = (fit.E, fit.A, fit.B, fit.alpha, fit.beta)
     np.testing.assert_allclose([estimate.value for estimate in found], law, rtol=1e-4)
