@@ -1,5 +1,7 @@
 """Approach 2: planted valleys come back, what is no valley is refused."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
