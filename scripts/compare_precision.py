@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sweep.cli import main as isosweep
-from sweep.commands.shared import plan_runs
+from sweep.commands.sweeps import plan_sweep
 from sweep.config import compose
 from sweep.store import Store
 from sweep.store.curves import read_curve, smooth_curve
@@ -20,7 +20,7 @@ def trained(overrides: list[str]) -> tuple[float, np.ndarray]:
     """Held-out loss and smoothed training curve of the one run of a sweep, trained if it is not yet."""
     if isosweep(["launch", *overrides]):
         raise SystemExit("the run failed")
-    (planned,), _ = plan_runs(config := compose(overrides))
+    (planned,) = plan_sweep(config := compose(overrides))[0].runs
     directory = Store(Path(config.store)).run(planned.run.run_id)
     return directory.status()["val_loss"], smooth_curve(read_curve(directory)[1], 20)
 

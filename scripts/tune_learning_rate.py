@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sweep.commands.shared import make_corpus, plan_runs
+from sweep.commands.corpora import make_corpus
+from sweep.commands.sweeps import plan_sweep
 from sweep.commands.training import train_missing
 from sweep.config import compose
 from sweep.figures import save, set_style
@@ -43,8 +44,8 @@ def main(overrides: list[str]) -> None:
         for scale, batch in rates + batches
     }
     config = next(iter(configs.values()))
-    corpus = make_corpus(config, plan_runs(config)[1])
-    planned = {key: [p.run for p in plan_runs(config)[0]] for key, config in configs.items()}
+    corpus = make_corpus(config, plan_sweep(config)[1])
+    planned = {key: [p.run for p in plan_sweep(config)[0].runs] for key, config in configs.items()}
     train_missing(config, sorted(chain(*planned.values()), key=lambda run: -run.N * run.D), corpus)
     store = Store(Path(config.store))
     runs = pd.DataFrame([describe(run, scale, seed, store) for (scale, seed, _), some in planned.items() for run in some])

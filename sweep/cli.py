@@ -3,13 +3,16 @@
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from inspect import getdoc
 from typing import NoReturn
+
+import yaml
 
 from sweep import __version__
 from sweep.commands import BAD_INPUT, DONE, benching, evaluating, following, laws, planning, reporting, training, using
 from sweep.commands.help import explain_fields
+from sweep.config import compose_with_choices
 from sweep.errors import InputError
 
 EXAMPLES = """\
@@ -120,7 +123,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if {"-h", "--help"} & set(rest):
             print(parser_of(name).format_help(), end="")
             return DONE
-        return COMMANDS[name].run(parse(name, rest))
+        options = parse(name, rest)
+        if getattr(options, "cfg", None):
+            config = compose_with_choices(options.overrides, config_dir=options.config_dir)[0]
+            print(yaml.safe_dump(asdict(config), sort_keys=False), end="")
+            return DONE
+        return COMMANDS[name].run(options)
     except InputError as error:
         print(f"isosweep: {error}", file=sys.stderr)
         return BAD_INPUT

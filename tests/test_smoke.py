@@ -11,7 +11,7 @@ import pytest
 
 from sweep.cli import main
 from sweep.commands import DONE
-from sweep.commands.shared import corpora, plan_runs
+from sweep.commands.sweeps import plan_sweep
 from sweep.config import compose
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +34,7 @@ def out(sweep: list[str]) -> Path:
 
 def test_models_learn_far_beyond_letter_frequencies(sweep: list[str], out: Path) -> None:
     config = compose(sweep)
-    corpus = plan_runs(config)[1].find(corpora(config))
+    corpus = plan_sweep(config)[1].find(Path(config.store) / "corpora")
     assert corpus is not None
     counts = np.bincount(corpus.tokens("train"))
     share = counts[counts > 0] / counts.sum()

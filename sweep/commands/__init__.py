@@ -1,3 +1,16 @@
-"""What each command does; each takes the composed sweep and returns the exit code."""
+"""What each command does: it reads, calls one function, prints, and returns the exit code."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 DONE, SOME_RUNS_FAILED, BAD_INPUT = 0, 1, 2
+
+
+def console(width: int = 120) -> "Console":
+    """Standard output; off a terminal it is `width` columns wide, so that no table is cut."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=width)

@@ -3,8 +3,8 @@
 from argparse import Namespace
 from pathlib import Path
 
-from sweep.commands import DONE
-from sweep.commands.shared import composed, console, ladder_of
+from sweep.commands import DONE, console
+from sweep.commands.sweeps import composed
 from sweep.errors import InputError
 from sweep.store import Store
 
@@ -16,18 +16,21 @@ def bench(options: Namespace) -> int:
     """Measure steps, print a table, and keep it as bench.json in the store, for `plan` to estimate from."""
     from rich.table import Table
 
+    from models import SizeLadder
+    from sweep.data import CorpusRecipe
     from sweep.launch.local import pool_size
-    from sweep.plan.cost import choose_engine
+    from sweep.plan.cost import PLAIN, choose_engine
     from sweep.plan.device import require_device, resolve_device
     from sweep.plan.grid import resolve_precision
-    from sweep.train.bench import PLAIN, Measurement, measure, save
+    from sweep.train.bench import Measurement, measure, save
 
     config = composed(options)
     device = resolve_device(config.device)
     require_device(device)
     store = Store(Path(config.store))
     store.require_writable()
-    ladder, wanted = ladder_of(config), config.bench
+    wanted, vocab_size = config.bench, CorpusRecipe.read(config.data).vocab_size
+    ladder = SizeLadder(vocab_size=vocab_size, context_length=config.data.context_length, **vars(config.model))
     if unknown := set(wanted.engines) - set(ENGINES):
         raise InputError(f"bench.engines: {', '.join(sorted(unknown))} is none of {', '.join(ENGINES)}")
     if device == "cpu" and (graphs := [engine for engine in wanted.engines if engine.endswith("graph")]):

@@ -3,11 +3,10 @@
 from argparse import Namespace
 from pathlib import Path
 
-from sweep.commands import DONE
-from sweep.commands.shared import composed, console, corpora, plan_runs
+from sweep.commands import DONE, console
+from sweep.commands.corpora import corpus_of
+from sweep.commands.sweeps import open_sweep
 from sweep.errors import InputError
-from sweep.store import Store
-from sweep.store.states import DONE as FINISHED
 
 
 def evaluate_sets(options: Namespace) -> int:
@@ -20,16 +19,15 @@ def evaluate_sets(options: Namespace) -> int:
     from sweep.plan.device import require_device, resolve_device
     from sweep.use.evaluate import OWN, check_sets, evaluate, sets_of
 
-    config = composed(options)
+    sweep = open_sweep(options)
+    config, store = sweep.config, sweep.store
     device = resolve_device(config.device)
     require_device(device)
     named = config.evaluation.sets or {}
     check_sets(named)
-    planned, recipe = plan_runs(config)
-    store, corpus = Store(Path(config.store)), recipe.find(corpora(config))
-    done = [p.run for p in planned if store.run(p.run.run_id).status()["state"] == FINISHED]
-    if corpus is None or not done:
-        raise InputError(f"store={config.store} holds no finished run of this sweep; launch it first")
+    if not (done := sweep.finished()):
+        raise InputError(f"no run of {config.name} in store={store.root} is done; launch the sweep first")
+    corpus = corpus_of(sweep.plan, store)
     sets = sets_of(corpus, named, config.evaluation.tokens)
     rows, positions = [], {}
     for run in sorted(done, key=lambda run: (run.N, run.D)):

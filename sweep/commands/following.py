@@ -7,8 +7,8 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-from sweep.commands import DONE
-from sweep.commands.shared import composed, console, plan_runs
+from sweep.commands import DONE, console
+from sweep.commands.sweeps import composed, find_run_id, open_sweep
 from sweep.errors import InputError
 from sweep.store import Store
 
@@ -16,17 +16,16 @@ WATCH_S = 5
 
 
 def status(options: Namespace) -> int:
-    """Print where every run of the sweep is; with `watch`, until nothing is running or queued."""
+    """Print where every run of a launched sweep is, with its loss and time left."""
     from sweep.follow.status import overview
 
-    config = composed(options)
+    sweep = open_sweep(options)
     while True:
-        planned, _ = plan_runs(config)
-        view = overview(planned, Store(Path(config.store)), config)
+        view = overview(sweep.plan.runs, sweep.store, sweep.speed())
         screen = console(width=150)
         if options.watch and screen.is_terminal:
             screen.clear()
-        screen.print(view.table(f"{config.name} in {config.store}"))
+        screen.print(view.table(f"{sweep.config.name} in {sweep.store.root}"))
         print(view.totals())
         if not (options.watch and view.going()):
             return DONE
@@ -34,23 +33,20 @@ def status(options: Namespace) -> int:
 
 
 def watch(options: Namespace) -> int:
-    """Show the sweep as it goes, until it ends or the user leaves."""
+    """Show a launched sweep as it goes: curves, throughput, time left, IsoFLOP minima as they form; q leaves it."""
     from sweep.follow.screen import watch as show
 
-    config = composed(options)
-    planned, _ = plan_runs(config)
-    show(planned, Store(Path(config.store)), config, console(width=150))
+    sweep = open_sweep(options)
+    show(sweep.plan, sweep.store, sweep.config.fit, console(width=150))
     return DONE
 
 
 def cancel(options: Namespace) -> int:
-    """Stop the sweep's runs, in the queue and on this machine; those that run write a checkpoint."""
+    """Stop a sweep's runs, in the queue and on this machine; those in training write a checkpoint."""
     from sweep.launch import slurm
 
-    config = composed(options)
-    store = Store(Path(config.store))
-    planned, _ = plan_runs(config)
-    ids = [p.run.run_id for p in planned]
+    sweep = open_sweep(options)
+    store, ids = sweep.store, [planned.run.run_id for planned in sweep.plan.runs]
     queue = slurm.queued(store)
     tasks = [queue[run_id] for run_id in ids if run_id in queue]
     slurm.cancel(tasks)
@@ -62,16 +58,16 @@ def cancel(options: Namespace) -> int:
 
 
 def logs(options: Namespace) -> int:
-    """Print what is known of one run: where it is, why it failed, and what its array task printed."""
+    """Print where a run is, why it failed if it did, and what its array task printed."""
     from sweep.launch import slurm
 
-    config = composed(options)
-    store = Store(Path(config.store))
-    directory = store.run(options.run_id)
+    store = Store(Path(composed(options).store))
+    run_id = find_run_id(store, options.run_id)
+    directory = store.run(run_id)
     if not directory.path.is_dir():
-        raise InputError(f"run_id={options.run_id} is not in store={config.store}; isosweep status lists the runs there are")
+        raise InputError(f"run {run_id} has not begun in store={store.root}; isosweep launch trains it")
     print(f"{directory.path}: {json.dumps(directory.status())}")
-    for path in (directory.traceback, *slurm.logs_of(store, options.run_id)):
+    for path in (directory.traceback, *slurm.logs_of(store, run_id)):
         if path.exists():
             print(f"\n{path}\n{path.read_text(errors='replace').rstrip()}")
     return DONE

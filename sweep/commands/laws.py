@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.commands import DONE
-from sweep.commands.shared import composed, corpora, ladder_of, plan_runs
-from sweep.config import FitConfig, SweepConfig
+from sweep.commands.sweeps import Sweep, composed, open_sweep
+from sweep.config import SweepConfig
 from sweep.errors import InputError
 from sweep.files import write_atomically, write_json
-from sweep.store import Store, states
+from sweep.store import states
+from sweep.use.optimal import surface_options
 
 if TYPE_CHECKING:
     from sweep.fit import Curve, Fits, RunTable
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 def fit(options: Namespace) -> int:
     """Fit the laws, print them and write fits.json. Raises InputError if none of the three approaches could be fitted."""
-    config = composed(options)
-    fits = make_fits(config)
+    config, sweep = opened(options)
+    fits = make_fits(config, sweep)
     print(fits.summary())
     print(f"\nwrote {Path(config.out) / 'fits.json'}")
     require_a_law(fits)
@@ -38,8 +39,8 @@ def require_a_law(fits: "Fits") -> None:
 
 def plot(options: Namespace) -> int:
     """Fit the laws and draw the figures."""
-    config = composed(options)
-    fits = make_fits(config)
+    config, sweep = opened(options)
+    fits = make_fits(config, sweep)
     from sweep.figures import draw_all
 
     for path in draw_all(fits, Path(config.out)):
@@ -51,14 +52,14 @@ def choose_next(options: Namespace) -> int:
     """Choose the next runs, print them, and write them to `out` as next.json and as a grid, conf/grid/next.yaml."""
     from sweep.fit import fit_parametric, next_runs
 
-    config = composed(options)
+    config, sweep = opened(options)
     if (config.fit.parameters, config.fit.flops) != ("total", "6N"):
         raise InputError("next names runs by all parameters and C = 6ND; leave fit.parameters=total and fit.flops=6N")
-    runs, _, _ = read_tables(config)
+    runs, _, _ = read_tables(config, sweep)
     asked, chosen_fit = config.next, config.fit
     intervals: dict[str, Any] = {"resamples": chosen_fit.resamples, "level": chosen_fit.level, "seed": chosen_fit.seed}
     fit = fit_parametric(runs, **surface_options(chosen_fit), **intervals)
-    sizes, most_tokens = _sizes_and_tokens(config) if config.table is None else (None, float("inf"))
+    sizes, most_tokens = _sizes_and_tokens(sweep) if sweep is not None else (None, float("inf"))
     chosen = next_runs(
         fit,
         runs,
@@ -85,11 +86,19 @@ def choose_next(options: Namespace) -> int:
     return DONE
 
 
-def make_fits(config: SweepConfig) -> "Fits":
-    """Fits of the sweep's store, or of `table`; fits.json and, from a store, the tables are written to `out`."""
+def opened(options: Namespace) -> tuple[SweepConfig, Sweep | None]:
+    """What to fit: the configuration and a launched sweep, or, where table=… is given, the configuration alone."""
+    if any(text.startswith("table=") for text in options.overrides):
+        return composed(options), None
+    sweep = open_sweep(options)
+    return sweep.config, sweep
+
+
+def make_fits(config: SweepConfig, sweep: Sweep | None) -> "Fits":
+    """Fits of a sweep, or of `config.table`; fits.json and, of a sweep, the tables are written to `out`."""
     from sweep.fit import Questions, fit_all
 
-    runs, curves, conventions = read_tables(config)
+    runs, curves, conventions = read_tables(config, sweep)
     options = config.fit
     fits = fit_all(
         runs,
@@ -110,17 +119,15 @@ def make_fits(config: SweepConfig) -> "Fits":
     return fits
 
 
-def surface_options(options: FitConfig) -> dict[str, Any]:
-    """How Approach 3 is fitted."""
-    names = {"objective": "objective", "delta": "huber_delta", "tied": "tied", "fixed_E": "fixed_E"}
-    return {name: getattr(options, field) for name, field in names.items()}
-
-
-def read_tables(config: SweepConfig) -> tuple["RunTable", "Sequence[Curve]", dict[str, "RunTable"]]:
-    """Runs and curves of the sweep's store, or of `table`, and the runs under every convention that the table has."""
+def read_tables(config: SweepConfig, sweep: Sweep | None) -> tuple["RunTable", "Sequence[Curve]", dict[str, "RunTable"]]:
+    """Runs and curves of `config.table`, or else of a sweep, and the runs under every convention that the table has."""
     from sweep.fit import Units, read_curves, read_frame, runs_from_frame, tables_by_convention
 
-    table, curves = _collect(config, Path(config.out)) if config.table is None else (config.table, config.curves)
+    table: str | Path | None = config.table
+    curves: str | Path | None = config.curves
+    if table is None:
+        assert sweep is not None
+        table, curves = _collect(sweep)
     names, units = _names(config), Units.of(vars(config.columns))
     frame, columns = units.convert(read_frame(table), names), _chosen(config, names)
     runs = runs_from_frame(frame, columns, table, require_C=config.fit.flops != "6N")
@@ -141,13 +148,13 @@ def writing(out: Path) -> Iterator[None]:
         raise InputError(f"out={out} cannot be written ({error.strerror}); choose another out=…") from error
 
 
-def _sizes_and_tokens(config: SweepConfig) -> tuple[list[float], float]:
+def _sizes_and_tokens(sweep: Sweep) -> tuple[list[float], float]:
     """The sizes of the sweep's ladder, and the longest horizon that its data allow."""
-    from models import count_parameters
+    from models import SizeLadder
 
-    _, recipe = plan_runs(config)
-    sizes = [float(count_parameters(shape).total) for shape in ladder_of(config).shapes()]
-    return sizes, recipe.training_tokens(corpora(config)) * config.data.max_epochs
+    data, corpus = sweep.config.data, sweep.plan.corpus
+    ladder = SizeLadder(vocab_size=corpus.vocab_size, context_length=data.context_length, **vars(sweep.config.model))
+    return [float(N) for N, _ in ladder.sized()], corpus.training_tokens * data.max_epochs
 
 
 def _names(config: SweepConfig) -> dict[str, str]:
@@ -175,11 +182,10 @@ def _chosen(config: SweepConfig, names: dict[str, str]) -> dict[str, str]:
     return chosen
 
 
-def _collect(config: SweepConfig, out: Path) -> tuple[Path, Path]:
+def _collect(sweep: Sweep) -> tuple[Path, Path]:
     from sweep.store.collect import collect, write_tables
 
-    planned, _ = plan_runs(config)
-    runs, curves = collect(planned, Store(Path(config.store)), config.fit)
+    runs, curves = collect(sweep.plan.runs, sweep.store, sweep.config.fit)
     if not (runs["state"] == states.DONE).any():
-        raise InputError(f"store={config.store} holds no finished run of this sweep; launch it first, with the same overrides")
-    return write_tables(runs, curves, out)
+        raise InputError(f"no run of {sweep.config.name} in store={sweep.store.root} is done; launch the sweep first")
+    return write_tables(runs, curves, Path(sweep.config.out))

@@ -1,73 +1,76 @@
 """The plan command."""
 
+import json
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from sweep.commands import DONE
-from sweep.commands.shared import composed, console, corpora, describe_corpus, plan_runs, source_rows
-from sweep.config import SweepConfig
-from sweep.plan.run import RunConfig
+from sweep.commands import DONE, console
+from sweep.commands.corpora import corpus_of, describe_corpus, describe_recipe, source_rows
+from sweep.commands.sweeps import open_sweep, plan_sweep
+from sweep.config import compose_with_choices
+from sweep.plan.written import SweepPlan
 from sweep.store import Store, states
+from sweep.store.statuses import speed_seen, statuses
 
-if TYPE_CHECKING:
-    from sweep.data import CorpusRecipe
-
-PLAN_COLUMNS = [
-    "run",
-    "budget",
-    "N",
-    "width",
-    "layers",
-    "D",
-    "D/N",
-    "6ND",
-    "steps",
-    "batch",
-    "peak_lr",
-    "engine",
-    "expected",
-    "state",
-]
+COLUMNS = ("run", "budget", "N", "width", "layers", "D", "D/N", "6ND", "steps", "batch", "peak_lr", "engine", "expected", "why")
 
 
 def plan(options: Namespace) -> int:
-    """Print every run of the sweep and the totals; write nothing."""
+    """Print every run of a sweep: N, D, steps, rate, engine, expected time, and why it would be trained; write nothing.
+
+    With the name of a launched sweep, its written plan; else the sweep that conf/ and the overrides make.
+    """
+    if options.sweep:
+        sweep = open_sweep(options)
+        planned, store, corpus = sweep.plan, sweep.store, describe_corpus(corpus_of(sweep.plan, sweep.store))
+        rows: list[list[str]] = []
+    else:
+        config, choices = compose_with_choices(options.overrides, config_dir=options.config_dir)
+        planned, recipe = plan_sweep(config, choices, options.overrides)
+        store = Store(Path(config.store))
+        corpus = describe_recipe(recipe, store.corpora)
+        rows = source_rows(recipe, store.corpora, max(each.run.D for each in planned.runs))
+    found = statuses(store, (each.run for each in planned.runs))
+    if options.json:
+        values = planned.to_dict()
+        for entry in values["runs"]:
+            entry["why"] = why(found[entry["run_id"]])
+        print(json.dumps(values, indent=2))
+        return DONE
+    _print_runs(planned, store, found)
+    print(f"\n{corpus}")
+    _print_sources(rows, planned)
+    return DONE
+
+
+def why(status: Mapping[str, Any]) -> str:
+    """What a launch would find of a run: "new", "partial at step k", "failed", "diverged" or "done"."""
+    if status["state"] in (*states.FINAL_STATES, states.FAILED):
+        return status["state"]
+    return f"partial at step {status['step']:,}" if status["step"] else "new"
+
+
+def _print_runs(planned: SweepPlan, store: Store, found: Mapping[str, Mapping[str, Any]]) -> None:
     from rich.table import Table
 
     from sweep.follow.status import duration
     from sweep.launch.local import pool_size
-    from sweep.plan.cost import choose_engine, worth_compiling
-    from sweep.plan.device import resolve_device
-    from sweep.plan.estimate import Speed, makespan
+    from sweep.plan.estimate import makespan
 
-    config = composed(options)
-    planned, recipe = plan_runs(config)
-    store, device = Store(Path(config.store)), resolve_device(config.device)
-    speed = Speed.of_sweep((p.run for p in planned), store, config)
-    table = Table(title=f"{config.name}: {len(planned)} runs in {config.store}", box=None, header_style="bold")
-    for heading in PLAN_COLUMNS:
-        table.add_column(heading, justify="left" if heading in ("run", "state") else "right")
-    pays = worth_compiling(p.run for p in planned)
-
-    def engine(run: RunConfig) -> str:
-        return choose_engine(
-            device,
-            compiled=config.runtime.compile,
-            compile_pays=run.run_id in pays,
-            parallel_size=1,
-            micro_batch=config.cluster.micro_batch,
-        )
-
+    config, runs = planned.config, [each.run for each in planned.runs]
+    speed = speed_seen(store, runs, planned.device, config.data.validation_tokens)
+    table = Table(title=f"{config.name}: {len(runs)} runs in {store.root}", box=None, header_style="bold")
+    for heading in COLUMNS:
+        table.add_column(heading, justify="left" if heading in ("run", "why") else "right")
     left: list[float | None] = []
-    for p in planned:
-        run, status = p.run, store.run(p.run.run_id).status()
-        finished = status["state"] in states.FINAL_STATES
-        seconds = 0.0 if finished else speed.seconds(run, status["step"])
-        left.append(seconds)
+    for each, run in zip(planned.runs, runs, strict=True):
+        status = found[run.run_id]
+        left.append(0.0 if status["state"] in states.FINAL_STATES else speed.seconds(run, status["step"]))
         table.add_row(
             run.run_id,
-            f"{p.budget:.3g}" if p.budget else "-",
+            f"{each.budget:.3g}" if each.budget else "-",
             f"{run.N:,}",
             str(run.model.d_model),
             str(run.model.n_layers),
@@ -77,33 +80,31 @@ def plan(options: Namespace) -> int:
             f"{run.steps:,}",
             f"{run.batch_tokens:,}",
             f"{run.optimizer.peak_lr:.3g}",
-            engine(run),
-            duration(seconds),
-            status["state"],
+            each.engine,
+            duration(left[-1]),
+            why(status),
         )
     console(width=160).print(table)
-    _print_corpus(config, recipe, max(p.run.D for p in planned))
     known = [seconds for seconds in left if seconds is not None]
-    workers = pool_size(config.cluster, device)
+    workers = pool_size(config.cluster, planned.device)
     total = makespan(known, workers) if len(known) == len(left) else None
-    waiting = sum(seconds != 0 for seconds in left)
     print(
-        f"\n{len(planned)} runs, {waiting} to train; {sum(p.run.D for p in planned):,} tokens, "
-        f"{sum(6 * p.run.N * p.run.D for p in planned):.3g} FLOPs (6ND) in all; "
-        f"expected {duration(total)} with {workers} workers on {device}"
+        f"\n{len(runs)} runs, {sum(seconds != 0 for seconds in left)} to train; {sum(run.D for run in runs):,} tokens, "
+        f"{sum(6 * run.N * run.D for run in runs):.3g} FLOPs (6ND) in all; "
+        f"expected {duration(total)} with {workers} workers on {planned.device}"
     )
-    return DONE
 
 
-def _print_corpus(config: SweepConfig, recipe: "CorpusRecipe", horizon: int) -> None:
-    """What the runs are trained on, and of a mixture what each source gives."""
+def _print_sources(rows: list[list[str]], planned: SweepPlan) -> None:
+    """What each source of a mixture gives."""
     from rich.table import Table
 
-    print(f"\n{describe_corpus(recipe, corpora(config))}")
-    if rows := source_rows(recipe, corpora(config), horizon):
-        table = Table(box=None, header_style="bold")
-        for heading in ("source", "share", "tokens", "epochs", f"epochs in {horizon:,} tokens"):
-            table.add_column(heading, justify="left" if heading == "source" else "right")
-        for row in rows:
-            table.add_row(*row)
-        console(width=160).print(table)
+    if not rows:
+        return
+    table = Table(box=None, header_style="bold")
+    horizon = max(each.run.D for each in planned.runs)
+    for heading in ("source", "share", "tokens", "epochs", f"epochs in {horizon:,} tokens"):
+        table.add_column(heading, justify="left" if heading == "source" else "right")
+    for row in rows:
+        table.add_row(*row)
+    console(width=160).print(table)

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import yaml
 
 from sweep.commands import DONE
-from sweep.commands.laws import make_fits, require_a_law, writing
-from sweep.commands.shared import composed, describe_corpus, plan_runs
+from sweep.commands.corpora import describe_corpus
+from sweep.commands.laws import make_fits, opened, require_a_law, writing
+from sweep.commands.sweeps import Sweep
 from sweep.config import SweepConfig
-from sweep.errors import InputError
-from sweep.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,28 +30,19 @@ def report(options: Namespace) -> int:
     from sweep.report import require_packages, write_report
 
     require_packages()
-    config = composed(options)
+    config, sweep = opened(options)
     out = Path(config.out)
-    if config.table is None:
-        _require_runs(config)
     with writing(out):
         pass
-    fits = make_fits(config)
+    fits = make_fits(config, sweep)
     require_a_law(fits)
     with writing(out):
-        path = write_report(fits, _origin(config, fits), config.fit, out / "report.html")
+        path = write_report(fits, _origin(config, sweep, fits), config.fit, out / "report.html")
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser, or send it to somebody")
     return DONE
 
 
-def _require_runs(config: SweepConfig) -> None:
-    """Raises InputError if there is nothing to report, before the corpus is read."""
-    runs = Path(config.store) / "runs"
-    if not runs.is_dir() or next(runs.iterdir(), None) is None:
-        raise InputError(f"store={config.store} holds no runs; launch the sweep first, or name a table=… of runs")
-
-
-def _origin(config: SweepConfig, fits: "Fits") -> "Origin":
+def _origin(config: SweepConfig, sweep: Sweep | None, fits: "Fits") -> "Origin":
     from sweep.fit import read_frame
     from sweep.report import Cost, Origin, costs, origin
     from sweep.tables.wandb import is_address
@@ -64,7 +54,8 @@ def _origin(config: SweepConfig, fits: "Fits") -> "Origin":
         frame = read_frame(table or Path(config.out) / "runs.csv")
         setup = origin.setup_of_table(frame)
         if table is None:
-            trained, more, frame["cores"] = _of_store(config, frame)
+            assert sweep is not None
+            trained, more, frame["cores"] = _of_store(sweep, frame)
             setup |= more
         C = dict(zip(map(str, fits.runs.run_id), fits.runs.C.tolist(), strict=True))
         watts = {"core_watts": config.report.core_watts, "gpu_watts": config.ask.watts}
@@ -87,14 +78,14 @@ def _name(table: str) -> str:
     return "/".join(Path(table).absolute().parts[-2:]) if Path(table).is_file() else table
 
 
-def _of_store(config: SweepConfig, frame: "pd.DataFrame") -> tuple["Facts", dict[str, str], list[int]]:
+def _of_store(sweep: Sweep, frame: "pd.DataFrame") -> tuple["Facts", dict[str, str], list[int]]:
     """What the runs ran on, the choices of their training that no column of the table names, and on how many cores or GPUs
     each run of it was trained."""
+    from sweep.data import Corpus
     from sweep.report import origin
 
-    planned, recipe = plan_runs(config)
-    store = Store(Path(config.store))
-    corpus = recipe.find(store.corpora)
+    config, store, fingerprint = sweep.config, sweep.store, sweep.plan.corpus.fingerprint
+    corpus = Corpus.open(store.corpora / fingerprint) if (store.corpora / fingerprint).is_dir() else None
     optimizer, schedule, data = config.optimizer, config.schedule, config.data
     setup = {
         "Schedule": f"warm-up, then a cosine to {schedule.final_fraction:g} of the peak, {schedule.cycle:g} × the run long",
@@ -106,9 +97,9 @@ def _of_store(config: SweepConfig, frame: "pd.DataFrame") -> tuple["Facts", dict
     if corpus is not None:
         epochs = float(frame["D"].max()) / corpus.manifest["parts"]["train"]["tokens"]
         setup["Repeated data"] = f"at most {epochs:.2g} epochs" + ("" if epochs > 1 else ", so none")
-    name, _, described = describe_corpus(recipe, store.corpora).partition(": ")
-    corpus_facts = (("Corpus", f"{data.source}, {name.removeprefix('corpus ')}"), ("Tokens", described))
-    directories = {plan.run.run_id: store.run(plan.run.run_id) for plan in planned}
+    described = "the store does not hold the corpus" if corpus is None else describe_corpus(corpus).partition(": ")[2]
+    corpus_facts = (("Corpus", f"{data.source}, {fingerprint}"), ("Tokens", described))
+    directories = {plan.run.run_id: store.run(plan.run.run_id) for plan in sweep.plan.runs}
     ranks = [int(directories[run_id].status().get("ranks", 1)) for run_id in frame["run_id"]]
     threads = [config.cluster.threads if device == "cpu" else 1 for device in frame["device"]]
     cores = [rank * thread for rank, thread in zip(ranks, threads, strict=True)]

@@ -1,4 +1,4 @@
-"""Commands that train: plan, launch, train, wandb-sync."""
+"""Commands that train: launch, train, wandb-sync."""
 
 import sys
 import time
@@ -9,28 +9,43 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.commands import DONE, SOME_RUNS_FAILED
-from sweep.commands.shared import composed, console, expand_on, make_corpus, plan_runs
-from sweep.config import SweepConfig
+from sweep.commands import DONE, SOME_RUNS_FAILED, console
+from sweep.commands.corpora import corpus_of, make_corpus
+from sweep.commands.sweeps import composed, find_run_id, make_plan, open_sweep, plan_sweep, planned_run, sweep_folder
+from sweep.config import SweepConfig, compose_with_choices
 from sweep.errors import InputError
 from sweep.plan.run import RunConfig
+from sweep.plan.written import SweepPlan
 from sweep.store import Store, states
+from sweep.store.statuses import speed_seen
 
 if TYPE_CHECKING:
     from sweep.data import Corpus
 
 
 def launch(options: Namespace) -> int:
-    """Make the corpus if need be, train every run that is missing, and say how it went."""
-    return launch_sweep(composed(options), options.retry)
+    """Write the plan down, make the corpus if need be, train every run that is missing, and say how it went.
 
-
-def launch_sweep(config: SweepConfig, retry: str | None = None) -> int:
-    """See `launch`; `retry` may be "failed"."""
-    _, recipe = plan_runs(config)  # refuses what is wrong with the grid before anything is written
+    With the name of a launched sweep, its plan as it is written; else the sweep that conf/ and the overrides make.
+    """
+    if options.sweep:
+        sweep = open_sweep(options)
+        runs = [planned.run for planned in sweep.plan.runs]
+        return launch_runs(sweep.config, runs, corpus_of(sweep.plan, sweep.store), options.retry)
+    config, choices = compose_with_choices(options.overrides, config_dir=options.config_dir)
+    _, recipe = plan_sweep(config)  # refuses what is wrong with the grid before anything is written
     corpus = make_corpus(config, recipe)
     # Again, now that the number of training tokens is known for certain.
-    runs = [p.run for p in expand_on(config, recipe)]
+    plan = make_plan(config, recipe, choices, options.overrides)
+    folder = sweep_folder(Store(Path(config.store)), config.name)
+    if changes := plan.changes_from(SweepPlan.read(folder)):
+        print(f"{folder.name}: {changes} since its last launch")
+    plan.write(folder)
+    return launch_runs(config, [planned.run for planned in plan.runs], corpus, options.retry)
+
+
+def launch_runs(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus", retry: str | None = None) -> int:
+    """Train those of `runs` that are missing, where `config.cluster` says; with retry="failed", those that failed before."""
     if config.cluster.launcher == "slurm":
         return submit_missing(config, runs, corpus, retry)
     return train_missing(config, runs, corpus, retry)
@@ -39,7 +54,6 @@ def launch_sweep(config: SweepConfig, retry: str | None = None) -> int:
 def submit_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus", retry: str | None = None) -> int:
     """Submit those of `runs` that are neither finished nor queued nor running as a Slurm array, and return."""
     from sweep.launch import slurm
-    from sweep.plan.estimate import Speed
     from sweep.tracking.mirror import Tracker
 
     assert config.cluster.slurm is not None
@@ -50,7 +64,7 @@ def submit_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corp
     finished = len(runs) - len(todo) - left_out
     print(f"{config.name}: {len(runs)} runs, {finished} finished before, {len(todo) - len(new)} queued or running")
     if new:
-        speed = Speed.of_sweep(runs, store, config)
+        speed = speed_seen(store, runs, config.device, config.data.validation_tokens)
         seconds = [speed.seconds(run, store.run(run.run_id).status()["step"]) for run in new]
         tasks = slurm.pack(new, seconds, workers=slurm.workers(config.cluster), task_s=60 * config.cluster.slurm.task_minutes)
         what = slurm.Submission(
@@ -131,6 +145,7 @@ def _warn_of_wandb(text: str) -> None:
 
 def train(options: Namespace) -> int:
     """Train the run named run_id, here, or under torchrun or srun as one of their processes."""
+    from sweep.data import Corpus
     from sweep.launch.torchrun import train_together
     from sweep.plan.device import require_device, resolve_device
     from sweep.tracking.mirror import Tracker
@@ -142,28 +157,12 @@ def train(options: Namespace) -> int:
     parallel = Parallel.from_environment(device, config.cluster.strategy)
     store = Store(Path(config.store).resolve())
     tracker = Tracker.of(config) if config.tracker.kind == "wandb" else None
-    return train_together(
-        parallel, lambda: find_run(config, options.run_id, store), store, config.cluster, config.runtime.compile, tracker
-    )
 
-
-def find_run(config: SweepConfig, run_id: str, store: Store) -> tuple[RunConfig, "Corpus"]:
-    """The run named run_id and its corpus: from the store, or as the sweep plans it.
-
-    Raises:
-        InputError: if it is in neither.
-    """
-    from sweep.data import Corpus
-
-    directory = store.run(run_id)
-    if (directory.path / "config.yaml").exists() and (store.corpora / (run := directory.config()).corpus).exists():
+    def find() -> tuple[RunConfig, Corpus]:
+        run = planned_run(store, find_run_id(store, options.run_id))
         return run, Corpus.open(store.corpora / run.corpus)
-    _, recipe = plan_runs(config)
-    corpus = make_corpus(config, recipe)
-    for planned in expand_on(config, recipe):
-        if planned.run.run_id == run_id:
-            return planned.run, corpus
-    raise InputError(f"run_id={run_id} is neither in store={config.store} nor in this sweep; isosweep plan lists its runs")
+
+    return train_together(parallel, find, store, config.cluster, config.runtime.compile, tracker)
 
 
 def _report_states(runs: Sequence[RunConfig], store: Store) -> int:
@@ -187,13 +186,12 @@ def wandb_sync(options: Namespace) -> int:
     """Send wandb what it lacks of the sweep's curves."""
     from sweep.tracking.mirror import Mirror, Tracker
 
-    config = composed(options)
-    planned, _ = plan_runs(config)
-    tracker = Tracker.of(config)
+    sweep = open_sweep(options)
+    tracker = Tracker.of(sweep.config)
     if tracker.mode != "offline":  # who asks for it now does not mean a file for later
         tracker = replace(tracker, mode="online")
-    with Mirror(tracker, Store(Path(config.store).resolve())) as mirror:
-        mirror.send(p.run.run_id for p in planned)
+    with Mirror(tracker, sweep.store) as mirror:
+        mirror.send(planned.run.run_id for planned in sweep.plan.runs)
     if mirror.unreachable:
         raise InputError(f"wandb: {mirror.warnings[0]}; tracker.mode=offline writes offline runs")
     for warning in mirror.warnings:

@@ -1,9 +1,10 @@
 """What a sweep is: the schema that conf/ composes into, and the composing."""
 
 from sweep.config.analysis import AskConfig, Columns, FitConfig, NextConfig, ReportConfig
-from sweep.config.compose import compose, conf_directory, from_omegaconf
+from sweep.config.compose import compose, compose_with_choices, conf_directory, from_omegaconf, restore
 from sweep.config.data import CorpusSpec, DataConfig, MemmapConfig, SourceConfig, SyntheticConfig
 from sweep.config.machine import BenchConfig, ClusterConfig, RuntimeConfig, SlurmConfig, TrackerConfig
+from sweep.config.overrides import override
 from sweep.config.sweep import SweepConfig
 from sweep.config.training import (
     EvaluationConfig,
@@ -44,6 +45,9 @@ __all__ = [
     "SyntheticConfig",
     "TrackerConfig",
     "compose",
+    "compose_with_choices",
     "conf_directory",
     "from_omegaconf",
+    "override",
+    "restore",
 ]

@@ -1,8 +1,8 @@
 """Hydra composes conf/ and the overrides; names and types are checked here. Nothing in a file is instantiated or executed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweep.config.fields import check_fields
 from sweep.config.sweep import SweepConfig
@@ -21,8 +21,15 @@ def conf_directory() -> Path:
     raise FileNotFoundError(f"conf/sweep.yaml is neither in {package.parent} nor in {package}; reinstall isosweep")
 
 
-def compose(overrides: Sequence[str], config_name: str = "sweep", *, config_dir: str | None = None) -> SweepConfig:
-    """The sweep that Hydra overrides describe, names, types and ranges checked.
+def compose(overrides: Sequence[str], config_name: str = "sweep") -> SweepConfig:
+    """The sweep that Hydra overrides describe, with names, types and ranges checked; see `compose_with_choices`."""
+    return compose_with_choices(overrides, config_name)[0]
+
+
+def compose_with_choices(
+    overrides: Sequence[str], config_name: str = "sweep", *, config_dir: str | None = None
+) -> tuple[SweepConfig, dict[str, Any]]:
+    """The sweep that Hydra overrides describe, and the file of conf/ that each group was taken from.
 
     Args:
         overrides: as on the command line.
@@ -32,27 +39,34 @@ def compose(overrides: Sequence[str], config_name: str = "sweep", *, config_dir:
     Raises:
         InputError: for an unknown key, group or option, a value of the wrong type or out of range, or a folder that is none.
     """
-    return from_omegaconf(compose_raw(overrides, config_name, config_dir=config_dir))
-
-
-def compose_raw(overrides: Sequence[str], config_name: str = "sweep", *, config_dir: str | None = None) -> "DictConfig":
-    """What Hydra composes, before it is checked against the schema; see `compose`."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
+    from omegaconf import OmegaConf
     from yaml import YAMLError
 
+    overrides = list(overrides)
     if config_dir is not None:
         if not Path(config_dir).is_dir():
             raise InputError(f"--config-dir {config_dir} is no folder; name one with the layout of conf/")
-        overrides = [*overrides, f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
+        overrides.append(f"hydra.searchpath=[file://{Path(config_dir).resolve()}]")
     try:
         with initialize_config_dir(str(conf_directory()), version_base="1.3"):
-            return hydra_compose(config_name, list(overrides))
+            composed = hydra_compose(config_name, overrides, return_hydra_config=True)
     except HydraException as error:
         raise InputError(_one_line(error)) from error
     except (ValueError, YAMLError) as error:  # Hydra lets these through, for instance of model=null, and names no field
         raise InputError(f"{_one_line(error)}; one of these is wrong: {' '.join(overrides)}") from error
+    OmegaConf.set_struct(composed, False)
+    chosen = composed.pop("hydra").runtime.choices
+    return from_omegaconf(composed), {group: name for group, name in chosen.items() if not group.startswith("hydra/")}
+
+
+def restore(values: Mapping[str, Any]) -> SweepConfig:
+    """A configuration from the plain values of `dataclasses.asdict`, checked like any other."""
+    from omegaconf import OmegaConf
+
+    return from_omegaconf(OmegaConf.create(dict(values)))
 
 
 def from_omegaconf(composed: "DictConfig") -> SweepConfig:

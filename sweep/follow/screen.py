@@ -17,10 +17,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sweep.config import SweepConfig
+from sweep.config import FitConfig
 from sweep.follow.status import Overview, RunView, duration
 from sweep.follow.watch import Snapshot, Valley, Watcher
-from sweep.plan.grid import PlannedRun
+from sweep.plan.written import SweepPlan
 from sweep.store import Store, states
 
 LOOK_S = 2.0  # between looks
@@ -30,21 +30,21 @@ FIXED_LINES = 12  # of the view, beside its tables' rows
 MAX_FAILURES = 3
 
 
-def watch(planned: Sequence[PlannedRun], store: Store, config: SweepConfig, console: Console) -> None:
+def watch(plan: SweepPlan, store: Store, fit: FitConfig, console: Console) -> None:
     """Show the sweep until it ends, or until q or Ctrl-C; what is no terminal gets one snapshot."""
-    watcher = Watcher(planned, store, config)
+    watcher, title = Watcher(plan, store, fit), f"{plan.config.name} in {store.root}"
     snapshot = watcher.look()
     if console.is_terminal:
         seen = time.monotonic()
         with suppress(KeyboardInterrupt), _Keys() as keys, Live(console=console, screen=True, auto_refresh=False) as live:
             while not snapshot.over and time.monotonic() - seen < PATIENCE_S:
                 footer = Text("q leaves; the runs go on", style="dim")
-                live.update(Group(render(snapshot, config, console.height), Text(), footer), refresh=True)
+                live.update(Group(render(snapshot, title, console.height), Text(), footer), refresh=True)
                 if keys.pressed(LOOK_S) == "q":
                     break
                 snapshot = watcher.look()
                 seen = time.monotonic() if snapshot.going else seen
-    console.print(render(snapshot, config))  # a terminal forgets what was on its other screen
+    console.print(render(snapshot, title))  # a terminal forgets what was on its other screen
     waiting = sum(view.state not in (*states.FINAL_STATES, states.FAILED) for view in snapshot.runs)
     if waiting and not snapshot.going:
         console.print(f"isosweep launch trains the {waiting} that are not done")
@@ -62,7 +62,7 @@ def sparkline(values: Sequence[float | None]) -> str:
     )
 
 
-def render(snapshot: Snapshot, config: SweepConfig, lines: int | None = None) -> Group:
+def render(snapshot: Snapshot, title: str, lines: int | None = None) -> Group:
     """The view, in at most about `lines` lines if that is given."""
     view, going = Overview(runs=snapshot.runs), [run for run in snapshot.runs if run.state == states.RUNNING]
     total = sum(run.planned.run.N * run.planned.run.D for run in view.runs)
@@ -72,7 +72,7 @@ def render(snapshot: Snapshot, config: SweepConfig, lines: int | None = None) ->
     speed = sum(snapshot.tokens_per_s.values())
     pace, eta = f" at {speed:,.0f} tokens/s in all" if speed else "", duration(snapshot.seconds_left)
     parts: list[Any] = [
-        Text(f"{config.name} in {config.store}", style="bold"),
+        Text(title, style="bold"),
         bar,
         Text(view.totals()),
         Text(f"{len(going)} running{pace}; the sweep is done in {eta}" if going else "nothing is running"),

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sweep.config import SweepConfig
 from sweep.errors import InputError
 from sweep.launch import slurm
 from sweep.plan.estimate import Speed
@@ -88,13 +87,10 @@ class Overview:
         )
 
 
-def overview(planned: Sequence[PlannedRun], store: Store, config: SweepConfig, speed: Speed | None = None) -> Overview:
-    """What the store and the queue say of each run. A run that is being written, or is damaged, is shown as it can be read.
-
-    How fast runs are is measured from those of `planned` that are done, unless it is known as `speed`.
-    """
+def overview(planned: Sequence[PlannedRun], store: Store, speed: Speed) -> Overview:
+    """What the store and the queue say of each run. A run that is being written, or is damaged, is shown as far as it can be
+    read. `speed` says how long runs take."""
     queue = slurm.queued(store)
-    speed = speed or Speed.of_sweep((p.run for p in planned), store, config)
     return Overview(runs=tuple(_view(p, store.run(p.run.run_id), queue.get(p.run.run_id), speed) for p in planned))
 
 

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from models import count_parameters, flops_per_token
-from sweep.config import SweepConfig
+from sweep.config import FitConfig
 from sweep.fit import Estimate, LawError, fit_isoflop
 from sweep.fit.approaches.profile import Profile, fit_profile
 from sweep.follow.status import Overview, RunView, overview
-from sweep.plan.estimate import Speed, makespan
-from sweep.plan.grid import PlannedRun
+from sweep.plan.estimate import makespan
+from sweep.plan.written import SweepPlan
 from sweep.store import Store, states
+from sweep.store.statuses import speed_seen
 
 POINTS = 24  # of a curve
 ROW_BYTES = 512  # more than a row of throughput.jsonl has
@@ -76,8 +77,8 @@ class Snapshot:
 class Watcher:
     """Looks at a sweep again and again, and reads only what can have changed."""
 
-    def __init__(self, planned: Sequence[PlannedRun], store: Store, config: SweepConfig) -> None:
-        self.planned, self.store, self.config = planned, store, config
+    def __init__(self, plan: SweepPlan, store: Store, fit: FitConfig) -> None:
+        self.plan, self.planned, self.store, self.fit = plan, plan.runs, store, fit
         self.final: dict[str, RunView] = {}
         self.losses: dict[str, float] = {}  # held-out, of the runs that are done
         self._count()
@@ -85,7 +86,7 @@ class Watcher:
     def look(self) -> Snapshot:
         """The sweep now."""
         left = [p for p in self.planned if p.run.run_id not in self.final]
-        fresh = {view.planned.run.run_id: view for view in overview(left, self.store, self.config, self.speed).runs}
+        fresh = {view.planned.run.run_id: view for view in overview(left, self.store, self.speed).runs}
         ended = {run_id: view for run_id, view in fresh.items() if view.state in states.FINAL_STATES}
         if ended:
             self.final |= ended
@@ -114,12 +115,13 @@ class Watcher:
 
     def _count(self) -> None:
         """What follows from the runs that have ended."""
-        self.speed = Speed.of_sweep((p.run for p in self.planned), self.store, self.config)
+        runs = [planned.run for planned in self.planned]
+        self.speed = speed_seen(self.store, runs, self.plan.device, self.plan.config.data.validation_tokens)
         self.valleys = tuple(self._valley(budget) for budget in sorted({p.budget for p in self.planned if p.budget}))
         self.a = _exponent([valley.profile for valley in self.valleys])
 
     def _valley(self, budget: float) -> Valley:
-        fit = self.config.fit
+        fit = self.fit
         planned = [p.run for p in self.planned if p.budget == budget]
         sizes = {run.run_id: count_parameters(run.model).by_convention(fit.parameters) for run in planned}
         planned.sort(key=lambda run: sizes[run.run_id])

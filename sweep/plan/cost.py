@@ -15,6 +15,7 @@ COMPILING_PAYS_FROM = 6e15  # FLOPs of all runs of a shape
 # N up to which so many runs at once do more on a card together than one after another; larger ones fill it alone.
 STREAMS = ((2e6, 4), (8e6, 3), (2e7, 2))
 MAX_STREAMS = 4
+PLAIN = "plain"  # of the engines: the step as a tutorial writes it, in fp32; only for benchmarks
 BYTES_PER_PARAMETER, BYTES_PER_TOKEN = 24, 80  # weights, gradient, moments, a copy for a checkpoint; ids, sums
 CONTEXT_BYTES = 6e8  # of CUDA in every process
 USABLE = 0.9  # of a card's free memory

@@ -1,6 +1,15 @@
 """Where runs train."""
 
+import sys
+from pathlib import Path
+
 from sweep.errors import InputError
+
+GPU_NODES = (
+    "/dev/nvidiactl",
+    "/dev/dxg",
+    "/dev/kfd",
+)  # without any of them torch sees no GPU, and need not be imported to say so
 
 
 def resolve_device(name: str) -> str:
@@ -10,6 +19,8 @@ def resolve_device(name: str) -> str:
     """
     if name != "auto":
         return name
+    if sys.platform == "linux" and not any(Path(node).exists() for node in GPU_NODES):
+        return "cpu"
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -6,12 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sweep.config import SweepConfig
-from sweep.plan.device import resolve_device
+from sweep.plan.cost import PLAIN
 from sweep.plan.run import RunConfig
-from sweep.store import RunDirectory, Store
-from sweep.store.states import DONE
-from sweep.train.bench import PLAIN, load
 
 # tokens/s by parameters: the native engine in fp32, one thread of an AMD EPYC core (AVX-512), 512 tokens per step.
 REFERENCE = {
@@ -40,30 +36,21 @@ class Speed:
     scale: float = 1.0
 
     @classmethod
-    def of_sweep(cls, runs: Iterable[RunConfig], store: Store, config: SweepConfig) -> "Speed":
-        """As the finished ones of a sweep's runs, or else benchmarks in the same store, show it."""
-        device = resolve_device(config.device)
-        pairs = [(run, store.run(run.run_id)) for run in runs]
-        return cls.measured(pairs, device, config.data.validation_tokens, load(store.bench))
-
-    @classmethod
     def measured(
         cls,
-        runs: Iterable[tuple[RunConfig, RunDirectory]],
+        finished: Iterable[tuple[RunConfig, Mapping[str, Any]]],
         device: str,
         evaluation_tokens: int,
-        benchmarks: Sequence[dict[str, Any]] = (),
+        benchmarks: Sequence[Mapping[str, Any]] = (),
     ) -> "Speed":
-        """From those of `runs` that are done; their dependence on N, or everything if none is done, from `benchmarks` (rows of
-        `sweep.train.bench`). With neither, the reference on a CPU and nothing on a GPU."""
+        """From runs that are done, each with its status. Their dependence on N, or everything if none is done, comes from
+        `benchmarks` (rows of `isosweep bench`). With neither, the reference on a CPU and nothing on a GPU."""
         rates = _benchmarked(benchmarks, device) or REFERENCE
         shape = cls(evaluation_tokens, rates)
-        statuses = [(run, directory.status()) for run, directory in runs]
         ratios = [
             (shape.seconds(run) or 0.0) / status["elapsed_s"]
-            for run, status in statuses
-            if status["state"] == DONE and status["elapsed_s"] > 0 and status["device"] == device
-            if status.get("ranks", 1) == 1
+            for run, status in finished
+            if status["elapsed_s"] > 0 and status["device"] == device and status.get("ranks", 1) == 1
         ]
         if not ratios and rates is REFERENCE and device != "cpu":
             return cls(evaluation_tokens, {})
@@ -83,7 +70,7 @@ class Speed:
         return float(np.exp(np.interp(at, x, y) - max(at - x[-1], 0)))
 
 
-def _benchmarked(rows: Sequence[dict[str, Any]], device: str) -> dict[int, float]:
+def _benchmarked(rows: Sequence[Mapping[str, Any]], device: str) -> dict[int, float]:
     """tokens/s of one process, by N: of the fastest engine with the most processes that were measured together."""
     rates: dict[int, tuple[int, float]] = {}
     for row in rows:

@@ -1,7 +1,8 @@
 """From a sweep to its runs: which (N, D), and with what hyperparameters."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from models import ModelConfig, SizeLadder, count_parameters, flops_per_token
 from sweep.config import GridConfig, IsoflopGrid, PowerRule, SweepConfig
@@ -17,10 +18,16 @@ class PlannedRun:
     Attributes:
         run: what is trained.
         budget: the planned C that groups it into an IsoFLOP profile, in FLOPs; None outside the IsoFLOP part.
+        labels: what tells it from other runs of the same N and D, by name.
+        engine: expected to train it, see `sweep.plan.cost.choose_engine`; empty if nobody has asked.
+        expected_s: seconds that it should take; None if unknown.
     """
 
     run: RunConfig
     budget: float | None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    engine: str = ""
+    expected_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -164,6 +164,10 @@ class Store:
         """What `isosweep bench` measured."""
         return self.root / "bench.json"
 
+    def benchmarks(self) -> list[dict[str, Any]]:
+        """What `isosweep bench` measured; nothing before. Raises InputError if the file is damaged."""
+        return read_benchmarks(self.bench)
+
     @property
     def compiled(self) -> Path:
         """torch.compile's cache, which all workers share."""
@@ -177,3 +181,13 @@ class Store:
                 pass
         except OSError as error:
             raise InputError(f"store={self.root} cannot be written ({error.strerror}); choose another store=…") from error
+
+
+def read_benchmarks(path: Path) -> list[dict[str, Any]]:
+    """The rows of a bench.json; none if there is no such file. Raises InputError if it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); delete it and bench again") from error

@@ -1,6 +1,5 @@
 """How fast training steps are here: by size, by engine, and with several processes at once."""
 
-import json
 import multiprocessing
 import os
 import resource
@@ -17,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 from models import ModelConfig, flops_per_token
 from sweep.errors import InputError
 from sweep.files import write_json
+from sweep.plan.cost import PLAIN
 from sweep.plan.run import OptimizerSettings, RunConfig, ScheduleSettings
+from sweep.store.runs import read_benchmarks
 
 if TYPE_CHECKING:
     from sweep.train.engine import Engine
 
 LONGEST_WAIT_S = 300  # for the other processes
 WARM_UP_STEPS = 5  # more than a CUDA graph needs before it is captured
-PLAIN = "plain"  # the step as a tutorial writes it: the yardstick for the engines
 STEPS_OF_BREAKDOWN = 10
 
 
@@ -256,16 +256,6 @@ def save(path: Path, measurements: Sequence[Measurement]) -> None:
     def key(row: dict[str, Any]) -> tuple:
         return tuple(row[name] for name in ("N", "engine", "precision", "device", "processes", "threads", "batch_tokens"))
 
-    rows = {key(row): row for row in load(path)}
+    rows = {key(row): row for row in read_benchmarks(path)}
     rows |= {key(row): row for row in map(asdict, measurements)}
     write_json(path, list(rows.values()))
-
-
-def load(path: Path) -> list[dict[str, Any]]:
-    """What `save` wrote; nothing if there is no such file. Raises InputError if it is damaged."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return []
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); delete it and bench again") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 from sweep.index import write_index
 
 from sweep.cli import main
-from sweep.commands.shared import plan_runs
+from sweep.commands.sweeps import plan_sweep
 from sweep.config import FitConfig, compose
 from sweep.store import Store, states
 from sweep.store.collect import collect
@@ -35,7 +35,7 @@ def curves(store: Store) -> dict[str, bytes]:
 def test_three_launches_and_a_reader_train_every_run_once(text_file: Path, tmp_path: Path) -> None:
     sweep = [*SWEEP, "data=text", f"data.paths=[{text_file}]"]
     shared = [*sweep, f"store={tmp_path / 'shared'}"]
-    planned, _ = plan_runs(compose(shared))
+    planned = plan_sweep(compose(shared))[0].runs
     store = Store(tmp_path / "shared")
     launches = [start_launch(shared) for _ in range(3)]
     seen = set()

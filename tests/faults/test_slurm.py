@@ -10,7 +10,7 @@ import pytest
 
 from slurm.one_machine import OneMachineCluster, wait_until
 from sweep.cli import main
-from sweep.commands.shared import plan_runs
+from sweep.commands.sweeps import plan_sweep
 from sweep.config import compose
 from sweep.store import RunDirectory, Store, states
 
@@ -42,7 +42,7 @@ def isosweep(cluster: OneMachineCluster, *arguments: str) -> str:
 
 def directories(overrides: list[str]) -> list[RunDirectory]:
     config = compose(overrides)
-    planned, _ = plan_runs(config)
+    planned = plan_sweep(config)[0].runs
     return [Store(Path(config.store)).run(p.run.run_id) for p in planned]
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sweep.commands.laws import read_tables
-from sweep.commands.shared import plan_runs
+from sweep.commands.sweeps import plan_sweep
 from sweep.config import CorpusSpec, MemmapConfig, SourceConfig, compose
 from sweep.data import Corpus, CorpusRecipe
 from sweep.data import sources as reading
@@ -328,7 +328,8 @@ def test_plan_prints_shares_and_epochs(tmp_path: Path, capsys: pytest.CaptureFix
     capsys.readouterr()
     assert main(["plan", *sweep]) == 0
     made = capsys.readouterr().out
-    run, recipe = plan_runs(compose(sweep))
+    plan, recipe = plan_sweep(compose(sweep))
+    run = plan.runs
     manifest = Corpus.open(tmp_path / "store" / "corpora" / recipe.fingerprint).manifest
     books = manifest["parts"]["train"]["sources"]["books"]
     line = next(line for line in made.splitlines() if line.strip().startswith("books"))
@@ -352,7 +353,7 @@ def test_losses_in_bits_per_byte(tmp_path: Path) -> None:
     sweep += [f"store={tmp_path / 'store'}", "cluster.workers=1", "device=cpu"]
     assert main(["launch", *sweep]) == 0
     tables = {loss: read_tables(compose([*sweep, f"fit.loss={loss}"])) for loss in ("val", "bits_per_byte")}
-    held_out = plan_runs(compose(sweep))[1].find(tmp_path / "store" / "corpora")
+    held_out = plan_sweep(compose(sweep))[1].find(tmp_path / "store" / "corpora")
     assert held_out is not None
     ids = held_out.tokens("validation")
     assert held_out.bytes_per_token is not None
@@ -588,7 +589,7 @@ def test_bad_files_are_refused_when_planning(tmp_path: Path, name: str, content:
     (tmp_path / name).write_bytes(content)
     source = {"jsonl": "jsonl", "txt": "text", "parquet": "parquet"}[name.rsplit(".", 1)[1]]
     with pytest.raises(InputError, match=message):
-        plan_runs(compose([f"data={source}", f"data.paths=[{tmp_path / name}]"]))
+        plan_sweep(compose([f"data={source}", f"data.paths=[{tmp_path / name}]"]))
 
 
 def test_a_bad_id_in_the_middle_is_found_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -638,8 +639,8 @@ def test_a_dataset_shorter_than_the_plan_is_refused_before_it_is_made(
     paths = same_everywhere["jsonl"].paths
     sweep = ["data=jsonl", f"data.paths={paths}", "data.validation_tokens=2048", "grid=list", f"store={tmp_path / 'store'}"]
     with pytest.raises(InputError, match="is longer than the data"):
-        plan_runs(compose([*sweep, "grid.runs=[{N: 3000, D: 1e7}]"]))
-    plan_runs(compose([*sweep, "grid.runs=[{N: 3000, D: 1e5}]"]))
+        plan_sweep(compose([*sweep, "grid.runs=[{N: 3000, D: 1e7}]"]))
+    plan_sweep(compose([*sweep, "grid.runs=[{N: 3000, D: 1e5}]"]))
     assert not (tmp_path / "store").exists()
 
 

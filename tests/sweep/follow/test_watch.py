@@ -19,7 +19,7 @@ import pytest
 
 from sweep.cli import main
 from sweep.commands import DONE
-from sweep.commands.shared import plan_runs
+from sweep.commands.sweeps import plan_sweep, sweep_folder
 from sweep.config import compose
 from sweep.follow.screen import BLOCKS, render, sparkline
 from sweep.follow.watch import POINTS, Watcher, sample_rows
@@ -128,7 +128,7 @@ def test_the_end_is_left_on_the_terminal(watched: tuple[list[str], str], capsys:
 def test_minima_are_those_of_the_fit(watched: tuple[list[str], str], tmp_path: Path) -> None:
     overrides, _ = watched
     config = compose(overrides)
-    snapshot = Watcher(plan_runs(config)[0], Store(Path(config.store)), config).look()
+    snapshot = Watcher(plan_sweep(config)[0], Store(Path(config.store)), config.fit).look()
     main(["fit", *overrides, f"out={tmp_path}", "fit.resamples=0"])
     isoflop = json.loads((tmp_path / "fits.json").read_text())["isoflop"]
     for valley, profile in zip(snapshot.valleys, isoflop["profiles"], strict=True):
@@ -142,7 +142,10 @@ def test_minima_are_those_of_the_fit(watched: tuple[list[str], str], tmp_path: P
 
 @pytest.mark.parametrize("key", [b"q", b"\x03"])
 def test_q_and_control_c_leave_it(key: bytes, text_file: Path, tmp_path: Path) -> None:
-    with watching(sweep_of(text_file, tmp_path / "none")) as screen:
+    overrides = sweep_of(text_file, tmp_path / "none")
+    config = compose(overrides)
+    plan_sweep(config, overrides=overrides)[0].write(sweep_folder(Store(tmp_path / "none"), config.name))
+    with watching(overrides) as screen:
         screen.wait_for("q leaves; the runs go on")
         os.write(screen.keyboard, key)
         assert screen.process.wait(timeout=10) == 0
@@ -154,7 +157,7 @@ def test_q_and_control_c_leave_it(key: bytes, text_file: Path, tmp_path: Path) -
 
 def test_a_look_at_a_finished_sweep_reads_no_curve(watched: tuple[list[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
     config = compose(watched[0])
-    watcher = Watcher(plan_runs(config)[0], Store(Path(config.store)), config)
+    watcher = Watcher(plan_sweep(config)[0], Store(Path(config.store)), config.fit)
     first = watcher.look()
     opened: list[str] = []
     sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event == "open" else None)
@@ -200,11 +203,12 @@ def test_sparklines() -> None:
 def test_what_fails_and_what_waits_is_told(text_file: Path, tmp_path: Path) -> None:
     overrides = sweep_of(text_file, tmp_path / "store")
     config = compose(overrides)
-    planned, store = plan_runs(config)[0], Store(tmp_path / "store")
+    plan, store = plan_sweep(config)[0], Store(tmp_path / "store")
+    planned = plan.runs
     first = store.run(planned[0].run.run_id)
     first.create(planned[0].run)
     first.write_status("failed", step=3, steps=39, error="ValueError: it broke")
-    watcher = Watcher(planned, store, config)
+    watcher = Watcher(plan, store, config.fit)
     snapshot = watcher.look()
     assert not snapshot.over
     assert not snapshot.going
@@ -214,6 +218,6 @@ def test_what_fails_and_what_waits_is_told(text_file: Path, tmp_path: Path) -> N
 
     console = Console(width=140)
     with console.capture() as capture:
-        console.print(render(snapshot, config))
+        console.print(render(snapshot, "title"))
     assert f"{planned[0].run.run_id} failed: ValueError: it broke" in capture.get()
     assert "0/4" in capture.get()

@@ -20,7 +20,7 @@ def test_times_scale_to_what_was_seen_here(tiny_run: RunConfig, tmp_path: Path) 
         seconds = Speed(1000, REFERENCE).seconds(run)
         assert seconds is not None
         directory.write_status(DONE, elapsed_s=slowdown * seconds, device="cpu", step=run.steps, val_loss=2.0, val_loss_se=0.01)
-        seen.append((run, directory))
+        seen.append((run, directory.status()))
     speed = Speed.measured(seen, "cpu", 1000)
     assert speed.scale == pytest.approx(1 / 3)
     whole, half = speed.seconds(tiny_run), speed.seconds(tiny_run, steps_done=6)

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from models import flops_per_token
+from models import SizeLadder, flops_per_token
 from sweep.cli import main
 from sweep.commands import BAD_INPUT, DONE
-from sweep.commands.shared import ladder_of
-from sweep.config import compose
 from sweep.plan.estimate import Speed
 from sweep.plan.run import RunConfig
-from sweep.train.bench import load, save
+from sweep.store.runs import read_benchmarks
+from sweep.train.bench import save
 
 OVERRIDES = ["device=cpu", "data.context_length=32", "bench.batch_tokens=128", "bench.seconds=0.05"]
 
@@ -22,9 +21,9 @@ def test_bench_measures_and_feeds_estimates(tmp_path: Path, capsys: pytest.Captu
     assert main(["bench", *overrides]) == DONE
     output = capsys.readouterr().out
     assert "tokens/s" in output
-    rows = load(tmp_path / "bench.json")
+    rows = read_benchmarks(tmp_path / "bench.json")
     assert [(row["engine"], row["processes"]) for row in rows] == [("native", 1), ("native", 2), ("plain", 1), ("plain", 2)]
-    shape = ladder_of(compose(overrides)).nearest(3e3)
+    shape = SizeLadder(vocab_size=257, context_length=32).nearest(3e3)
     assert "attention_backward" in rows[0]["breakdown"]
     for row in rows:
         assert row["flops_per_s"] == pytest.approx(row["tokens_per_s"] * flops_per_token(shape, "exact"))
@@ -48,7 +47,7 @@ def test_a_second_measurement_replaces_the_first(tmp_path: Path) -> None:
     row |= dict.fromkeys(("engine", "precision", "device"), "x")
     path.write_text(json.dumps([row]))
     save(path, [])
-    assert load(path) == [row]
+    assert read_benchmarks(path) == [row]
 
 
 @pytest.mark.parametrize(
@@ -68,4 +67,4 @@ def test_bad_input(override: str, message: str, tmp_path: Path, capsys: pytest.C
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "bench.json").write_text("{")
     with pytest.raises(Exception, match=r"bench\.json is damaged .* delete it"):
-        load(tmp_path / "bench.json")
+        read_benchmarks(tmp_path / "bench.json")

@@ -289,9 +289,9 @@ def long_run(tiny_run: RunConfig, corpus: Corpus, tmp_path: Path) -> RunDirector
 
 def command(directory: RunDirectory, strategy: str) -> list[str]:
     """The arguments of Python that train the run of `directory`."""
-    overrides = {"store": directory.path.parents[1], "run_id": f"'{directory.path.name}'", "device": "cpu"}
+    overrides = {"store": directory.path.parents[1], "device": "cpu"}
     overrides |= {"cluster.strategy": strategy, "cluster.log_interval_s": 0.05, "cluster.checkpoint_interval_s": 0.3}
-    return ["-m", "sweep", "train", *(f"{name}={value}" for name, value in overrides.items())]
+    return ["-m", "sweep", "train", directory.path.name, *(f"{name}={value}" for name, value in overrides.items())]
 
 
 def start(arguments: list[str], **environment: str) -> subprocess.Popen:

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from models.transformer import Transformer
 from sweep.cli import main
 from sweep.commands import BAD_INPUT, DONE
-from sweep.commands.shared import plan_runs
+from sweep.commands.sweeps import plan_sweep
 from sweep.config import compose
 from sweep.data import Corpus
 from sweep.data.tokenizer import END_OF_DOCUMENT
@@ -33,7 +33,7 @@ def trained(request: pytest.FixtureRequest, text_file: Path, tmp_path_factory: p
     overrides = [*data, f"store={store}", "device=cpu", "cluster.workers=1", "grid=list", "grid.runs=[{N: 2e4, D: 2e4}]"]
     overrides += FAMILIES[request.param]
     assert main(["launch", *overrides]) == DONE
-    return Store(store), plan_runs(compose(overrides))[0][0].run.run_id
+    return Store(store), plan_sweep(compose(overrides))[0].runs[0].run.run_id
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_what_cannot_be_exported_is_refused(
         assert error.count("\n") == 1
         assert not (tmp_path / "new").exists()
 
-    refused([new], "which run? isosweep export <run_id>")
+    refused([new], "the following arguments are required: run_id")
     refused([run_id], "out=DIR says where to")
     refused([run_id, f"out={tmp_path / 'full'}"], "is not an empty folder")
     refused([run_id, f"out={tmp_path / 'full' / 'notes.txt'}"], "is not an empty folder")

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from models import flops_per_token
-from sweep.cli import main, spell_out
+from models import SizeLadder, flops_per_token
+from sweep.cli import main
 from sweep.commands import BAD_INPUT, DONE
-from sweep.commands.shared import ladder_of, plan_runs
-from sweep.commands.using import OptimalRun
+from sweep.commands.sweeps import plan_sweep
 from sweep.config import compose
 from sweep.fit import Estimate, Noise, Simulator, Surface, fit_parametric, predict_runs
 from sweep.store import Store
+from sweep.use.optimal import OptimalRun
 
 SURFACE = Surface(E=0.5, A=40.0, B=60.0, alpha=0.4, beta=0.35)
 
@@ -38,12 +38,10 @@ def sweep(text_file: Path, tmp_path: Path) -> list[str]:
 def test_the_run_is_the_ladders_nearest_on_the_tokens_that_the_budget_buys(
     sweep: list[str], table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [*sweep, f"table={table}", "budget=6e9"]
-    assert main(["train-optimal", *arguments]) == DONE
+    assert main(["train-optimal", *sweep, f"table={table}", "--budget", "6e9"]) == DONE
     printed = capsys.readouterr().out
     record = json.loads((tmp_path / "out" / "optimal-6e+09-parametric.json").read_text())
-    config = compose(arguments)
-    shape = ladder_of(config).nearest(record["optimum"]["N"]["value"])
+    shape = SizeLadder(vocab_size=257, context_length=128).nearest(record["optimum"]["N"]["value"])
     run = record["run"]
     assert record["optimum"]["N"]["value"] == pytest.approx(SURFACE.optimal(6e9)[0], rel=0.3)
     assert run["D"] * flops_per_token(shape) == pytest.approx(6e9, rel=0.05)
@@ -56,7 +54,7 @@ def test_the_run_is_the_ladders_nearest_on_the_tokens_that_the_budget_buys(
     assert not (tmp_path / "store").exists()
 
     # The recipe is the sweep's: but for the grid, the same settings give the same run.
-    (same,) = plan_runs(compose([*sweep, "grid=list", f"grid.runs=[{{N: {run['N']}, D: {run['D']}}}]"]))[0]
+    (same,) = plan_sweep(compose([*sweep, "grid=list", f"grid.runs=[{{N: {run['N']}, D: {run['D']}}}]"]))[0].runs
     assert same.run.run_id == run["run_id"]
     assert same.run.seed == 3
 
@@ -65,10 +63,10 @@ def test_the_run_is_the_ladders_nearest_on_the_tokens_that_the_budget_buys(
 def test_far_from_the_fitted_budgets_it_warns(
     approach: str, sweep: list[str], table: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = [*sweep, f"table={table}", f"approach={approach}", "data.max_epochs=1000", "fit.resamples=30"]
-    assert main(["train-optimal", *asked, "budget=6e11"]) == DONE
+    asked = [*sweep, f"table={table}", "--approach", approach, "data.max_epochs=1000", "fit.resamples=30"]
+    assert main(["train-optimal", *asked, "--budget", "6e11"]) == DONE
     assert "extrapolation   by a factor of 20: the largest C that was fitted is 3e+10" in capsys.readouterr().out
-    assert main(["train-optimal", *asked, "budget=4e8"]) == DONE
+    assert main(["train-optimal", *asked, "--budget=4e8"]) == DONE
     assert "extrapolation   by a factor of 2.5 down: the smallest C fitted is 1e+09" in capsys.readouterr().out
 
 
@@ -76,7 +74,7 @@ def test_it_is_trained_and_compared(sweep: list[str], tmp_path: Path, capsys: py
     grid = ["grid.isoflop.budgets=[2e9,5e9]", "grid.isoflop.sizes=4", "grid.isoflop.span=6", "fit.resamples=50"]
     assert main(["launch", *sweep, *grid]) == DONE
     capsys.readouterr()
-    assert main(["train-optimal", *sweep, *grid, "budget=4e9", "--yes"]) == DONE
+    assert main(["train-optimal", *sweep, *grid, "--budget", "4e9", "--yes"]) == DONE
     printed = capsys.readouterr().out
     record = json.loads((tmp_path / "out" / "optimal-4e+09-parametric.json").read_text())
     measured = Store(tmp_path / "store").run(record["run"]["run_id"]).status()["val_loss"]
@@ -85,13 +83,15 @@ def test_it_is_trained_and_compared(sweep: list[str], tmp_path: Path, capsys: py
     assert record["inside"] is inside
     assert f"measured loss   {measured:.4f}" in printed
     assert (": inside its 80% interval" if inside else ": OUTSIDE its 80% interval") in printed
-    assert main(["train-optimal", *sweep, *grid, "budget=4e9", "--yes"]) == DONE  # trained before: compared again, the same
+    assert (
+        main(["train-optimal", *sweep, *grid, "--budget", "4e9", "--yes"]) == DONE
+    )  # trained before: compared again, the same
     again = capsys.readouterr().out
     assert "1 finished before, 0 to train" in again
     assert json.loads((tmp_path / "out" / "optimal-4e+09-parametric.json").read_text()) == record
 
     # By another loss and another count of FLOPs it is another question, and compared with that loss.
-    assert main(["train-optimal", *sweep, *grid, "budget=4e9", "--yes", "fit.loss=train", "fit.flops=exact"]) == DONE
+    assert main(["train-optimal", *sweep, *grid, "--budget", "4e9", "--yes", "fit.loss=train", "fit.flops=exact"]) == DONE
     other = json.loads((tmp_path / "out" / "optimal-4e+09-parametric.json").read_text())
     status = Store(tmp_path / "store").run(other["run"]["run_id"]).status()
     assert other["measured"] != status["val_loss"]
@@ -121,20 +121,19 @@ def test_what_cannot_be_composed_is_refused(
     table.with_name("two.csv").write_text("".join(table.read_text().splitlines(keepends=True)[:3]))
     given = f"table={table}"
     for arguments, message in (
-        ([given], "which budget? isosweep train-optimal budget=<FLOPs>"),
-        ([given, "budget=-1"], "budget=-1.0 is out of range"),
-        ([given, "budget=6e9", "approach=kaplan"], "approach=kaplan is none of envelope, isoflop, parametric"),
-        ([given, "budget=6e9", "approach=envelope"], "approach=envelope is not fitted (no_curves)"),
-        ([f"table={table.with_name('two.csv')}", "budget=6e9"], "approach=parametric is not fitted (too_few_runs)"),
-        ([given, "budget=1e4"], "budget=10000: no model of"),
-        ([given, "budget=6e13"], "is longer than the data"),
-        (["budget=6e9"], "holds no finished run"),
+        ([given], "the following arguments are required: --budget"),
+        ([given, "--budget=-1"], "--budget -1 is out of range"),
+        ([given, "--budget=6e9", "--approach", "kaplan"], "invalid choice: 'kaplan' (choose from 'envelope'"),
+        ([given, "--budget=6e9", "--approach=envelope"], "--approach envelope is not fitted (no_curves)"),
+        ([f"table={table.with_name('two.csv')}", "--budget=6e9"], "--approach parametric is not fitted (too_few_runs)"),
+        ([given, "--budget=1e4"], "--budget 10000: no model of"),
+        ([given, "--budget=6e13"], "is longer than the data"),
+        (["--budget=6e9"], "no sweep sweep was launched into store="),
     ):
         assert main(["train-optimal", *sweep, *arguments, "fit.resamples=0"]) == BAD_INPUT
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
-    assert spell_out(["--yes"]) == ["yes=true"]
 
 
 def test_prediction_intervals_hold_single_runs() -> None:

@@ -1,0 +1,180 @@
+"""Sweeps as commands read them: composed from conf/ before the launch, from the written plan after it."""
+
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweep.config import SweepConfig, compose_with_choices, override
+from sweep.config.overrides import parse_overrides
+from sweep.errors import InputError
+from sweep.plan.cost import choose_engine, worth_compiling
+from sweep.plan.device import resolve_device
+from sweep.plan.estimate import Speed
+from sweep.plan.grid import expand
+from sweep.plan.run import RunConfig
+from sweep.plan.written import FILE, CorpusFacts, SweepPlan
+from sweep.store import Store, states
+from sweep.store.statuses import speed_seen, statuses
+
+if TYPE_CHECKING:
+    from sweep.data import CorpusRecipe
+
+DEFAULT_STORE, DEFAULT_NAME = "store", "sweep"  # as in conf/sweep.yaml
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A sweep that was launched.
+
+    Attributes:
+        plan: as it is written down.
+        config: the plan's, with what the command overrides; `store` and `out` are where the sweep is now.
+        store: where it is.
+    """
+
+    plan: SweepPlan
+    config: SweepConfig
+    store: Store
+
+    def statuses(self) -> dict[str, dict[str, Any]]:
+        """The status of every run, by run_id."""
+        return statuses(self.store, (planned.run for planned in self.plan.runs))
+
+    def speed(self) -> Speed:
+        """How long its runs take."""
+        runs = (planned.run for planned in self.plan.runs)
+        return speed_seen(self.store, runs, self.plan.device, self.config.data.validation_tokens)
+
+    def finished(self) -> list[RunConfig]:
+        """The runs that are done."""
+        found = self.statuses()
+        return [planned.run for planned in self.plan.runs if found[planned.run.run_id]["state"] == states.DONE]
+
+
+def composed(options: Namespace) -> SweepConfig:
+    """The configuration that a command's overrides make of conf/."""
+    return compose_with_choices(options.overrides, config_dir=options.config_dir)[0]
+
+
+def open_sweep(options: Namespace) -> Sweep:
+    """The launched sweep that a command names, by its name, name=… or experiment=…. Nothing of conf/ or the corpus is read.
+
+    Raises:
+        InputError: if there is no such sweep, or an override would make other runs.
+    """
+    given = dict(parse_overrides(options.overrides))
+    store = Store(Path(str(given.get("store", DEFAULT_STORE))))
+    name = options.sweep or given.get("name") or _launched_from(store, given.get("experiment")) or DEFAULT_NAME
+    folder = sweep_folder(store, str(name))
+    if (plan := SweepPlan.read(folder)) is None:
+        there = ", ".join(sorted(path.parent.name for path in (store.root / "sweeps").glob(f"*/{FILE}"))) or "none"
+        raise InputError(
+            f"no sweep {name} was launched into store={store.root} (there: {there}); name one of those, or launch it first: "
+            "what is done is not trained again"
+        )
+    rest = [text for text in options.overrides if text.partition("=")[0] not in ("name", "store")]
+    config = override(plan.config, rest, plan.choices, plan.overrides)
+    out = str(given["out"]) if "out" in given else str(folder)
+    return Sweep(plan=plan, config=replace(config, store=str(store.root), out=out), store=store)
+
+
+def sweep_folder(store: Store, name: str) -> Path:
+    """Where a sweep's plan, tables, fits and figures lie."""
+    return store.root / "sweeps" / name
+
+
+def _launched_from(store: Store, experiment: Any) -> str | None:
+    """The name of the sweep that was launched from conf/experiment/<experiment>.yaml under the name given there."""
+    if experiment is None:
+        return None
+    for plan in _plans(store):
+        if plan.choices.get("experiment") == experiment and not any(text.startswith("name=") for text in plan.overrides):
+            return plan.config.name
+    return str(experiment)
+
+
+def _plans(store: Store) -> Iterator[SweepPlan]:
+    """Every plan in the store that can be read."""
+    for path in sorted((store.root / "sweeps").glob(f"*/{FILE}")):
+        try:
+            plan = SweepPlan.read(path.parent)
+        except InputError:
+            continue  # whoever asks for that sweep by name is told what is wrong with it
+        if plan is not None:
+            yield plan
+
+
+def find_run_id(store: Store, prefix: str) -> str:
+    """The run_id that begins with `prefix`, of a run in the store or in a plan there.
+
+    Raises:
+        InputError: if none does, or several do.
+    """
+    if set(prefix) - set("0123456789abcdef"):
+        raise InputError(f"{prefix!r} is no run_id, nor the first digits of one; isosweep status NAME lists them")
+    known = {path.name for path in (store.root / "runs").glob(f"{prefix}*") if path.is_dir()}
+    known |= {each.run.run_id for plan in _plans(store) for each in plan.runs if each.run.run_id.startswith(prefix)}
+    if not known:
+        raise InputError(f"no run {prefix} is in store={store.root}; isosweep status NAME lists the runs of a sweep")
+    if len(known) > 1:
+        raise InputError(f"{prefix} is the beginning of {len(known)} runs, {', '.join(sorted(known)[:5])}; give more digits")
+    return known.pop()
+
+
+def planned_run(store: Store, run_id: str) -> RunConfig:
+    """The run as its directory describes it, or as the plan of a sweep does. Raises InputError if neither does."""
+    directory = store.run(run_id)
+    if (directory.path / "config.yaml").exists():
+        return directory.config()
+    for plan in _plans(store):
+        for planned in plan.runs:
+            if planned.run.run_id == run_id:
+                return planned.run
+    raise InputError(f"no run {run_id} is in store={store.root}; isosweep status NAME lists the runs of a sweep")
+
+
+def plan_sweep(
+    config: SweepConfig, choices: Mapping[str, Any] | None = None, overrides: Iterable[str] = ()
+) -> tuple[SweepPlan, "CorpusRecipe"]:
+    """The sweep's plan on the text that it names, and the corpus, which may not be made yet; see `make_plan`."""
+    from sweep.data import CorpusRecipe
+
+    recipe = CorpusRecipe.read(config.data)
+    return make_plan(config, recipe, choices, overrides), recipe
+
+
+def make_plan(
+    config: SweepConfig, recipe: "CorpusRecipe", choices: Mapping[str, Any] | None = None, overrides: Iterable[str] = ()
+) -> SweepPlan:
+    """Plan the sweep on a corpus that need not be made yet; nothing is written.
+
+    Raises:
+        InputError: if the grid is empty or wrong, or the corpus too short for it.
+    """
+    store = Store(Path(config.store))
+    training_tokens = recipe.training_tokens(store.corpora)
+    facts = CorpusFacts(fingerprint=recipe.fingerprint, vocab_size=recipe.vocab_size, training_tokens=training_tokens)
+    device = resolve_device(config.device)
+    runs = expand(config, corpus=facts.fingerprint, vocab_size=facts.vocab_size, training_tokens=facts.training_tokens)
+    speed = speed_seen(store, (planned.run for planned in runs), device, config.data.validation_tokens)
+    pays = worth_compiling(planned.run for planned in runs)
+
+    def engine(run: RunConfig) -> str:
+        return choose_engine(
+            device,
+            compiled=config.runtime.compile,
+            compile_pays=run.run_id in pays,
+            parallel_size=1,
+            micro_batch=config.cluster.micro_batch,
+        )
+
+    return SweepPlan(
+        config=config,
+        device=device,
+        corpus=facts,
+        runs=tuple(replace(each, engine=engine(each.run), expected_s=speed.seconds(each.run)) for each in runs),
+        choices=choices or {},
+        overrides=tuple(overrides),
+    )

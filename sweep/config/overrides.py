@@ -1,0 +1,83 @@
+"""Overrides of a sweep that was launched before: what may still change, and what would make other runs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+from sweep.config.compose import conf_directory, restore
+from sweep.config.sweep import SweepConfig
+from sweep.errors import InputError
+
+MAKES_RUNS = ("model", "data", "optimizer", "schedule", "grid", "seed", "precision", "evaluation.points")
+CONF_ONLY = ("experiment", "hydra")  # they choose or find files of conf/, which a launched sweep has been composed from
+
+
+def parse_overrides(overrides: Sequence[str]) -> list[tuple[str, Any]]:
+    """Key and value of each override. Raises InputError if one cannot be read."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        return [(each.key_or_group, each.value()) for each in parsed]
+    except HydraException as error:
+        raise InputError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from error
+
+
+def override(
+    config: SweepConfig, overrides: Sequence[str], choices: Mapping[str, Any], given: Sequence[str] = ()
+) -> SweepConfig:
+    """A launched sweep's configuration with other values.
+
+    Args:
+        config: as it was launched.
+        overrides: of now; those that change nothing may be any.
+        choices: the file of conf/ that each group was taken from.
+        given: overrides that it was launched with, which are in `config` already.
+
+    Raises:
+        InputError: if an override would make other runs, or is not a field.
+    """
+    from omegaconf import OmegaConf
+
+    values = OmegaConf.create(asdict(config))
+    new = [each for each in overrides if each not in given]
+    applied = []
+    for text, (key, value) in zip(new, parse_overrides(new), strict=True):
+        if key.partition(".")[0] in CONF_ONLY or choices.get(key) == value:
+            continue
+        applied.append((text, key))
+        if is_dataclass(getattr(config, key, None)) and isinstance(value, str | list):
+            if key in MAKES_RUNS:
+                raise InputError(_other_runs(text, config))
+            value = _read_group(key, value)
+        OmegaConf.update(values, key, value, merge=True, force_add=True)
+    changed = restore(values)
+    for text, key in applied:
+        makes_runs = any(key == name or key.startswith(f"{name}.") for name in MAKES_RUNS)
+        if makes_runs and _lookup(changed, key) != _lookup(config, key):
+            raise InputError(_other_runs(text, config))
+    return changed
+
+
+def _other_runs(text: str, config: SweepConfig) -> str:
+    return (
+        f"{text} would make other runs than those of {config.name}, whose plan is written down; "
+        "leave it out, or launch the sweep with it"
+    )
+
+
+def _read_group(group: str, name: Any) -> Any:
+    """The file of conf/ for a group that makes no runs, such as cluster=slurm."""
+    from omegaconf import OmegaConf
+
+    path = conf_directory() / group / f"{name}.yaml"
+    if not path.is_file():
+        raise InputError(f"{group}={name}: conf/ has no {group}/{path.name}")
+    return {key: value for key, value in OmegaConf.load(path).items() if key != "defaults"}
+
+
+def _lookup(config: Any, key: str) -> Any:
+    for part in key.split("."):
+        config = None if config is None else getattr(config, part)
+    return config

@@ -1,0 +1,151 @@
+"""The written plan: a sweep as it was launched, and everything that later commands need to know of it.
+
+`launch` writes <store>/sweeps/<name>/plan.json. status, fit, plot, report and the others read it, and not conf/ or the text.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sweep.config import SweepConfig, restore
+from sweep.errors import InputError
+from sweep.files import write_json
+from sweep.plan.grid import PlannedRun
+from sweep.plan.run import RunConfig
+
+FORMAT = 1
+FILE = "plan.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusFacts:
+    """What a plan keeps of its corpus.
+
+    Attributes:
+        fingerprint: its name in the store.
+        vocab_size: number of token ids.
+        training_tokens: tokens to train on; infinite where that is not known before the corpus is made.
+    """
+
+    fingerprint: str
+    vocab_size: int
+    training_tokens: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan:
+    """A sweep and all its runs.
+
+    Attributes:
+        config: the composed configuration.
+        device: "cpu" or "cuda", where the runs train.
+        corpus: what they train on.
+        runs: every run, those with the most FLOPs first.
+        choices: the file of conf/ that each group was taken from, such as {"experiment": "smoke"}.
+        overrides: the overrides it was launched with.
+    """
+
+    config: SweepConfig
+    device: str
+    corpus: CorpusFacts
+    runs: tuple[PlannedRun, ...]
+    choices: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Sequence[str] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for plan.json; `from_dict` reads them back."""
+        runs = [
+            {
+                "run_id": planned.run.run_id,
+                "budget": planned.budget,
+                "labels": dict(planned.labels),
+                "D": planned.run.D,
+                "engine": planned.engine,
+                "expected_s": planned.expected_s,
+                "config": planned.run.to_dict(),
+            }
+            for planned in self.runs
+        ]
+        rest = {"device": self.device, "choices": dict(self.choices), "overrides": list(self.overrides)}
+        return {
+            "format": FORMAT,
+            "name": self.config.name,
+            **rest,
+            "corpus": _finite(asdict(self.corpus)),
+            "config": _finite(asdict(self.config)),
+            "runs": runs,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "SweepPlan":
+        """The inverse of `to_dict`. Raises InputError if it is no plan, or a run is not the one that its run_id names."""
+        try:
+            if values["format"] != FORMAT:
+                raise InputError(
+                    f"its format is {values['format']}, and this version reads {FORMAT}; use the version that wrote it"
+                )
+            corpus = CorpusFacts(**values["corpus"] | {"training_tokens": float(values["corpus"]["training_tokens"])})
+            return cls(
+                config=restore(values["config"]),
+                device=values["device"],
+                corpus=corpus,
+                runs=tuple(_run_of(entry) for entry in values["runs"]),
+                choices=values["choices"],
+                overrides=values["overrides"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(str(error) if isinstance(error, InputError) else f"it is no plan ({error!r})") from error
+
+    def write(self, folder: Path) -> None:
+        """Write plan.json into a sweep's folder, which is made if need be. Raises InputError if it cannot be written."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / FILE, self.to_dict())
+        except OSError as error:
+            raise InputError(f"{folder / FILE} cannot be written ({error.strerror}); choose another store=…") from error
+
+    @classmethod
+    def read(cls, folder: Path) -> "SweepPlan | None":
+        """The plan in a sweep's folder; None if there is none.
+
+        Raises:
+            InputError: if it is damaged, or of a newer version.
+        """
+        path = folder / FILE
+        try:
+            return cls.from_dict(json.loads(path.read_text()))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read: {error}; launch the sweep again to write it anew") from error
+
+    def changes_from(self, earlier: "SweepPlan | None") -> str:
+        """How many runs are new, kept and dropped since an earlier plan of the sweep; empty if nothing changed."""
+        if earlier is None:
+            return ""
+        before, now = ({planned.run.run_id for planned in plan.runs} for plan in (earlier, self))
+        if before == now:
+            return ""
+        counts = {"new": len(now - before), "kept": len(now & before), "dropped": len(before - now)}
+        return ", ".join(f"{count} {word}" for word, count in counts.items())
+
+
+def _run_of(entry: dict[str, Any]) -> PlannedRun:
+    run = RunConfig.from_dict(entry["config"])
+    if run.run_id != entry["run_id"]:
+        raise InputError(f"the configuration of run {entry['run_id']} is that of {run.run_id}: it was changed by hand")
+    return PlannedRun(
+        run=run, budget=entry["budget"], labels=entry["labels"], engine=entry["engine"], expected_s=entry["expected_s"]
+    )
+
+
+def _finite(value: Any) -> Any:
+    """`value` with infinity as a word, which a number field reads back: JSON has none."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return str(value) if isinstance(value, float) and math.isinf(value) else value

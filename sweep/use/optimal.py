@@ -1,0 +1,178 @@
+"""The compute-optimal run: what a fit asks for at a budget, and the loss that it predicts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from models import SizeLadder, count_parameters, flops_per_token
+from sweep.config import FitConfig, GridConfig, NamedRun, SweepConfig
+from sweep.errors import InputError
+from sweep.plan.grid import PlannedRun, expand
+from sweep.plan.written import CorpusFacts
+
+if TYPE_CHECKING:
+    from sweep.fit import Allocation, Curve, Estimate, RunTable
+    from sweep.fit.frontier import Approach
+
+BEYOND = 1.1  # times the largest C fitted, or one over that times the smallest: a budget there is an extrapolation
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimalRun:
+    """The run that a fit asks for at a budget, before it is trained.
+
+    Attributes:
+        budget: FLOPs, in the sweep's convention `fit.flops`.
+        optimum: what the approach says.
+        planned: the nearest model of the ladder, on as many tokens as the budget buys for it.
+        predicted: the loss that Approach 3 expects of it, with the prediction interval of a single run; else why there is none.
+        fitted: smallest and largest C of the runs that were fitted.
+        known: whether it was one of them.
+    """
+
+    budget: float
+    optimum: "Allocation"
+    planned: PlannedRun
+    predicted: "Estimate | str"
+    fitted: tuple[float, float]
+    known: bool
+
+    def summary(self, level: float) -> str:
+        """For a reader."""
+        run, shape = self.planned.run, self.planned.run.model
+        lines = [
+            f"the optimum     {self.optimum.line()}",
+            f"the run         {run.run_id}: N = {run.N:,} (width {shape.d_model}, {shape.n_layers} layers), D = {run.D:,}, "
+            f"{run.D / run.N:.3g} tokens per parameter, 6ND = {6 * run.N * run.D:.3g}; {run.steps:,} steps of "
+            f"{run.batch_tokens:,} tokens, peak rate {run.optimizer.peak_lr:.3g}",
+        ]
+        if isinstance(self.predicted, str):
+            lines.append(f"predicted loss  none: {self.predicted}")
+        else:
+            lines.append(f"predicted loss  {self.predicted}, {level:.0%} of single runs")
+        low, high = self.fitted
+        if self.budget > BEYOND * high:
+            lines.append(
+                f"extrapolation   by a factor of {self.budget / high:.3g}: the largest C that was fitted is {high:.3g}"
+            )
+        if self.budget < low / BEYOND:
+            lines.append(f"extrapolation   by a factor of {low / self.budget:.3g} down: the smallest C fitted is {low:.3g}")
+        if self.known:
+            lines.append("no new run      it is one of those that were fitted: its loss does not test the law")
+        return "\n".join(lines)
+
+    def verdict(self, measured: float, level: float) -> str:
+        """The measured loss against the prediction."""
+        if isinstance(self.predicted, str) or self.predicted.low is None:
+            return f"measured loss   {measured:.4f}; there is no interval to compare it with"
+        where = "inside" if self.holds(measured) else "OUTSIDE"
+        return (
+            f"measured loss   {measured:.4f}, {measured - self.predicted.value:+.4f} from the prediction: {where} its "
+            f"{level:.0%} interval, {self.predicted.low:.4f} to {self.predicted.high:.4f}"
+        )
+
+    def holds(self, measured: float) -> bool | None:
+        """Whether the measured loss is inside the prediction's interval; None if there is none."""
+        if isinstance(self.predicted, str) or self.predicted.low is None or self.predicted.high is None:
+            return None
+        return self.predicted.low <= measured <= self.predicted.high
+
+    def to_dict(self, measured: float | None) -> dict[str, Any]:
+        """Plain values."""
+        run, none = self.planned.run, isinstance(self.predicted, str)
+        return {
+            "budget": self.budget,
+            "optimum": self.optimum.to_dict(),
+            "run": {"run_id": run.run_id, "N": run.N, "D": run.D, "C": 6 * run.N * run.D},
+            "predicted": {"reason": self.predicted} if none else self.predicted.to_dict(),  # type: ignore[union-attr]
+            "fitted_C": list(self.fitted),
+            "was_fitted": self.known,
+            "measured": measured,
+            "inside": None if measured is None else self.holds(measured),
+        }
+
+
+def optimal_run(
+    config: SweepConfig, corpus: CorpusFacts, budget: float, approach: str, runs: "RunTable", curves: "Sequence[Curve]"
+) -> OptimalRun:
+    """The run that `approach` asks for at `budget`, and its predicted loss.
+
+    Args:
+        config: of the sweep whose ladder, data, rules and schedule it gets.
+        corpus: what it trains on.
+        budget: FLOPs, in the convention `config.fit.flops`.
+        approach: one of "envelope", "isoflop" and "parametric".
+        runs, curves: what is fitted.
+
+    Raises:
+        InputError: if the approach cannot be fitted, or no model of the ladder is near its N.
+    """
+    optimum, surface = _fit(config, budget, approach, runs, curves)
+    planned = _plan_one(config, corpus, optimum)
+    return OptimalRun(
+        budget=budget,
+        optimum=optimum,
+        planned=planned,
+        predicted=surface if isinstance(surface, str) else _predict(config, surface, runs, planned),
+        fitted=(float(runs.C.min()), float(runs.C.max())),
+        known=planned.run.run_id in runs.run_id,
+    )
+
+
+def _fit(
+    config: SweepConfig, budget: float, approach: str, runs: "RunTable", curves: "Sequence[Curve]"
+) -> tuple["Allocation", Any]:
+    """What the chosen approach says at the budget, and Approach 3's fit, which alone predicts any run's loss, or its reason.
+
+    Raises:
+        InputError: if the chosen approach cannot be fitted.
+    """
+    from sweep.fit import LawError, allocate, fit_envelope, fit_isoflop, fit_parametric
+
+    options = config.fit
+    intervals: dict[str, Any] = {"resamples": options.resamples, "level": options.level, "seed": options.seed}
+    surface: Any
+    try:
+        surface = fit_parametric(runs, **surface_options(options), **intervals)
+    except LawError as error:
+        surface = error
+    try:
+        law: Approach
+        match approach:
+            case "parametric" if isinstance(surface, LawError):
+                raise surface
+            case "parametric":
+                law = surface
+            case "isoflop":
+                law = fit_isoflop(runs, seed_noise=options.seed_noise, **intervals)
+            case _:
+                law = fit_envelope(curves, method=options.envelope, points=options.envelope_points, **intervals)
+    except LawError as error:
+        raise InputError(f"--approach {approach} is {error.summary()}; add runs, or take another --approach") from error
+    return allocate(law, [budget])[0], f"Approach 3 is {surface.summary()}" if isinstance(surface, LawError) else surface
+
+
+def _plan_one(config: SweepConfig, corpus: CorpusFacts, optimum: "Allocation") -> PlannedRun:
+    """The model of the ladder nearest to N_opt, on the tokens that the budget buys."""
+    ladder = SizeLadder(vocab_size=corpus.vocab_size, context_length=config.data.context_length, **vars(config.model))
+    try:
+        shape = ladder.nearest(optimum.N.value, config.fit.parameters)
+    except ValueError as error:
+        raise InputError(f"--budget {optimum.C:g}: {error}") from error
+    D = optimum.C / flops_per_token(shape, config.fit.flops)
+    alone = replace(config, grid=GridConfig(runs=[NamedRun(N=count_parameters(shape).total, D=D)]))
+    (planned,) = expand(alone, corpus=corpus.fingerprint, vocab_size=corpus.vocab_size, training_tokens=corpus.training_tokens)
+    return planned
+
+
+def _predict(config: SweepConfig, surface: Any, runs: "RunTable", planned: PlannedRun) -> "Estimate":
+    from sweep.fit import predict_runs
+
+    N = count_parameters(planned.run.model).by_convention(config.fit.parameters)
+    return predict_runs(surface, runs, [N], [planned.run.D], seed=config.fit.seed)[0]
+
+
+def surface_options(options: FitConfig) -> dict[str, Any]:
+    """How Approach 3 is fitted."""
+    names = {"objective": "objective", "delta": "huber_delta", "tied": "tied", "fixed_E": "fixed_E"}
+    return {name: getattr(options, field) for name, field in names.items()}
