@@ -74,7 +74,7 @@ def submit_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corp
             device=config.device,
             cluster=config.cluster,
             compile=config.runtime.compile,
-            tracker=Tracker.of(config) if config.tracker.kind == "wandb" else None,
+            tracker=Tracker.of(config),
         )
         jobs = slurm.submit(tasks, what)
         print(f"submitted {len(new)} runs in {len(tasks)} tasks: job {', '.join(jobs)}")
@@ -126,7 +126,7 @@ def train_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpu
         worth_compiling=worth_compiling(runs),
     )
     start = time.monotonic()
-    with Mirror(Tracker.of(config) if config.tracker.kind == "wandb" else None, store, _warn_of_wandb) as mirror:
+    with Mirror(Tracker.of(config), store, _warn_of_wandb) as mirror:
         mirror.send(run.run_id for run in runs if run not in todo)
         if todo:
             with SweepProgress(todo, console()) as progress:
@@ -140,7 +140,7 @@ def train_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpu
 
 
 def _warn_of_wandb(text: str) -> None:
-    print(f"isosweep: wandb: {text}; the runs go on, and isosweep wandb-sync sends what it lacks", file=sys.stderr)
+    print(f"isosweep: wandb: {text}; training is not affected, and isosweep wandb-sync sends what wandb lacks", file=sys.stderr)
 
 
 def train(options: Namespace) -> int:
@@ -156,7 +156,7 @@ def train(options: Namespace) -> int:
     require_device(device)
     parallel = Parallel.from_environment(device, config.cluster.strategy)
     store = Store(Path(config.store).resolve())
-    tracker = Tracker.of(config) if config.tracker.kind == "wandb" else None
+    tracker = Tracker.of(config)
 
     def find() -> tuple[RunConfig, Corpus]:
         run = planned_run(store, find_run_id(store, options.run_id))
@@ -187,10 +187,9 @@ def wandb_sync(options: Namespace) -> int:
     from sweep.tracking.mirror import Mirror, Tracker
 
     sweep = open_sweep(options)
-    tracker = Tracker.of(sweep.config)
-    if tracker.mode != "offline":  # who asks for it now does not mean a file for later
-        tracker = replace(tracker, mode="online")
-    with Mirror(tracker, sweep.store) as mirror:
+    mode = "offline" if "tracker.mode=offline" in options.overrides else "online"  # whatever the launch's was
+    tracker = replace(Tracker.of(sweep.config), kind="wandb", mode=mode)
+    with Mirror(tracker, sweep.store, patient=True) as mirror:
         mirror.send(planned.run.run_id for planned in sweep.plan.runs)
     if mirror.unreachable:
         raise InputError(f"wandb: {mirror.warnings[0]}; tracker.mode=offline writes offline runs")

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from sweep.errors import InputError
 from sweep.launch.local import Outcome
 from sweep.store import Store, states
 from sweep.tracking import Tracker
-from sweep.tracking.process import CLOSE, DELIVERED, END, FOLLOW, UNREACHABLE, WARNING, is_mirrored, serve
+from sweep.tracking.process import CLOSE, DELIVERED, END, FOLLOW, UNREACHABLE, WARNING, Labels, is_mirrored, serve
 
 if TYPE_CHECKING:
     from sweep.train.loop import Progress
@@ -44,11 +44,11 @@ class Mirror:
         store: Store,
         warn: Callable[[str], None] = lambda text: None,
         *,
-        labels: Mapping[str, Mapping[str, Any]] = {},  # noqa: B006  # never changed
+        labels: Labels | None = None,
         patient: bool = False,
     ) -> None:
         self.tracker = None if tracker is None or tracker.kind == "none" or tracker.mode == "disabled" else tracker
-        self.store, self.warn, self.labels, self.patient = store, warn, labels, patient
+        self.store, self.warn, self.labels, self.patient = store, warn, labels or {}, patient
         self.timeout_s = tracker.timeout_s if tracker else 0.0
         self.delivered: Counter[str] = Counter()
         self.warnings: list[str] = []
@@ -128,7 +128,7 @@ class Mirror:
         self._commands = context.Queue()
         self._commands.cancel_join_thread()
         self._reports, theirs = context.Pipe(duplex=False)
-        arguments = (self._commands, theirs, tracker, self.store.root, dict(self.labels), os.getpid())
+        arguments = (self._commands, theirs, tracker, self.store.root, self.labels, os.getpid())
         process = context.Process(target=serve, args=arguments, name="isosweep-mirror", daemon=True)
         process.start()
         self._process = process

@@ -10,6 +10,7 @@ Every step reaches the tracker once, whatever is killed when:
 """
 
 import json
+import math
 import os
 import queue
 import signal
@@ -17,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from itertools import groupby
 from multiprocessing.connection import Connection
@@ -24,25 +26,24 @@ from pathlib import Path
 from typing import Any
 
 from models import flops_per_token
+from sweep.errors import one_line
 from sweep.files import write_json
 from sweep.launch.local import STOP_SIGNALS
 from sweep.plan.run import RunConfig
 from sweep.store import RunDirectory, Store, states
 from sweep.store.claim import Claim
-from sweep.tracking import Run, Tracker, one_line
+from sweep.tracking import TrackedRun, Tracker
 
 FOLLOW, END, CLOSE = "follow", "end", "close"  # what this process is told, with a run_id
-DELIVERED, WARNING, UNREACHABLE, ALIVE = "delivered", "warning", "unreachable", "alive"  # what it reports, with a text
+DELIVERED, WARNING, UNREACHABLE = "delivered", "warning", "unreachable"  # what it reports, with a text
 POLL_S = 1.0
-STEPS_PER_SIGN_OF_LIFE = 1000
 NAMES = {"loss": "train/loss", "val_loss": "eval/loss", "val_loss_se": "eval/loss_se"}  # other values keep the curve's name
-MAX_TAG = 64  # characters that wandb allows
 
-Labels = Mapping[str, Mapping[str, Any]]  # by run_id
+Labels = Mapping[str, Mapping[str, Any]]  # by run_id and name
 
 
 def serve(commands: Any, reports: Connection, tracker: Tracker, root: Path, labels: Labels, parent: int) -> None:
-    """Mirror the runs of the store at `root` that `commands` name until told to close, or until the process `parent` is gone."""
+    """Mirror the runs of the store at `root` that `commands` name, until told to close or the process `parent` is gone."""
     os.nice(10)  # training goes first
     for number in STOP_SIGNALS:  # the launch decides when this ends
         signal.signal(number, signal.SIG_IGN)
@@ -50,19 +51,15 @@ def serve(commands: Any, reports: Connection, tracker: Tracker, root: Path, labe
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):  # trackers print, even if told not to
         os.dup2(null, descriptor)
-
-    def report(kind: str, text: str = "") -> None:
-        reports.send((kind, text))
-
     try:
-        backend = import_module(f"sweep.tracking.{tracker.kind}")
-        mode, warning = backend.connect(tracker)
-        if warning:
-            report(WARNING, warning)
+        module = import_module(f"sweep.tracking.{tracker.kind}")
+        mode, why_offline = module.connect(tracker)
+        if why_offline:
+            reports.send((WARNING, f"{why_offline.splitlines()[0]}; mirroring offline"))
     except Exception as error:
-        report(UNREACHABLE, one_line(error))
+        reports.send((UNREACHABLE, one_line(error)))
     else:
-        _mirror(commands, lambda run_id: _Sender(Store(root).run(run_id), tracker, mode, backend.Run, labels), mode, report)
+        _mirror(commands, reports, mode, partial(_send, Store(root), tracker, mode, module.Run, labels))
     os._exit(0)  # a tracker's own exit handlers would wait for the network once more
 
 
@@ -73,33 +70,30 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _mirror(commands: Any, open_run: "Callable[[str], _Sender]", mode: str, report: Callable[..., None]) -> None:
+def _mirror(commands: Any, reports: Connection, mode: str, send: "Callable[[str, set[str]], Iterator[None]]") -> None:
     """Send what is new of every run named, until all have ended and no more will be named."""
-    senders: dict[str, _Sender] = {}
+    senders: dict[str, Iterator[None]] = {}
     ended: set[str] = set()
     closing = False
     while senders or not closing:
         for what, run_id in _received(commands):
             if what == CLOSE:
-                closing, ended = True, set(senders)
+                closing = True
+                ended |= set(senders)
                 continue
             if run_id not in senders:
-                senders[run_id] = open_run(run_id)
+                senders[run_id] = send(run_id, ended)
             if what == END:
                 ended.add(run_id)
         for run_id in list(senders if mode == "online" else ended):
             try:
-                sent = senders[run_id].send(lambda: report(ALIVE))
-                if run_id not in ended:
-                    continue
-                if sent:
-                    senders[run_id].finish()
-                    report(DELIVERED, mode)
-                else:
-                    report(WARNING, f"{run_id} is being mirrored by another process")
+                next(senders[run_id])
+                continue
+            except StopIteration:
+                reports.send((DELIVERED, mode))
             except (Exception, SystemExit) as error:  # wandb.teardown raises SystemExit if wandb's service failed
-                report(WARNING, f"{run_id}: {one_line(error)}")
-            senders.pop(run_id).release()
+                reports.send((WARNING, f"{run_id}: {one_line(error)}"))
+            del senders[run_id]
             ended.discard(run_id)
 
 
@@ -111,76 +105,63 @@ def _received(commands: Any) -> Iterator[tuple[str, str]]:
             yield commands.get_nowait()
 
 
-class _Sender:
-    """Sends one run to the tracker, from the first step that the tracker lacks."""
-
-    def __init__(self, directory: RunDirectory, tracker: Tracker, mode: str, connect: type[Run], labels: Labels) -> None:
-        self.directory, self.tracker, self.mode, self.connect = directory, tracker, mode, connect
-        self.labels = labels.get(directory.path.name, {})
-        # Two machines that share the store, or a launch and a wandb-sync, may want to send the same run.
-        self.claim = Claim(directory.path / f"{tracker.kind}-claim")
-        self.run: Run | None = None
-        self.curve, self.throughput = _Tail(directory.curve), _Tail(directory.throughput)
-        self.speed: dict[int, dict[str, Any]] = {}  # throughput by step; of a step that was trained twice, the last
-
-    def send(self, alive: Callable[[], None]) -> bool:
-        """Send the new steps up to the last checkpoint. False if another process is mirroring the run."""
-        if self.run is None:
-            if not self.claim.take():
-                return False
-            run = self.directory.config()
-            self.run = self.connect(
-                self.tracker,
-                self.mode,
-                self.directory.path,
-                run_id=run.run_id,
-                name=run_name(run),
-                config=run_values(run) | self.labels,
-                tags=[tag[:MAX_TAG] for tag in (self.tracker.group, *(_tag(*label) for label in self.labels.items()))],
-            )
-        self.status = self.directory.status()
-        for line in self.throughput:
-            with suppress(ValueError):  # a line that a full disk cut off
-                row = json.loads(line)
-                self.speed[row["step"]] = row
-        for step, rows in groupby(self._certain_rows(), key=lambda row: row["step"]):
-            values = self.speed.pop(step, {})
-            for row in rows:  # the step's training loss and, at some steps, the held-out loss after it
-                values |= row
-            if step >= self.run.next_step:
-                del values["step"]
-                self.run.log(step, {NAMES.get(name, name): value for name, value in values.items() if value is not None})
-            if step % STEPS_PER_SIGN_OF_LIFE == 0:
-                alive()
-        return True
-
-    def _certain_rows(self) -> Iterator[dict[str, Any]]:
-        for line in self.curve:
-            row = json.loads(line)
-            if row["step"] > self.status["step"]:
-                return
-            yield row
-
-    def finish(self) -> None:
-        """End the tracker's run, and note what it has."""
-        assert self.run is not None
-        self.run.finish(self.status["step"], done=self.status["state"] == states.DONE)
-        write_json(self.directory.path / f"{self.tracker.kind}.json", _delivery(self.status, self.tracker, self.mode))
-
-    def release(self) -> None:
-        """Leave the run to another mirror."""
+def _send(
+    store: Store, tracker: Tracker, mode: str, start: Callable[..., TrackedRun], labels: Labels, run_id: str, ended: set[str]
+) -> Iterator[None]:
+    """Each `next` sends a run's new steps up to the last checkpoint. The one after `ended` has the run finishes it."""
+    directory = store.run(run_id)
+    # Machines that share the store, or a launch and a wandb-sync, may want to send the same run.
+    claim = Claim(directory.path / f"{tracker.kind}-claim")
+    try:
+        while not claim.take():
+            if run_id in ended:
+                raise BlockingIOError("another process is mirroring it")
+            yield
+        tracked = start(tracker, mode, directory.path, **_description(directory.config(), tracker, labels.get(run_id, {})))
+        curve, throughput = _Tail(directory.curve), _Tail(directory.throughput)
+        speed: dict[int, dict[str, Any]] = {}  # by step; of a step that was trained twice, the last
+        while True:
+            last_time, status = run_id in ended, directory.status()
+            speed |= {row["step"]: row for row in throughput.rows()}
+            for step, rows in groupby(curve.rows(status["step"]), key=lambda row: row["step"]):
+                values = speed.pop(step, {})
+                for row in rows:  # the step's training loss and, at some steps, the held-out loss after it
+                    values |= row
+                if step >= tracked.next_step:
+                    del values["step"]
+                    tracked.log(step, {NAMES.get(name, name): value for name, value in values.items() if value is not None})
+            if last_time:
+                break
+            yield
+        tracked.finish(status["step"], done=status["state"] == states.DONE)
+        write_json(directory.path / f"{tracker.kind}.json", _delivery(status, tracker, mode))
+    finally:
         with suppress(OSError):
-            if self.claim.number:
-                self.claim.release()
+            if claim.number:
+                claim.release()
+
+
+def _description(run: RunConfig, tracker: Tracker, labels: Mapping[str, Any]) -> dict[str, Any]:
+    """What a tracker shows beside the curve: name, configuration and tags."""
+    known = {"N": run.N, "D": run.D, "C": 6 * run.N * run.D, "flops": flops_per_token(run.model, "exact") * run.D}
+    return {
+        "name": f"N={run.N:,} D={run.D:,} seed={run.seed}",
+        "config": {**run.to_dict(), **known, **labels},
+        "tags": [
+            tracker.group,
+            *(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in labels.items()),
+        ],
+    }
 
 
 class _Tail:
-    """The complete lines of a growing file. Each is read once; one at which the reader stops is read again."""
+    """The rows of a growing file of JSON lines, each read once."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.read = path, 0  # bytes
 
-    def __iter__(self) -> Iterator[bytes]:
+    def rows(self, last_step: float = math.inf) -> Iterator[dict[str, Any]]:
+        """The complete rows that are new, before the first of a step after `last_step`."""
         if not self.path.exists():
             return
         with open(self.path, "rb") as file:
@@ -188,7 +169,11 @@ class _Tail:
             for line in file:
                 if not line.endswith(b"\n"):
                     return
-                yield line
+                with suppress(ValueError):  # a line that a full disk cut off
+                    row = json.loads(line)
+                    if row["step"] > last_step:
+                        return
+                    yield row
                 self.read += len(line)
 
 
@@ -207,25 +192,3 @@ def _delivery(status: dict[str, Any], tracker: Tracker, mode: str) -> dict[str, 
     """What wandb.json says once wandb has all of a run with `status`."""
     place = {"mode": mode, "project": tracker.project, "entity": tracker.entity}
     return {"step": status["step"], "state": status["state"], **place}
-
-
-def run_name(run: RunConfig) -> str:
-    """What people read in a list of runs: "26.4k parameters, 1.25M tokens, seed 0"."""
-    return f"{_short(run.N)} parameters, {_short(run.D)} tokens, seed {run.seed}"
-
-
-def run_values(run: RunConfig) -> dict[str, Any]:
-    """The whole configuration, N, D, C = 6 N D and the exact FLOPs."""
-    exact = flops_per_token(run.model, "exact") * run.D
-    return run.to_dict() | {"N": run.N, "D": run.D, "C": 6 * run.N * run.D, "flops": exact}
-
-
-def _tag(name: str, value: Any) -> str:
-    return f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-
-
-def _short(number: float) -> str:
-    for factor, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= factor:
-            return f"{number / factor:.3g}{unit}"
-    return f"{number:g}"

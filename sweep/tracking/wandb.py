@@ -1,4 +1,4 @@
-"""Weights & Biases as a tracker, through wandb's public API. pyproject.toml has the versions that this was tested with."""
+"""Weights & Biases as a tracker, through wandb's public API. pyproject.toml names the versions that this was tested with."""
 
 import os
 import shutil
@@ -6,13 +6,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sweep.tracking import Tracker, one_line
+from sweep.tracking import Tracker
 
 CONFIRM_S = 10  # within which the server should show what it has accepted
+MAX_TAG = 64  # characters that wandb allows
 
 
 def connect(tracker: Tracker) -> tuple[str, str]:
-    """See `sweep.tracking`. Without a key or a server, mode "auto" is offline, and "online" raises what wandb raises."""
+    """The mode, "online" or "offline", and why it is offline if "auto" was asked for: no key, or no server.
+
+    Raises what wandb raises if it is not installed, or if "online" was asked for and cannot be had.
+    """
     for name in ("WANDB_SERVICE", "WANDB_SWEEP_ID"):  # of a program around this one that uses wandb itself
         os.environ.pop(name, None)
     import wandb
@@ -24,15 +28,15 @@ def connect(tracker: Tracker) -> tuple[str, str]:
     except Exception as error:
         if tracker.mode == "online":
             raise
-        return "offline", f"{one_line(error)}; mirroring offline"
+        return "offline", str(error)
     return "online", ""
 
 
 class Run:
-    """See `sweep.tracking.Run`. wandb's step is the optimizer step, its id the run_id, and its own files are in <run>/wandb."""
+    """A run on wandb. Its id is the run_id, its step the optimizer step; wandb's own files go to <run>/wandb."""
 
     def __init__(
-        self, tracker: Tracker, mode: str, directory: Path, *, run_id: str, name: str, config: dict[str, Any], tags: list[str]
+        self, tracker: Tracker, mode: str, directory: Path, *, name: str, config: dict[str, Any], tags: list[str]
     ) -> None:
         import wandb
 
@@ -42,11 +46,11 @@ class Run:
         self.run: Any = wandb.init(
             project=tracker.project,
             entity=tracker.entity,
-            id=run_id,
             group=tracker.group,
+            id=directory.name,
             name=name,
             config=config,
-            tags=tags,
+            tags=[tag[:MAX_TAG] for tag in tags],
             dir=directory,
             mode="offline" if mode == "offline" else "online",
             resume="allow",
@@ -63,7 +67,7 @@ class Run:
         )
         self.run.define_metric("tokens")
         self.run.define_metric("*", step_metric="tokens")
-        self.next_step: int = self.run.step  # of a resumed run, one more than the last step that the server has
+        self.next_step: int = self.run.starting_step  # one after the last that the server has; Run.step is 0 before a log
 
     def log(self, step: int, values: dict[str, float]) -> None:
         self.run.log(values, step=step, commit=True)
