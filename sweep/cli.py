@@ -30,6 +30,7 @@ exit codes: 0 done, 1 some runs failed, 2 bad input
 """
 SWEEP = ("experiment", "model", "data", "optimizer", "schedule", "grid", "name", "seed", "device", "precision", "store")
 WRITTEN = ("name", "store")
+WORDS = {"sweep": ("[NAME]", "a launched sweep"), "run": ("RUN_ID", "a run, by the first digits of its run_id")}
 TABLE = ("table", "curves", "columns", "out", "fit")
 
 
@@ -121,7 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name not in COMMANDS:
             raise InputError(f"there is no command {name!r}; the commands are {', '.join(COMMANDS)}")
         if {"-h", "--help"} & set(rest):
-            print(parser_of(name).format_help(), end="")
+            parser = parser_of(name)
+            parser.epilog = explain_fields(COMMANDS[name].fields)
+            print(parser.format_help(), end="")
             return DONE
         options = parse(name, rest)
         if getattr(options, "cfg", None):
@@ -140,24 +143,21 @@ def parser_of(name: str) -> ArgumentParser:
     parser = Parser(
         prog=f"isosweep {name}",
         description=getdoc(command.run),
-        epilog=explain_fields(command.fields),
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    if command.takes == "run":
-        parser.add_argument("run_id", help="a run, or the first digits of its run_id")
     command.arguments(parser)
     if command.takes == "nothing":
         return parser
-    words = "NAME or key=value" if command.takes == "sweep" else "key=value"
-    parser.add_argument("words", nargs="*", metavar=words, help="the name of a launched sweep; overrides of conf/sweep.yaml")
+    word, meaning = WORDS[command.takes]
+    parser.add_argument("words", nargs="*", metavar=f"{word} key=value", help=f"{meaning}; overrides of conf/sweep.yaml")
     parser.add_argument("--config-dir", metavar="DIR", help="a folder of yours with the layout of conf/, searched first")
     parser.add_argument("--cfg", choices=["job"], help="print the composed configuration, and do nothing")
     return parser
 
 
 def parse(name: str, arguments: Sequence[str]) -> Namespace:
-    """The arguments of a command. Of its words, those that are no overrides go to `sweep`, the others to `overrides`.
+    """The arguments of a command. Its words that are overrides go to `overrides`, the other one is the sweep or the run.
 
     Raises:
         InputError: for an unknown flag, a missing argument, a value that a flag does not allow, or several names.
@@ -166,11 +166,11 @@ def parse(name: str, arguments: Sequence[str]) -> Namespace:
     words = getattr(options, "words", [])
     options.overrides = [word for word in words if "=" in word or word.startswith("~")]
     names = [word for word in words if word not in options.overrides]
-    if len(names) > 1 or (names and COMMANDS[name].takes != "sweep"):
-        raise InputError(
-            f"{names[-1]!r} is neither a flag nor an override key=value; isosweep {name} --help says what there is"
-        )
-    options.sweep = names[0] if names else None
+    if len(names) > 1:
+        raise InputError(f"{names[1]!r} is neither a flag nor an override key=value; isosweep {name} --help says what there is")
+    if COMMANDS[name].takes == "run" and not names:
+        raise InputError(f"which run? isosweep {name} RUN_ID; isosweep status NAME lists them")
+    options.sweep = options.run_id = names[0] if names else None
     return options
 
 

@@ -1,7 +1,7 @@
 """What a sweep is: the schema that conf/ composes into, and the composing."""
 
 from sweep.config.analysis import AskConfig, Columns, FitConfig, NextConfig, ReportConfig
-from sweep.config.compose import compose, compose_with_choices, conf_directory, from_omegaconf, restore
+from sweep.config.composing import compose, compose_with_choices, conf_directory, from_omegaconf, restore
 from sweep.config.data import CorpusSpec, DataConfig, MemmapConfig, SourceConfig, SyntheticConfig
 from sweep.config.machine import BenchConfig, ClusterConfig, RuntimeConfig, SlurmConfig, TrackerConfig
 from sweep.config.overrides import override

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from sweep.config.compose import conf_directory, restore
+from sweep.config.composing import conf_directory, restore
 from sweep.config.sweep import SweepConfig
 from sweep.errors import InputError
 

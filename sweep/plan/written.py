@@ -5,7 +5,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class SweepPlan:
     corpus: CorpusFacts
     runs: tuple[PlannedRun, ...]
     choices: Mapping[str, Any] = field(default_factory=dict)
-    overrides: Sequence[str] = ()
+    overrides: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for plan.json; `from_dict` reads them back."""
@@ -94,7 +94,7 @@ class SweepPlan:
                 corpus=corpus,
                 runs=tuple(_run_of(entry) for entry in values["runs"]),
                 choices=values["choices"],
-                overrides=values["overrides"],
+                overrides=tuple(values["overrides"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(str(error) if isinstance(error, InputError) else f"it is no plan ({error!r})") from error

@@ -78,6 +78,12 @@ class Screen:
             time.sleep(0.05)
 
 
+def write_plan(overrides: list[str]) -> None:
+    """Write the plan down as a launch does, and train nothing."""
+    plan, _ = plan_sweep(compose(overrides), overrides=overrides)
+    plan.write(sweep_folder(Store(Path(plan.config.store)), plan.config.name))
+
+
 @contextmanager
 def watching(overrides: list[str]) -> Iterator[Screen]:
     screen = Screen(overrides)
@@ -92,6 +98,7 @@ def watching(overrides: list[str]) -> Iterator[Screen]:
 def watched(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], str]:
     """A sweep that was launched while somebody watched, and what the watcher saw until it ended by itself."""
     overrides = sweep_of(text_file, tmp_path_factory.mktemp("watched"))
+    write_plan(overrides)
     with watching(overrides) as screen:
         screen.wait_for("nothing is running")
         assert main(["launch", *overrides]) == DONE
@@ -143,8 +150,7 @@ def test_minima_are_those_of_the_fit(watched: tuple[list[str], str], tmp_path: P
 @pytest.mark.parametrize("key", [b"q", b"\x03"])
 def test_q_and_control_c_leave_it(key: bytes, text_file: Path, tmp_path: Path) -> None:
     overrides = sweep_of(text_file, tmp_path / "none")
-    config = compose(overrides)
-    plan_sweep(config, overrides=overrides)[0].write(sweep_folder(Store(tmp_path / "none"), config.name))
+    write_plan(overrides)
     with watching(overrides) as screen:
         screen.wait_for("q leaves; the runs go on")
         os.write(screen.keyboard, key)

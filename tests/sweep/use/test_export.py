@@ -105,12 +105,12 @@ def test_what_cannot_be_exported_is_refused(
         assert error.count("\n") == 1
         assert not (tmp_path / "new").exists()
 
-    refused([new], "the following arguments are required: run_id")
+    refused([new], "which run? isosweep export RUN_ID")
     refused([run_id], "out=DIR says where to")
     refused([run_id, f"out={tmp_path / 'full'}"], "is not an empty folder")
     refused([run_id, f"out={tmp_path / 'full' / 'notes.txt'}"], "is not an empty folder")
     refused([run_id, "out=/proc/isosweep"], "out=/proc/isosweep cannot be written")
-    refused(["0123456789abcdef", new], "is not in store")
+    refused(["0123456789abcdef", new], "no run 0123456789abcdef is in store=")
     directory.write_status("interrupted", step=3, steps=9)
     refused([run_id, new], "is interrupted, not done")
     directory.write_status(**{key: value for key, value in status.items() if key != "updated"})

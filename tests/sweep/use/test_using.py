@@ -41,7 +41,9 @@ def test_the_run_is_the_ladders_nearest_on_the_tokens_that_the_budget_buys(
     assert main(["train-optimal", *sweep, f"table={table}", "--budget", "6e9"]) == DONE
     printed = capsys.readouterr().out
     record = json.loads((tmp_path / "out" / "optimal-6e+09-parametric.json").read_text())
-    shape = SizeLadder(vocab_size=257, context_length=128).nearest(record["optimum"]["N"]["value"])
+    shape = SizeLadder(vocab_size=257, context_length=128, **vars(compose(sweep).model)).nearest(
+        record["optimum"]["N"]["value"]
+    )
     run = record["run"]
     assert record["optimum"]["N"]["value"] == pytest.approx(SURFACE.optimal(6e9)[0], rel=0.3)
     assert run["D"] * flops_per_token(shape) == pytest.approx(6e9, rel=0.05)
