@@ -9,7 +9,7 @@
                       claim/            who trains it: see sweep.store.claim
                       traceback.txt     why it failed, if it did
                       evaluations.json  losses on other text: see sweep.use.evaluate
-                      wandb.json        what wandb has of it: see sweep.tracking.wandb_process
+                      wandb.json        what wandb has of it: see sweep.tracking.process
 <store>/submissions/                    see sweep.launch.slurm
 <store>/corpora/<fingerprint>/          see sweep.data.corpus
 <store>/bench.json                      speeds measured by `isosweep bench`
