@@ -1,7 +1,7 @@
-"""Pure-torch decoder-only Transformers: shapes, the module, and what they cost in parameters and FLOPs.
+"""Decoder-only Transformers in plain torch: shapes, the module, and their parameters and FLOPs.
 
-Nothing here knows about sweeps. `ModelConfig`, `SizeLadder` and the accounting are importable without torch;
-the module itself is `models.transformer.Transformer`.
+Nothing here imports from sweep/. `ModelConfig`, `SizeLadder` and the accounting can be imported without torch; the module is
+`models.transformer.Transformer`.
 """
 
 from models.accounting import ParameterCounts, count_parameters, flops_per_token

@@ -1,7 +1,7 @@
 """Parameters and FLOPs of a `ModelConfig`, by convention.
 
-Which parameters and which FLOPs are counted decides the exponent of a scaling law (Porian et al. 2024,
-arXiv 2406.19146), so each convention has a name here and every fit says which one it used.
+The exponent of a scaling law depends on which parameters and FLOPs are counted (Porian et al. 2024, arXiv 2406.19146), so each
+convention has a name here and every fit says which one it used.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ BACKWARD_AND_FORWARD = 3  # a backward pass costs two forward passes (Kaplan et 
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterCounts:
-    """Parameters by group. A tied head is counted once, as the embedding."""
+    """Parameters by group. A tied head counts as part of the embedding, once."""
 
     embedding: int
     attention: int
@@ -29,11 +29,11 @@ class ParameterCounts:
 
     @property
     def non_embedding(self) -> int:
-        """Without the vocabulary matrices at either end: Kaplan's N (arXiv 2001.08361, section 2.1)."""
+        """All but the embedding and the head: Kaplan's N (arXiv 2001.08361, section 2.1)."""
         return self.attention + self.feed_forward + self.norm
 
     def by_convention(self, convention: str) -> int:
-        """N under `convention`, "total" or "non_embedding"; ValueError for any other name."""
+        """N under one of `PARAMETER_CONVENTIONS`. Raises ValueError for another name."""
         if convention not in PARAMETER_CONVENTIONS:
             raise ValueError(f"parameter convention {convention!r} is none of {', '.join(PARAMETER_CONVENTIONS)}")
         return getattr(self, convention)
@@ -43,7 +43,7 @@ PARAMETER_CONVENTIONS = ("total", "non_embedding")
 
 
 def count_parameters(config: ModelConfig) -> ParameterCounts:
-    """Parameter counts of `models.transformer.Transformer(config)`, without building it."""
+    """Parameters of `models.transformer.Transformer(config)`, without building it."""
     vocabulary = config.vocab_size * config.d_model
     query_and_out = 2 * config.d_model * config.d_model
     key_and_value = 2 * config.d_model * config.n_kv_heads * config.head_dim
@@ -67,9 +67,9 @@ def kaplan(config: ModelConfig) -> float:
 
 
 def chinchilla(config: ModelConfig) -> float:
-    """Chinchilla's Appendix F, with SwiGLU's three matrices in the dense block, for a full context of s tokens.
+    """Chinchilla's Appendix F for sequences of s tokens, with SwiGLU's three matrices in the dense block.
 
-    It counts the embedding as a matrix product and attention over all s^2 pairs, masked or not.
+    The embedding counts as a matrix product, and attention as all s^2 pairs, masked or not.
     """
     s, d, V = config.context_length, config.d_model, config.vocab_size
     heads, kh = config.n_heads, config.n_heads * config.head_dim
@@ -86,9 +86,9 @@ def chinchilla(config: ModelConfig) -> float:
 
 
 def exact(config: ModelConfig, *, causal: bool = True) -> float:
-    """The matrix products the module really needs: no embedding product, and only the pairs the mask lets through.
+    """The matrix products that the module needs: none for the embedding, and attention over unmasked pairs only.
 
-    With `causal=False` attention is counted over all pairs, as `torch.utils.flop_counter.FlopCounterMode` does.
+    With `causal=False` attention counts all pairs, as `torch.utils.flop_counter.FlopCounterMode` does.
     """
     counts = count_parameters(config)
     matrices = counts.attention + counts.feed_forward + config.vocab_size * config.d_model
@@ -106,7 +106,7 @@ FLOP_CONVENTIONS: dict[str, Callable[[ModelConfig], float]] = {
 
 
 def flops_per_token(config: ModelConfig, convention: str = "6N") -> float:
-    """Training FLOPs (forward and backward) per token under one of `FLOP_CONVENTIONS`; ValueError for another name."""
+    """Training FLOPs, forward and backward, per token under one of `FLOP_CONVENTIONS`. Raises ValueError for another name."""
     if convention not in FLOP_CONVENTIONS:
         raise ValueError(f"FLOP convention {convention!r} is none of {', '.join(FLOP_CONVENTIONS)}")
     return FLOP_CONVENTIONS[convention](config)

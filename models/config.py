@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Everything that determines the module's parameters and its function.
+    """Everything that determines the module's parameters and the function it computes.
 
     The architecture is LLaMA's (Touvron et al. 2023, arXiv 2302.13971): pre-RMSNorm, SwiGLU, RoPE, no biases.
 
@@ -13,16 +13,16 @@ class ModelConfig:
         vocab_size: number of token ids, V.
         d_model: width of the residual stream, D.
         n_layers: number of blocks.
-        n_heads: number of query heads, H; `d_model / n_heads` is the head width K and must be even for RoPE.
-        n_kv_heads: number of key and value heads, G; fewer than `n_heads` is grouped-query attention.
+        n_heads: number of query heads, H; head_dim = d_model / n_heads must be even for RoPE.
+        n_kv_heads: number of key/value heads, G; with fewer than `n_heads` this is grouped-query attention.
         d_ff: hidden width of the SwiGLU, F.
         context_length: longest sequence, T.
-        tied_embeddings: whether the output head is the input embedding.
+        tied_embeddings: whether the output head shares the weights of the input embedding.
         rope_theta: base of the rotary frequencies.
         norm_eps: epsilon inside RMSNorm.
 
     Raises:
-        ValueError: if the widths do not divide, or a size is not positive.
+        ValueError: if a size is not positive, heads do not divide evenly, or head_dim is odd.
     """
 
     vocab_size: int
@@ -41,13 +41,11 @@ class ModelConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name} is {getattr(self, name)}; it must be at least 1")
         if self.d_model % self.n_heads or self.head_dim % 2:
-            raise ValueError(
-                f"model.n_heads is {self.n_heads}; it must divide d_model = {self.d_model} into heads of even width"
-            )
+            raise ValueError(f"model.n_heads is {self.n_heads}; it must divide d_model = {self.d_model} into an even head_dim")
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"model.n_kv_heads is {self.n_kv_heads}; it must divide n_heads = {self.n_heads}")
 
     @property
     def head_dim(self) -> int:
-        """Width of one attention head, K."""
+        """K, the dimension of one attention head."""
         return self.d_model // self.n_heads

@@ -1,4 +1,4 @@
-"""A smooth family of shapes from a few thousand to a billion parameters, one for each width."""
+"""A family of shapes, one for each width, from a few thousand to a billion parameters."""
 
 import math
 from collections.abc import Iterator
@@ -18,19 +18,19 @@ def power_of_two(x: float) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class SizeLadder:
-    """Shapes that differ in one dial, the width: depth, heads and d_ff follow from it.
+    """Shapes whose depth, heads and d_ff follow from their width.
 
-    At fixed N the loss hardly depends on the shape (Kaplan et al. 2020, section 3.1), but a family whose shape
-    wanders with N puts that wander into the valley; this one keeps width / depth and the head width constant.
+    At fixed N the loss hardly depends on the shape (Kaplan et al. 2020, section 3.1). Still, a family whose shape varies
+    irregularly with N adds that to the IsoFLOP valley, so this one keeps d_model / n_layers and head_dim constant.
 
     Attributes:
         vocab_size, context_length, tied_embeddings, rope_theta: as in `ModelConfig`.
-        aspect_ratio: d_model / n_layers, approached as closely as whole layers allow.
-        head_dim: width of a head, taken where it divides the width, else the nearest that does.
-        kv_groups: query heads that share one key/value head where they divide; 1 is plain attention.
+        aspect_ratio: d_model / n_layers, as closely as whole layers allow.
+        head_dim: dimension of a head, or the nearest that divides the width.
+        kv_groups: query heads for each key/value head, where they divide evenly; 1 is multi-head attention.
 
     Raises:
-        ValueError: if `head_dim` is not a multiple of four: widths go in half heads, and RoPE needs them even.
+        ValueError: if `head_dim` is not a multiple of four: widths are multiples of half a head, and must be even for RoPE.
     """
 
     vocab_size: int
@@ -46,20 +46,20 @@ class SizeLadder:
             raise ValueError(f"model.head_dim={self.head_dim} is not a multiple of 4; take 8, 16, 32, 64 or 128")
 
     def widths(self) -> Iterator[int]:
-        """Every width of the ladder, smallest first: steps of half a head, then of a head, then of about an eighth."""
+        """All widths, ascending, in steps of half a head, then of a head, then of about an eighth of the width."""
         width = self.head_dim // 2
         while width <= MAX_WIDTH:
             yield width
             width += self.head_dim // 2 if width < 4 * self.head_dim else max(self.head_dim, power_of_two(width / 8))
 
     def shape(self, d_model: int) -> ModelConfig:
-        """The shape of width `d_model`. d_ff is 8/3 d_model, rounded to a multiple that grows with the width.
+        """The shape of width `d_model`. d_ff is 8/3 d_model, rounded to a multiple of a power of two that grows with it.
 
         Raises:
             ValueError: if `d_model` is odd.
         """
         if d_model < 2 or d_model % 2:
-            raise ValueError(f"d_model is {d_model}; it must be even, for RoPE's pairs")
+            raise ValueError(f"d_model is {d_model}; it must be even for RoPE")
         n_heads = min(
             (heads for heads in range(1, d_model // 2 + 1) if d_model % heads == 0 and d_model // heads % 2 == 0),
             key=lambda heads: abs(math.log(d_model / heads / self.head_dim)),
@@ -78,27 +78,26 @@ class SizeLadder:
         )
 
     def shapes(self) -> tuple[ModelConfig, ...]:
-        """Every shape of the ladder, smallest first."""
+        """All shapes, smallest first."""
         return tuple(shape for _, shape in self.sized())
 
     def sized(self, convention: str = "total") -> tuple[tuple[int, ModelConfig], ...]:
-        """Every shape of the ladder, smallest first, behind its parameter count under a convention."""
+        """(N, shape) of all shapes, smallest first, with N under a parameter convention."""
         return _sized(self, convention)
 
     def nearest(self, N: float, convention: str = "total") -> ModelConfig:
-        """The shape whose parameter count is nearest to `N` in ratio, under a parameter convention.
+        """The shape whose N under a parameter convention is nearest to `N` in ratio.
 
         Raises:
-            ValueError: if `N` lies more than a factor of 1.5 outside the ladder, or the convention is unknown.
+            ValueError: if `N` is more than a factor of 1.5 outside the ladder, or the convention is unknown.
         """
         if not (math.isfinite(N) and N > 0):
             raise ValueError(f"a model size of {N} does not exist; ask for a positive number of parameters")
-
         size, best = min(self.sized(convention), key=lambda sized: abs(math.log(sized[0] / N)))
         if not 1 / 1.5 <= size / N <= 1.5:
             raise ValueError(
                 f"no model of {N:,.0f} parameters ({convention}) exists: the nearest shape of this ladder has "
-                f"{size:,} (d_model {best.d_model}); ask for a size near that, or change the ladder or vocabulary"
+                f"{size:,} (d_model {best.d_model}); ask for a size near that, or change the ladder or the vocabulary"
             )
         return best
 

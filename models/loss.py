@@ -1,6 +1,6 @@
-"""The loss of a language model's head, without its logits ever being there all at once.
+"""Cross-entropy of the head, computed without holding all logits in memory at once.
 
-With a vocabulary of 32 thousand the logits of a small model take more memory than all the rest of it.
+With a vocabulary of 32 thousand, the logits of a small model take more memory than everything else.
 """
 
 from typing import Any
@@ -9,16 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MAX_LOGITS = 2**26  # at once: 256 MB in float32
+MAX_LOGITS = 2**26  # in memory at once: 256 MB in float32
 
 
 def head_cross_entropy(hidden_RD: Tensor, weight_VD: Tensor, targets_R: Tensor, reduction: str = "mean") -> Tensor:
     """Cross-entropy of `hidden_RD @ weight_VD.T` with `targets_R`, in nats, in float32.
 
     Args:
-        hidden_RD, weight_VD: input and weight of the head; multiplied in autocast's precision where that is on.
+        hidden_RD, weight_VD: input and weight of the head, multiplied in autocast's precision if it is enabled. R is the number
+            of positions in the batch, B T.
         targets_R: ids.
-        reduction: "mean", for a scalar, or "none", for shape (R,) and no way back where the logits are many.
+        reduction: "mean" for a scalar, or "none" for shape (R,), for evaluation only: its backward pass would keep all logits.
     """
     rows = max(1, MAX_LOGITS // len(weight_VD))
     if rows >= len(hidden_RD):
@@ -30,7 +31,7 @@ def head_cross_entropy(hidden_RD: Tensor, weight_VD: Tensor, targets_R: Tensor, 
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """The mean loss, a few rows at a time. The gradients are worked out along with it, while a chunk's logits are there."""
+    """The mean loss, a few rows at a time. The forward pass also computes the gradients, chunk by chunk."""
 
     @staticmethod
     def forward(ctx: Any, hidden_RD: Tensor, weight_VD: Tensor, targets_R: Tensor, rows: int) -> Tensor:

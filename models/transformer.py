@@ -2,7 +2,8 @@
 
 Shape suffixes name the axes of every tensor:
 
-    B batch    T position    D d_model    H query heads    G key/value heads    K head width    F d_ff    V vocab
+    B batch    T position    D d_model    H query heads    G key/value heads    N all heads, H + 2 G    K head_dim    F d_ff
+    V vocabulary
 """
 
 import math
@@ -17,9 +18,9 @@ from models.loss import head_cross_entropy
 
 
 class Attention(nn.Module):
-    """Causal self-attention with rotary positions and optional grouped queries.
+    """Causal self-attention with rotary positions and, if `n_kv_heads` is less than `n_heads`, grouped queries.
 
-    Queries, keys and values come from one matrix: on small models the number of kernels, not their size, is the cost.
+    Queries, keys and values come from one matrix: small models are limited by the number of kernels, not by their size.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -32,7 +33,7 @@ class Attention(nn.Module):
         B, T, _ = x_BTD.shape
         H, G, K = self.n_heads, self.n_kv_heads, self.head_dim
         qkv_BNTK = self.qkv(x_BTD).view(B, T, H + 2 * G, K).transpose(1, 2)
-        # Queries and keys turn by the same angles, so they turn together.
+        # Queries and keys are rotated by the same angles, so one call rotates both.
         qk_BNTK = rotate(qkv_BNTK[:, : H + G], cos_TK, sin_TK)
         y_BHTK = F.scaled_dot_product_attention(
             qk_BNTK[:, :H], qk_BNTK[:, H:], qkv_BNTK[:, H + G :], is_causal=True, enable_gqa=H != G
@@ -41,7 +42,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """SwiGLU (Shazeer 2020, arXiv 2002.05202), gate and up projections in one matrix."""
+    """SwiGLU (Shazeer 2020, arXiv 2002.05202), with the gate and up projections in one matrix."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -69,9 +70,9 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Token ids in, next-token logits (or their mean cross-entropy) out.
+    """Maps token ids to next-token logits, or to their cross-entropy.
 
-    The module is uninitialised until `initialise` is called, so that it can be built on the meta device for counting.
+    Weights have no defined values until `initialise` is called, so the module can also be built on the meta device.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -86,16 +87,16 @@ class Transformer(nn.Module):
         cos_TK, sin_TK = rotary_tables(config.context_length, config.head_dim, config.rope_theta)
         self.register_buffer("cos_TK", cos_TK, persistent=False)
         self.register_buffer("sin_TK", sin_TK, persistent=False)
-        self.recompute = False  # a block's activations on the way back, rather than keep them: less memory, more time
+        self.recompute = False  # activation checkpointing of each block: less memory, more time
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
         """Draw all weights from `seed`, the same on every device.
 
-        Matrices are normal with variance 1/fan_in; the two projections that write to the residual stream are scaled
-        by 1/sqrt(2 n_layers) more, so that the stream's variance does not grow with depth (GPT-2). An untied embedding
-        is unit-variance; a tied one has variance 1/d_model, as it is the head too. The head does not start at zero:
-        that made models of ten thousand parameters worse and their loss depend more on the seed.
+        Matrices are normal with variance 1/fan_in. The two projections that write to the residual stream are also scaled by
+        1/sqrt(2 n_layers), so that its variance does not grow with depth (GPT-2). An untied embedding has unit variance; a
+        tied one has variance 1/d_model, because it is the head too. The head does not start at zero: in models of ten
+        thousand parameters that raised the loss, and its dependence on the seed.
         """
         generator = torch.Generator().manual_seed(seed)
 
@@ -117,7 +118,7 @@ class Transformer(nn.Module):
                 module.weight.fill_(1.0)
 
     def forward(self, tokens_BT: Tensor, targets_BT: Tensor | None = None, reduction: str = "mean") -> Tensor:
-        """Logits of the next token, shape (B, T, V), for ids `tokens_BT` with T at most `context_length`; or their `loss`."""
+        """Logits of the next token, shape (B, T, V), for at most `context_length` ids; with targets, their `loss`."""
         T = tokens_BT.shape[1]
         cos_TK, sin_TK = self.cos_TK[:T], self.sin_TK[:T]  # type: ignore[index]  # buffers are typed Tensor | Module
         x_BTD = self.embedding(tokens_BT)
@@ -134,13 +135,13 @@ class Transformer(nn.Module):
 
     def loss(self, tokens_BT: Tensor, targets_BT: Tensor, reduction: str = "mean") -> Tensor:
         """Cross-entropy in nats per token; a scalar, or shape (B, T) with `reduction="none"`. Always in float32."""
-        return self(tokens_BT, targets_BT, reduction)  # DDP and FSDP do their part where a module is called
+        return self(tokens_BT, targets_BT, reduction)  # through __call__, which DDP and FSDP hook into
 
 
 def rotary_tables(context_length: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
     """Cosines and sines of RoPE's angles (Su et al. 2021, arXiv 2104.09864), each of shape (T, K).
 
-    The K/2 frequencies are laid out twice, first half then second half: LLaMA's "rotate half" convention.
+    The K/2 frequencies occur twice, in the first and in the second half of K: LLaMA's "rotate half" convention.
     """
     frequency_K = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
     angle_TK = torch.outer(torch.arange(context_length, dtype=torch.float64), frequency_K).repeat(1, 2)
@@ -148,7 +149,7 @@ def rotary_tables(context_length: int, head_dim: int, theta: float) -> tuple[Ten
 
 
 def rotate(x_BNTK: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
-    """Turn each pair (k, k + K/2) of `x_BNTK` by its position's angle; keeps the dtype of `x_BNTK`."""
+    """Rotate each pair (k, k + K/2) of `x_BNTK` by the angle of its position. Keeps the dtype."""
     first, second = x_BNTK.chunk(2, dim=-1)
-    turned_BNTK = torch.cat((-second, first), dim=-1)
-    return (x_BNTK * cos_TK + turned_BNTK * sin_TK).type_as(x_BNTK)
+    rotated_BNTK = torch.cat((-second, first), dim=-1)
+    return (x_BNTK * cos_TK + rotated_BNTK * sin_TK).type_as(x_BNTK)

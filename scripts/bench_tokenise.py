@@ -1,12 +1,12 @@
-"""How fast a corpus is made, against the raw rate of the tokenizer, in one run on one machine.
+"""How fast a corpus is built, compared with the tokenizer alone, in one run on one machine.
 
     python scripts/bench_tokenise.py [megabytes=200] [workers=2] [vocab_size=4096] [out=results/tokenise-speed]
 
-The text is the standard library's source, again and again with a number in each copy, as JSON lines and as Parquet. Raw is
-`encode_batch_fast` of the `tokenizers` library on documents that are in memory already, with as many threads as there are
-workers, its ids never looked at; for bytes it is reading the file and doing nothing. Ours is the whole way from the files to
-train.bin and validation.bin: reading, parsing, hashing, duplicates, ids, shuffling, the overlap of the two parts. The last
-column is the largest memory of any of our processes.
+The text is the source code of the standard library, repeated with a number in each copy, as JSON lines and as Parquet. "Raw"
+is `encode_batch_fast` of the `tokenizers` library on documents already in memory, with as many threads as there are workers,
+discarding the ids; for bytes it only reads the file. "Ours" is the whole way from the files to train.bin and validation.bin:
+reading, parsing, hashing, deduplication, encoding, shuffling, and the overlap of the two parts. The last column is the
+largest memory of any of our processes.
 """
 
 import json
@@ -20,15 +20,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MEGABYTE = 1e6
-FEW = 1 << 22  # bytes that the raw tokenizer gets at once, as ours does
+BATCH_BYTES = 1 << 22  # encoded at once, as in ours
 
 
 def documents(megabytes: float) -> Iterator[str]:
-    """Different documents of `megabytes` in all."""
-    from sweep.data.sources import StandardLibrary
+    """Different documents, `megabytes` in total."""
+    from sweep.config import SourceConfig
+    from sweep.data.sources import reader_of
 
-    library = StandardLibrary()
-    texts = [text.decode() for unit in library.units() for text in library.documents(unit)]
+    texts = [text.decode() for text in reader_of(SourceConfig(source="stdlib"))]
     left, copy = megabytes * MEGABYTE, 0
     while left > 0:
         for text in texts:
@@ -40,7 +40,7 @@ def documents(megabytes: float) -> Iterator[str]:
 
 
 def prepare(folder: Path, megabytes: float, vocab_size: int) -> int:
-    """Write the corpus as lines.jsonl and rows.parquet, and a BPE; the bytes of text."""
+    """Write the text as lines.jsonl and rows.parquet, and a BPE. Returns the bytes of text."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -63,11 +63,11 @@ def prepare(folder: Path, megabytes: float, vocab_size: int) -> int:
 
 
 def raw(folder: Path, tokenizer: str) -> None:
-    """In a process of its own: encode everything, and print the seconds that only the encoding took."""
+    """Runs in its own process: encode everything, and print the seconds that the encoding alone took."""
     if tokenizer == "bytes":
         start = time.perf_counter()
         with open(folder / "lines.jsonl", "rb") as file:
-            while file.read(FEW):
+            while file.read(BATCH_BYTES):
                 pass
         print(time.perf_counter() - start)
         return
@@ -80,7 +80,7 @@ def raw(folder: Path, tokenizer: str) -> None:
     for i, text in enumerate(texts):
         batch.append(text)
         size += len(text)
-        if size >= FEW or i + 1 == len(texts):
+        if size >= BATCH_BYTES or i + 1 == len(texts):
             start = time.perf_counter()
             library.encode_batch_fast(batch, add_special_tokens=False)
             taken += time.perf_counter() - start
@@ -89,7 +89,7 @@ def raw(folder: Path, tokenizer: str) -> None:
 
 
 def ours(folder: Path, kind: str, tokenizer: str, workers: int) -> None:
-    """In a process of its own: make the corpus, and print the seconds it took and the largest memory of a process in MB."""
+    """Runs in its own process: build the corpus, and print the seconds it took and the largest memory of a process in MB."""
     from sweep.config import CorpusSpec
     from sweep.data import CorpusRecipe
 
@@ -104,7 +104,7 @@ def ours(folder: Path, kind: str, tokenizer: str, workers: int) -> None:
 
 
 def timed(*arguments: object, threads: int) -> list[float]:
-    """What one of the two above prints, from a fresh process."""
+    """The numbers that `raw` or `ours` prints, run in a new process."""
     environment = {**os.environ, "RAYON_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"}
     command = [sys.executable, __file__, *map(str, arguments)]
     return [float(word) for word in subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout.split()]

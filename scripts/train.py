@@ -13,7 +13,9 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import MissingMandatoryValue
 
 from sweep.commands import BAD_INPUT
-from sweep.commands.training import launch_sweep
+from sweep.commands.corpora import make_corpus
+from sweep.commands.sweeps import make_plan, plan_sweep
+from sweep.commands.training import launch_runs
 from sweep.config import NamedRun, conf_directory, from_omegaconf
 from sweep.errors import InputError
 
@@ -27,7 +29,9 @@ def main(composed: DictConfig) -> None:
             named = NamedRun(N=_number(composed, "parameters"), D=_number(composed, "tokens"))
         config = from_omegaconf(composed)
         config.grid.runs = [named]
-        exit_codes.append(launch_sweep(config))
+        _, recipe = plan_sweep(config)
+        corpus = make_corpus(config, recipe)
+        exit_codes.append(launch_runs(config, [planned.run for planned in make_plan(config, recipe).runs], corpus))
     except InputError as error:  # one bad run of a multirun does not keep the others
         print(f"train.py: {error}", file=sys.stderr)
         exit_codes.append(BAD_INPUT)

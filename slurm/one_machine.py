@@ -32,7 +32,7 @@ from typing import Self
 NODES = ("n1", "n2")
 BINARIES = ("munged", "slurmctld", "slurmd", "sinfo", "sbatch", "scontrol")
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
-START_TIMEOUT_S = 30
+START_TIMEOUT_S = 120  # on a machine that has much else to do
 LONGEST_ROOT = 50  # a Unix socket's path has at most 107 characters, and slurmd puts its own under its spool directory
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -199,15 +199,6 @@ def environment(conf: Path) -> dict[str, str]:
     """This process's environment with `conf` for Slurm, and without what a job or a user's defaults have set for Slurm."""
     foreign = ("SLURM_", "SBATCH_", "SALLOC_", "SRUN_", "SINFO_", "SQUEUE_", "SCANCEL_")
     return {k: v for k, v in os.environ.items() if not k.startswith(foreign)} | {"SLURM_CONF": str(conf), "PATH": PATH}
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    """Return when `condition` holds; TimeoutError if it does not within `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not so after {timeout_s:g} s")
-        time.sleep(0.1)
 
 
 def one_line(text: str) -> str:

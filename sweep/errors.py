@@ -1,4 +1,4 @@
-"""The exceptions that mean: what was asked for is wrong, and here is what to do."""
+"""Errors of the user's input, which say what is wrong and how to fix it."""
 
 from typing import Any
 
@@ -16,11 +16,11 @@ class LawError(InputError):
         self.status = status
 
     def to_dict(self) -> dict[str, Any]:
-        """What stands in fits.json in place of the law's numbers."""
+        """The entry in fits.json in place of the law's numbers."""
         return {"status": self.status, "reason": str(self)}
 
     def summary(self) -> str:
-        """For a reader."""
+        """One line of text."""
         return f"not fitted ({self.status}): {self}"
 
 

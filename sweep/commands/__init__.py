@@ -1,4 +1,4 @@
-"""What each command does: it reads, calls one function, prints, and returns the exit code."""
+"""The commands. Each reads its input, calls one function, prints the result, and returns the exit code."""
 
 from typing import TYPE_CHECKING
 

@@ -59,7 +59,7 @@ def bench(options: Namespace) -> int:
                     seconds=wanted.seconds,
                 )
                 found.append(measured)
-                save(store.bench, found)  # a bench that is cut short keeps what it has
+                save(store.bench, found)  # an interrupted bench keeps its results so far
                 print(f"N {measured.N:,} {measured.engine} x{processes}: {measured.tokens_per_s:,.0f} tokens/s", flush=True)
     table = Table(box=None, header_style="bold")
     for column in COLUMNS:

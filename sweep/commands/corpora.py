@@ -1,4 +1,4 @@
-"""The corpus of a sweep: made where it is missing, and described."""
+"""Make and describe the corpus of a sweep."""
 
 import math
 from pathlib import Path
@@ -44,6 +44,15 @@ def corpus_of(plan: SweepPlan, store: Store) -> "Corpus":
     return Corpus.open(directory)
 
 
+def describe_written(plan: SweepPlan, store: Store) -> str:
+    """One line about the corpus of a launched sweep, which the store need not hold."""
+    if (store.corpora / plan.corpus.fingerprint).is_dir():
+        return describe_corpus(corpus_of(plan, store))
+    return (
+        f"corpus {plan.corpus.fingerprint}: {plan.corpus.training_tokens:,.0f} tokens to train on; this store does not hold it"
+    )
+
+
 def describe_recipe(recipe: "CorpusRecipe", root: Path) -> str:
     """One line about a corpus that may not be made yet."""
     if (corpus := recipe.find(root)) is not None:
@@ -68,9 +77,8 @@ def describe_corpus(corpus: "Corpus") -> str:
 
 
 def source_rows(recipe: "CorpusRecipe", root: Path, horizon: int) -> list[list[str]]:
-    """Of each source of a mixture: name, share of the training tokens, tokens, epochs in the corpus and in `horizon` tokens.
-
-    Before the corpus is made they follow from the sources' sizes in bytes, where these are known.
+    """One row for each source of a mixture: name, share of the training tokens, tokens, epochs in the corpus and in `horizon`
+    tokens. Before the corpus is made they are estimated from the sources' sizes in bytes, where these are known.
     """
     from sweep.data.mixture import shares
     from sweep.data.text import TextContents

@@ -1,4 +1,4 @@
-"""Commands that follow a sweep: status, watch, cancel, logs, and task, which is what a Slurm job runs."""
+"""Commands that follow a sweep: status, watch, cancel, logs; and task, which Slurm jobs run."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def logs(options: Namespace) -> int:
 
 
 def task(options: Namespace) -> int:
-    """Be an array task: what slurm/array.sbatch runs."""
+    """Run one array task; slurm/array.sbatch calls it."""
     from sweep.launch.slurm import run_task
 
     return run_task(Path(options.submission), options.task)

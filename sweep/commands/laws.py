@@ -1,4 +1,4 @@
-"""Commands on tables: fit, plot, next. They import no torch where a table is given."""
+"""Commands that fit: fit, plot, next. They never import torch."""
 
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -87,7 +87,7 @@ def choose_next(options: Namespace) -> int:
 
 
 def opened(options: Namespace) -> tuple[SweepConfig, Sweep | None]:
-    """What to fit: the configuration and a launched sweep, or, where table=… is given, the configuration alone."""
+    """The configuration and the launched sweep to fit; no sweep if table=… is given."""
     if any(text.startswith("table=") for text in options.overrides):
         return composed(options), None
     sweep = open_sweep(options)
@@ -121,26 +121,19 @@ def make_fits(config: SweepConfig, sweep: Sweep | None) -> "Fits":
 
 def read_tables(config: SweepConfig, sweep: Sweep | None) -> tuple["RunTable", "Sequence[Curve]", dict[str, "RunTable"]]:
     """Runs and curves of `config.table`, or else of a sweep, and the runs under every convention that the table has."""
-    from sweep.fit import Units, read_curves, read_frame, runs_from_frame, tables_by_convention
+    from sweep import tables
 
     table: str | Path | None = config.table
     curves: str | Path | None = config.curves
     if table is None:
         assert sweep is not None
         table, curves = _collect(sweep)
-    names, units = _names(config), Units.of(vars(config.columns))
-    frame, columns = units.convert(read_frame(table), names), _chosen(config, names)
-    runs = runs_from_frame(frame, columns, table, require_C=config.fit.flops != "6N")
-    # Curves have one loss, under any convention.
-    loss = columns["loss"] if config.fit.loss == "bits_per_byte" else names["loss"]
-    of_curves = names | {"loss": config.columns.curve_loss or loss}
-    known = read_curves(curves, of_curves, runs, units=units, smoothing=config.fit.smoothing_steps) if curves else []
-    return runs, known, tables_by_convention(frame, columns, names)
+    return tables.read_tables(config.columns, config.fit, table, curves)
 
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Make `out`; what goes wrong in writing there becomes an InputError."""
+    """Make `out`; an error while writing there becomes an InputError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         yield
@@ -155,31 +148,6 @@ def _sizes_and_tokens(sweep: Sweep) -> tuple[list[float], float]:
     data, corpus = sweep.config.data, sweep.plan.corpus
     ladder = SizeLadder(vocab_size=corpus.vocab_size, context_length=data.context_length, **vars(sweep.config.model))
     return [float(N) for N, _ in ladder.sized()], corpus.training_tokens * data.max_epochs
-
-
-def _names(config: SweepConfig) -> dict[str, str]:
-    """The table's columns by field. A name that the user gave for N or C names it under the convention that is declared."""
-    units = ("curve_loss", "bytes_per_token")
-    names = {field: name for field, name in vars(config.columns).items() if field not in units and not field.endswith("_unit")}
-    for field, convention in (("N", "N_non_embedding"), ("C", f"C_{config.fit.flops}")):
-        declared = config.fit.parameters == "non_embedding" if field == "N" else config.fit.flops != "6N"
-        if declared and names[field] != field:
-            names[convention], names[field] = names[field], field
-    return names
-
-
-def _chosen(config: SweepConfig, names: dict[str, str]) -> dict[str, str]:
-    """Of `names`, those of N, C and the loss under the sweep's conventions."""
-    chosen = dict(names)
-    if config.fit.parameters == "non_embedding":
-        chosen["N"] = names["N_non_embedding"]
-    if config.fit.flops != "6N":
-        chosen["C"] = names[f"C_{config.fit.flops}"]
-    if config.fit.loss == "train" and names["loss"] == "loss":
-        chosen["loss"] = "train_loss"
-    if config.fit.loss == "bits_per_byte" and names["loss"] == "loss":
-        chosen["loss"] = "bits_per_byte"
-    return chosen
 
 
 def _collect(sweep: Sweep) -> tuple[Path, Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.commands import DONE, console
-from sweep.commands.corpora import corpus_of, describe_corpus, describe_recipe, source_rows
+from sweep.commands.corpora import describe_recipe, describe_written, source_rows
 from sweep.commands.sweeps import open_sweep, plan_sweep
 from sweep.config import compose_with_choices
 from sweep.plan.written import SweepPlan
@@ -20,12 +20,12 @@ COLUMNS = ("run", "budget", "N", "width", "layers", "D", "D/N", "6ND", "steps", 
 def plan(options: Namespace) -> int:
     """Print every run of a sweep: N, D, steps, rate, engine, expected time, and why it would be trained; write nothing.
 
-    With the name of a launched sweep, its written plan; else the sweep that conf/ and the overrides make.
+    With NAME, the written plan of the launched sweep; else the sweep composed from conf/ and the overrides.
     """
     if options.sweep:
         sweep = open_sweep(options)
-        planned, store, corpus = sweep.plan, sweep.store, describe_corpus(corpus_of(sweep.plan, sweep.store))
-        rows: list[list[str]] = []
+        planned, store = sweep.plan, sweep.store
+        corpus, rows = describe_written(planned, store), []
     else:
         config, choices = compose_with_choices(options.overrides, config_dir=options.config_dir)
         planned, recipe = plan_sweep(config, choices, options.overrides)
@@ -46,7 +46,7 @@ def plan(options: Namespace) -> int:
 
 
 def why(status: Mapping[str, Any]) -> str:
-    """What a launch would find of a run: "new", "partial at step k", "failed", "diverged" or "done"."""
+    """Why a launch would train a run or not: "new", "partial at step k", "failed", "diverged" or "done"."""
     if status["state"] in (*states.FINAL_STATES, states.FAILED):
         return status["state"]
     return f"partial at step {status['step']:,}" if status["step"] else "new"
@@ -96,7 +96,7 @@ def _print_runs(planned: SweepPlan, store: Store, found: Mapping[str, Mapping[st
 
 
 def _print_sources(rows: list[list[str]], planned: SweepPlan) -> None:
-    """What each source of a mixture gives."""
+    """Print the share and the epochs of each source of a mixture."""
     from rich.table import Table
 
     if not rows:

@@ -1,4 +1,4 @@
-"""The command report: everything that a sweep, or a table of runs, says, as one HTML file."""
+"""The report command: a sweep, or a table of runs, as one HTML file."""
 
 from argparse import Namespace
 from dataclasses import asdict
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from sweep.commands import DONE
-from sweep.commands.corpora import describe_corpus
+from sweep.commands.corpora import describe_written
 from sweep.commands.laws import make_fits, opened, require_a_law, writing
 from sweep.commands.sweeps import Sweep
 from sweep.config import SweepConfig
@@ -45,12 +45,12 @@ def report(options: Namespace) -> int:
 def _origin(config: SweepConfig, sweep: Sweep | None, fits: "Fits") -> "Origin":
     from sweep.fit import read_frame
     from sweep.report import Cost, Origin, costs, origin
-    from sweep.tables.wandb import is_address
+    from sweep.tables.wandb import SCHEME
 
     table = config.table
     cost: list[Cost] | str = "The runs are wandb's, and their hours are not read from there."
     setup: dict[str, str] = {}
-    if table is None or not is_address(table):
+    if table is None or not table.startswith(SCHEME):
         frame = read_frame(table or Path(config.out) / "runs.csv")
         setup = origin.setup_of_table(frame)
         if table is None:
@@ -74,13 +74,13 @@ def _origin(config: SweepConfig, sweep: Sweep | None, fits: "Fits") -> "Origin":
 
 
 def _name(table: str) -> str:
-    """A table's name, with its folder's: most tables are called runs.csv."""
+    """A table's file name with its folder, since most tables are called runs.csv."""
     return "/".join(Path(table).absolute().parts[-2:]) if Path(table).is_file() else table
 
 
 def _of_store(sweep: Sweep, frame: "pd.DataFrame") -> tuple["Facts", dict[str, str], list[int]]:
-    """What the runs ran on, the choices of their training that no column of the table names, and on how many cores or GPUs
-    each run of it was trained."""
+    """Where the runs were trained, the settings that no column of the table has, and the number of cores or GPUs of each
+    run."""
     from sweep.data import Corpus
     from sweep.report import origin
 
@@ -97,7 +97,7 @@ def _of_store(sweep: Sweep, frame: "pd.DataFrame") -> tuple["Facts", dict[str, s
     if corpus is not None:
         epochs = float(frame["D"].max()) / corpus.manifest["parts"]["train"]["tokens"]
         setup["Repeated data"] = f"at most {epochs:.2g} epochs" + ("" if epochs > 1 else ", so none")
-    described = "the store does not hold the corpus" if corpus is None else describe_corpus(corpus).partition(": ")[2]
+    described = describe_written(sweep.plan, store).partition(": ")[2]
     corpus_facts = (("Corpus", f"{data.source}, {fingerprint}"), ("Tokens", described))
     directories = {plan.run.run_id: store.run(plan.run.run_id) for plan in sweep.plan.runs}
     ranks = [int(directories[run_id].status().get("ranks", 1)) for run_id in frame["run_id"]]

@@ -1,4 +1,4 @@
-"""Sweeps as commands read them: composed from conf/ before the launch, from the written plan after it."""
+"""Sweeps for commands: composed from conf/ before the launch, read from the written plan after it."""
 
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,9 +29,9 @@ class Sweep:
     """A sweep that was launched.
 
     Attributes:
-        plan: as it is written down.
-        config: the plan's, with what the command overrides; `store` and `out` are where the sweep is now.
-        store: where it is.
+        plan: the written plan.
+        config: the plan's configuration with the command's overrides, and `store` and `out` as they are now.
+        store: that holds the sweep.
     """
 
     plan: SweepPlan
@@ -43,7 +43,7 @@ class Sweep:
         return statuses(self.store, (planned.run for planned in self.plan.runs))
 
     def speed(self) -> Speed:
-        """How long its runs take."""
+        """How long its runs take, from those that are done."""
         runs = (planned.run for planned in self.plan.runs)
         return speed_seen(self.store, runs, self.plan.device, self.config.data.validation_tokens)
 
@@ -54,12 +54,12 @@ class Sweep:
 
 
 def composed(options: Namespace) -> SweepConfig:
-    """The configuration that a command's overrides make of conf/."""
+    """The configuration composed from conf/ and a command's overrides."""
     return compose_with_choices(options.overrides, config_dir=options.config_dir)[0]
 
 
 def open_sweep(options: Namespace) -> Sweep:
-    """The launched sweep that a command names, by its name, name=… or experiment=…. Nothing of conf/ or the corpus is read.
+    """The launched sweep that a command names, as NAME, name=… or experiment=…. Neither conf/ nor the corpus is read.
 
     Raises:
         InputError: if there is no such sweep, or an override would make other runs.
@@ -101,19 +101,19 @@ def _plans(store: Store) -> Iterator[SweepPlan]:
         try:
             plan = SweepPlan.read(path.parent)
         except InputError:
-            continue  # whoever asks for that sweep by name is told what is wrong with it
+            continue  # a command that names that sweep reports the error
         if plan is not None:
             yield plan
 
 
 def find_run_id(store: Store, prefix: str) -> str:
-    """The run_id that begins with `prefix`, of a run in the store or in a plan there.
+    """The run_id that begins with `prefix`, among the runs of the store and of its plans.
 
     Raises:
         InputError: if none does, or several do.
     """
     if set(prefix) - set("0123456789abcdef"):
-        raise InputError(f"{prefix!r} is no run_id, nor the first digits of one; isosweep status NAME lists them")
+        raise InputError(f"{prefix!r} is neither a run_id nor the first digits of one; isosweep status NAME lists them")
     known = {path.name for path in (store.root / "runs").glob(f"{prefix}*") if path.is_dir()}
     known |= {each.run.run_id for plan in _plans(store) for each in plan.runs if each.run.run_id.startswith(prefix)}
     if not known:
@@ -124,7 +124,7 @@ def find_run_id(store: Store, prefix: str) -> str:
 
 
 def planned_run(store: Store, run_id: str) -> RunConfig:
-    """The run as its directory describes it, or as the plan of a sweep does. Raises InputError if neither does."""
+    """The run from its directory, or from the plan of a sweep. Raises InputError if it is in neither."""
     directory = store.run(run_id)
     if (directory.path / "config.yaml").exists():
         return directory.config()
@@ -138,7 +138,7 @@ def planned_run(store: Store, run_id: str) -> RunConfig:
 def plan_sweep(
     config: SweepConfig, choices: Mapping[str, Any] | None = None, overrides: Iterable[str] = ()
 ) -> tuple[SweepPlan, "CorpusRecipe"]:
-    """The sweep's plan on the text that it names, and the corpus, which may not be made yet; see `make_plan`."""
+    """The plan of a sweep on its text, and the corpus, which need not be made yet; see `make_plan`."""
     from sweep.data import CorpusRecipe
 
     recipe = CorpusRecipe.read(config.data)

@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 
 def launch(options: Namespace) -> int:
-    """Write the plan down, make the corpus if need be, train every run that is missing, and say how it went.
+    """Write the plan, make the corpus if it is missing, and train every run that is not done.
 
-    With the name of a launched sweep, its plan as it is written; else the sweep that conf/ and the overrides make.
+    With NAME, the launched sweep of that name as its plan is written; else the sweep composed from conf/ and the overrides.
     """
     if options.sweep:
         sweep = open_sweep(options)
         runs = [planned.run for planned in sweep.plan.runs]
         return launch_runs(sweep.config, runs, corpus_of(sweep.plan, sweep.store), options.retry)
     config, choices = compose_with_choices(options.overrides, config_dir=options.config_dir)
-    _, recipe = plan_sweep(config)  # refuses what is wrong with the grid before anything is written
+    _, recipe = plan_sweep(config)  # an error in the grid is found before anything is written
     corpus = make_corpus(config, recipe)
-    # Again, now that the number of training tokens is known for certain.
+    # Again, now that the number of training tokens is known exactly.
     plan = make_plan(config, recipe, choices, options.overrides)
     folder = sweep_folder(Store(Path(config.store)), config.name)
     if changes := plan.changes_from(SweepPlan.read(folder)):
@@ -82,9 +82,9 @@ def submit_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corp
 
 
 def runs_to_launch(runs: Sequence[RunConfig], store: Store, retry: str | None) -> tuple[list[RunConfig], int]:
-    """Those of `runs` that a launch should train, and how many it leaves out because they failed.
+    """The runs that a launch should train, and how many it leaves out because they failed before.
 
-    A run that failed would mostly fail again: it is trained only if `retry` asks for it, and then only those are.
+    A run that failed would probably fail again. With retry="failed" only those runs are trained.
     """
     from sweep.launch.local import missing
 
@@ -144,7 +144,7 @@ def _warn_of_wandb(text: str) -> None:
 
 
 def train(options: Namespace) -> int:
-    """Train the run named run_id, here, or under torchrun or srun as one of their processes."""
+    """Train one run in this process, or together with the other processes of torchrun or srun."""
     from sweep.data import Corpus
     from sweep.launch.torchrun import train_together
     from sweep.plan.device import require_device, resolve_device
@@ -166,7 +166,7 @@ def train(options: Namespace) -> int:
 
 
 def _report_states(runs: Sequence[RunConfig], store: Store) -> int:
-    """Say which of `runs` are not done and why; the exit code."""
+    """Print which of `runs` are not done and why, and return the exit code."""
     statuses = {run.run_id: store.run(run.run_id).status() for run in runs}
     counts = Counter(status["state"] for status in statuses.values())
     print(", ".join(f"{count} {state}" for state, count in counts.most_common()))
@@ -183,7 +183,7 @@ def _report_states(runs: Sequence[RunConfig], store: Store) -> int:
 
 
 def wandb_sync(options: Namespace) -> int:
-    """Send wandb what it lacks of the sweep's curves."""
+    """Send wandb the parts of the sweep's curves that it does not have."""
     from sweep.tracking.mirror import Mirror, Tracker
 
     sweep = open_sweep(options)

@@ -63,7 +63,9 @@ def export(options: Namespace) -> int:
 
     config = composed(options)
     store = Store(Path(config.store))
-    if Path(config.out) == Path(config.store) / "sweeps" / config.name:  # the default: where a sweep's figures go
+    if (
+        Path(config.out) == Path(config.store) / "sweeps" / config.name
+    ):  # the default, which is the folder of the sweep's figures
         raise InputError("out=DIR says where to: a folder that does not exist yet, or is empty")
     print(f"wrote {write(store, find_run_id(store, options.run_id), Path(config.out))}")
     return DONE

@@ -1,4 +1,4 @@
-"""What a sweep is: the schema that conf/ composes into, and the composing."""
+"""The configuration of a sweep: the schema, and composing conf/ and overrides into it."""
 
 from sweep.config.analysis import AskConfig, Columns, FitConfig, NextConfig, ReportConfig
 from sweep.config.composing import compose, compose_with_choices, conf_directory, from_omegaconf, restore

@@ -1,4 +1,4 @@
-"""Configuration of what is made of finished runs: fits, questions, the report, the next runs, the columns of a table."""
+"""Configuration of the analysis of finished runs: fits, questions, the report, the next runs, a table's columns."""
 
 from dataclasses import dataclass, field
 
@@ -27,7 +27,7 @@ class FitConfig:
 
 @dataclass(kw_only=True)
 class AskConfig:
-    """What the fits are asked; see `sweep.fit.answers.Questions`."""
+    """Questions to the fits; see `sweep.fit.answers.Questions`."""
 
     budgets: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -38,7 +38,7 @@ class AskConfig:
 
 @dataclass(kw_only=True)
 class ReportConfig:
-    """The report's title (by default the sweep's name, or the table's), and what one CPU core is taken to draw."""
+    """The report's title (by default the sweep's name, or the table's), and the power that a CPU core is assumed to draw."""
 
     title: str | None = None
     core_watts: float = number(10, above=0)
@@ -46,7 +46,7 @@ class ReportConfig:
 
 @dataclass(kw_only=True)
 class NextConfig:
-    """What to run next; see `sweep.fit.design.next_runs`. Without `flops`, as many as all runs took so far."""
+    """Choosing the next runs; see `sweep.fit.design.next_runs`. Without `flops`, they may cost as much as all runs so far."""
 
     flops: float | None = number(None, above=0)
     target: str = choice("a", "loss")

@@ -1,4 +1,4 @@
-"""Hydra composes conf/ and the overrides; names and types are checked here. Nothing in a file is instantiated or executed."""
+"""Compose conf/ and the overrides with Hydra, and check names, types and ranges. Nothing in a file is instantiated."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,14 +48,14 @@ def compose_with_choices(
     overrides = list(overrides)
     if config_dir is not None:
         if not Path(config_dir).is_dir():
-            raise InputError(f"--config-dir {config_dir} is no folder; name one with the layout of conf/")
+            raise InputError(f"--config-dir {config_dir} is not a folder; name one with the layout of conf/")
         overrides.append(f"hydra.searchpath=[file://{Path(config_dir).resolve()}]")
     try:
         with initialize_config_dir(str(conf_directory()), version_base="1.3"):
             composed = hydra_compose(config_name, overrides, return_hydra_config=True)
     except HydraException as error:
         raise InputError(_one_line(error)) from error
-    except (ValueError, YAMLError) as error:  # Hydra lets these through, for instance of model=null, and names no field
+    except (ValueError, YAMLError) as error:  # Hydra does not catch these, for instance for model=null, and they name no field
         raise InputError(f"{_one_line(error)}; one of these is wrong: {' '.join(overrides)}") from error
     OmegaConf.set_struct(composed, False)
     chosen = composed.pop("hydra").runtime.choices
@@ -86,12 +86,12 @@ def from_omegaconf(composed: "DictConfig") -> SweepConfig:
 
 
 def _check_cluster(config: SweepConfig) -> None:
-    """What concerns several fields at once. A Slurm sweep's device is settled here."""
+    """Check what concerns several fields at once, and set the device of a Slurm sweep."""
     cluster = config.cluster
     if cluster.launcher == "slurm":
         if cluster.slurm is None:
             raise InputError("cluster.launcher=slurm without cluster.slurm; choose cluster=slurm, or a file like it")
-        if config.device == "auto":  # a login node's own devices say nothing
+        if config.device == "auto":  # the login node's own devices do not matter
             config.device = "cuda" if cluster.slurm.gpus_per_task else "cpu"
     if cluster.workers != "auto" and not (cluster.workers.isdigit() and int(cluster.workers) > 0):
         raise InputError(f"cluster.workers={cluster.workers} is neither auto nor a positive number")

@@ -10,18 +10,19 @@ class SourceConfig:
     """Where documents come from.
 
     Attributes:
-        source: "stdlib", the running Python's standard library; "text", "jsonl" or "parquet", local files; "huggingface", a
-            dataset by name or local folder; and, for a whole corpus only, "mixture", "tokens" or "synthetic".
+        source: one of `sweep.data.sources.reader.SOURCES`: "stdlib", the running Python's standard library; "text", "jsonl" or
+            "parquet", local files; "huggingface", a dataset by name or local folder. A whole corpus can also be a "mixture" of
+            sources, existing "tokens", or "synthetic": one of `sweep.data.corpus.CONTENTS`, which check the name.
         paths: files, folders or globs of local files.
         column: that holds the text, in JSONL, Parquet and Hugging Face datasets.
         dataset, config, split, revision: of "huggingface", as `datasets.load_dataset` takes them.
-        rows: "documents", or "lines" of longer texts, which are joined and cut into documents again as text files are.
+        rows: "documents", or "lines" of longer texts, which are joined and then split into documents as text files are.
         max_bytes: use only the first documents, until they have this many bytes.
         weight: share of the training tokens, in a mixture; given for all of its sources, adding up to 1, or for none.
         epochs: how often a source of a mixture is repeated; where there are weights, how often at most.
     """
 
-    source: str = choice("stdlib", "text", "jsonl", "parquet", "huggingface", "mixture", "tokens", "synthetic", default="text")
+    source: str = "text"
     paths: list[str] = field(default_factory=list)
     column: str = "text"
     dataset: str | None = None
@@ -36,13 +37,13 @@ class SourceConfig:
 
 @dataclass(kw_only=True)
 class MemmapConfig:
-    """Flat files of token ids that somebody has made before, as nanoGPT and llm.c read them.
+    """Flat files of token ids, in the format of nanoGPT and llm.c.
 
     Attributes:
-        dtype: of the ids in .bin files; .npy files say it themselves.
+        dtype: of the ids in .bin files; .npy files contain their own.
         header_bytes: to skip at the start of each .bin file (1024 in llm.c's).
-        validation_paths: files of held-out tokens; without any, the end of the others is held out.
-        bytes_per_token: of the text behind the held-out tokens, if it is known, for losses in bits per byte.
+        validation_paths: files of held-out tokens; if empty, the end of the training files is held out.
+        bytes_per_token: average length of the held-out tokens in bytes, if known, for losses in bits per byte.
     """
 
     dtype: str = choice("uint8", "uint16", "int16", "int32", "uint32", "int64", default="uint16")
@@ -56,11 +57,10 @@ class SyntheticConfig:
     """A Markov chain of known entropy rate; see `sweep.data.synthetic`.
 
     Attributes:
-        tokens: to train on; the held-out part comes on top.
-        zipf: token k has a weight of (k + offset)^-zipf.
-        offset: see above.
-        coupling: standard deviation of the logarithm of how much more often than by chance two tokens meet.
-        decay: its r-th eigenvalue falls as r^-decay.
+        tokens: number of training tokens; the held-out tokens are generated in addition.
+        zipf, offset: token k has the weight (k + offset)^-zipf.
+        coupling: standard deviation of the log of how much more often than by chance two tokens are neighbours.
+        decay: the r-th eigenvalue of the coupling falls as r^-decay.
         seed: of the chain and of the walk on it.
     """
 
@@ -74,23 +74,23 @@ class SyntheticConfig:
 
 @dataclass(kw_only=True)
 class CorpusSpec(SourceConfig):
-    """What a corpus is made of.
+    """The documents and the tokenizer of a corpus.
 
     Attributes:
         sources: of a mixture, by name.
         tokenizer: "bytes"; "bpe", trained on the corpus; a tokenizer.json, a folder with one, or a Hugging Face name.
-        vocab_size: ids of a BPE, the end of document included, of ready tokens, or of the synthetic chain. Other tokenizers
-            say themselves how many they have (bytes: 257).
-        end_of_document: the token that ends a document, for a tokenizer whose own is not found.
+        vocab_size: number of ids of a BPE (end of document included), of token files, or of the synthetic chain. Other
+            tokenizers have their own number (bytes: 257).
+        end_of_document: the token that ends a document, for a tokenizer that does not name one.
         validation_tokens: length of the held-out part, taken from whole documents that training never sees.
         shuffle_seed: seed of the order of the documents.
-        deduplicate: leave out documents that are there already.
-        near_duplicates: leave out documents of whose lines at least this share is in other documents before them.
+        deduplicate: leave out exact duplicates of earlier documents.
+        near_duplicates: leave out documents that share at least this fraction of their lines with earlier documents.
         memmap: of source=tokens.
         synthetic: of source=synthetic.
     """
 
-    source: str = choice("stdlib", "text", "jsonl", "parquet", "huggingface", "mixture", "tokens", "synthetic")
+    source: str = "stdlib"
     sources: dict[str, SourceConfig] | None = None
     tokenizer: str = "bytes"
     vocab_size: int = number(257, at_least=2)
@@ -105,7 +105,7 @@ class CorpusSpec(SourceConfig):
 
 @dataclass(kw_only=True)
 class DataConfig(CorpusSpec):
-    """The corpus, the context T, how often it may be repeated, and how many processes make it."""
+    """The corpus, the context T, how often it may be repeated, and how many processes tokenise it."""
 
     context_length: int = number(128, at_least=1)
     max_epochs: float = number(1, above=0)

@@ -1,4 +1,4 @@
-"""Fields that say what values they allow, and the check of a whole configuration against them.
+"""Fields that declare the values they allow, and the check of a whole configuration against them.
 
 The bound stands beside the field it binds:
 
@@ -62,7 +62,7 @@ def check_fields(config: Any) -> None:
     """Check every field of a dataclass and of those inside it.
 
     Raises:
-        InputError: that names the field, its value and what is allowed, for the first that is not.
+        InputError: for the first value that is not allowed; it names the field, the value and what is allowed.
     """
     for name, value, check in _checked(config, ""):
         if value is not None and (problem := check(value)) is not None:
@@ -79,7 +79,7 @@ def _checked(config: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _configs_in(value: Any, name: str) -> Iterator[tuple[Any, str]]:
-    """The configurations that a field holds, itself or as entries, each with its name."""
+    """The dataclasses that a field holds, directly or in a list or dictionary, each with its name."""
     if is_dataclass(value):
         yield value, name
     elif isinstance(value, dict):

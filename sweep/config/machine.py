@@ -1,4 +1,4 @@
-"""Configuration of what changes no result: where runs train, how a step is computed, where curves are mirrored to."""
+"""Configuration that changes no result: where runs train, how a step is computed, where curves are mirrored to."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from sweep.config.fields import choice, number
 
 @dataclass(kw_only=True)
 class SlurmConfig:
-    """What an array task asks Slurm for; conf/cluster/slurm.yaml says what each means."""
+    """The resources that an array task requests from Slurm; conf/cluster/slurm.yaml explains each field."""
 
     partition: str | None = None
     account: str | None = None
@@ -27,8 +27,8 @@ class SlurmConfig:
 
 @dataclass(kw_only=True)
 class ClusterConfig:
-    """How runs share the machine or the cluster, and how (`strategy`) one run is spread over several processes; nothing here
-    changes a result."""
+    """How runs share the machine or the cluster, and how one run is distributed over several processes (`strategy`). Nothing
+    here changes a result."""
 
     launcher: str = choice("local", "slurm")
     workers: str = "auto"
@@ -42,16 +42,16 @@ class ClusterConfig:
 
 @dataclass(kw_only=True)
 class RuntimeConfig:
-    """How a step is computed, which changes no result beyond rounding: see `sweep.train.engine`. `compile` is "auto" (what is
-    fastest), "on" (torch.compile, whether or not it pays) or "off" (plain eager torch)."""
+    """How a step is computed, which changes results only by rounding; see `sweep.train.engine`. `compile` is "auto" (the
+    fastest way), "on" (torch.compile, whether or not it pays) or "off" (eager torch)."""
 
     compile: str = choice("auto", "on", "off")
 
 
 @dataclass(kw_only=True)
 class BenchConfig:
-    """What `isosweep bench` measures: every size with every engine ("auto" is what a launch would choose, "plain" a tutorial's
-    step in fp32) and number of processes at once; by default as many as a launch would have."""
+    """What `isosweep bench` measures: every size with every engine and every number of concurrent processes (by default as many
+    as a launch would use). Engine "auto" is the one that a launch would choose, "plain" a textbook step in fp32."""
 
     sizes: list[float] = field(default_factory=lambda: [3e4, 1e5, 4e5, 8e5, 5e6])
     engines: list[str] = field(default_factory=lambda: ["auto"])
@@ -62,7 +62,7 @@ class BenchConfig:
 
 @dataclass(kw_only=True)
 class TrackerConfig:
-    """Where curves are mirrored to; see `sweep.tracking.mirror`. Nothing here changes a result."""
+    """Where curves are mirrored to; see `sweep.tracking`. Nothing here changes a result."""
 
     kind: str = choice("none", "wandb")
     project: str = "isosweep"

@@ -1,4 +1,4 @@
-"""Overrides of a sweep that was launched before: what may still change, and what would make other runs."""
+"""Overrides of a launched sweep: fields of the analysis may change, fields that define its runs may not."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -9,7 +9,7 @@ from sweep.config.sweep import SweepConfig
 from sweep.errors import InputError
 
 MAKES_RUNS = ("model", "data", "optimizer", "schedule", "grid", "seed", "precision", "evaluation.points")
-CONF_ONLY = ("experiment", "hydra")  # they choose or find files of conf/, which a launched sweep has been composed from
+CONF_ONLY = ("experiment", "hydra")  # they choose files of conf/, and a launched sweep is composed already
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[tuple[str, Any]]:
@@ -31,12 +31,12 @@ def override(
 
     Args:
         config: as it was launched.
-        overrides: of now; those that change nothing may be any.
+        overrides: to apply; one that changes nothing is always allowed.
         choices: the file of conf/ that each group was taken from.
-        given: overrides that it was launched with, which are in `config` already.
+        given: overrides that it was launched with; they are part of `config`.
 
     Raises:
-        InputError: if an override would make other runs, or is not a field.
+        InputError: if an override would make other runs, names no field, or has a value that is not allowed.
     """
     from omegaconf import OmegaConf
 
@@ -68,7 +68,7 @@ def _other_runs(text: str, config: SweepConfig) -> str:
 
 
 def _read_group(group: str, name: Any) -> Any:
-    """The file of conf/ for a group that makes no runs, such as cluster=slurm."""
+    """The values in a file of conf/ for a group that does not define runs, such as cluster=slurm."""
     from omegaconf import OmegaConf
 
     path = conf_directory() / group / f"{name}.yaml"

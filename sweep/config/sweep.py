@@ -11,7 +11,7 @@ from sweep.config.training import EvaluationConfig, GridConfig, ModelFamily, Opt
 
 @dataclass(kw_only=True)
 class SweepConfig:
-    """A whole sweep, as conf/sweep.yaml composes it."""
+    """A whole sweep."""
 
     name: str = "sweep"
     seed: int = number(0, at_least=0, below=2**63)

@@ -8,7 +8,7 @@ from sweep.config.fields import choice, nonempty, number
 
 @dataclass(kw_only=True)
 class ModelFamily:
-    """The size ladder: the fields of `models.SizeLadder` but those that the data give."""
+    """The size ladder: the fields of `models.SizeLadder`, without vocabulary and context, which the data define."""
 
     aspect_ratio: float = number(16, above=0)
     head_dim: int = 8
@@ -19,7 +19,7 @@ class ModelFamily:
 
 @dataclass(kw_only=True)
 class PowerRule:
-    """`coefficient * N^parameters * D^tokens`, never above `max`: a hyperparameter as a function of the run."""
+    """A hyperparameter as a function of the run: `coefficient * N^parameters * D^tokens`, kept within `min` and `max`."""
 
     coefficient: float = number(above=0)
     parameters: float = 0.0
@@ -33,7 +33,7 @@ class PowerRule:
 
 @dataclass(kw_only=True)
 class OptimizerConfig:
-    """AdamW. `peak_lr` and `batch_tokens` override their rules; `lr_scale` multiplies the rate either gives."""
+    """AdamW. `peak_lr` and `batch_tokens` replace their rules; `lr_scale` multiplies the peak rate."""
 
     beta1: float = number(0.9, above=0, below=1)
     beta2: float = number(0.95, above=0, below=1)
@@ -59,8 +59,8 @@ class ScheduleConfig:
 
 @dataclass(kw_only=True)
 class EvaluationConfig:
-    """`points` validation losses per run, the last at the horizon; and what `isosweep evaluate` reads to finished runs: the
-    first `tokens` tokens of each of the named `sets`."""
+    """`points` held-out losses per run, the last at the horizon; `isosweep evaluate` measures finished runs on the first
+    `tokens` tokens of each of the named `sets`."""
 
     points: int = number(1, at_least=1)
     sets: dict[str, SourceConfig] | None = None
@@ -70,7 +70,7 @@ class EvaluationConfig:
 @dataclass(kw_only=True)
 class IsoflopGrid:
     """`sizes` shapes per budget, spread evenly in log N over a factor `span` around the N whose D/N is expected to be
-    optimal (`tokens_per_parameter`). `flops` is the convention in which a budget is spent; fits choose theirs apart."""
+    optimal (`tokens_per_parameter`). `flops` is the convention that a budget is counted in; fits choose theirs separately."""
 
     budgets: list[float] = nonempty()
     sizes: int = number(at_least=1)

@@ -1,4 +1,4 @@
-"""Text in, batches out: sources -> tokenizer -> a token memmap with a manifest -> sequences in a seeded order."""
+"""Text in, batches out: sources -> tokenizer -> token files with a manifest -> sequences in a seeded order."""
 
 from sweep.config import CorpusSpec
 from sweep.data.batches import TrainingSequences, validation_sequences

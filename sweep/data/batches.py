@@ -1,4 +1,4 @@
-"""Which tokens step k sees: a pure function of (corpus, seed, k), so that nothing about the order needs saving."""
+"""The batch of step k is a pure function of (corpus, seed, k), so that a resumed run needs no saved state of the data."""
 
 from functools import lru_cache
 
@@ -9,12 +9,12 @@ from sweep.plan.run import count_sequences
 
 
 class TrainingSequences:
-    """Sequences of T + 1 tokens, each visited once per epoch in an order drawn from (seed, epoch).
+    """Batches of sequences of T + 1 tokens. Each epoch visits every sequence once, in an order drawn from (seed, epoch).
 
     Args:
         tokens: flat ids, shape (tokens,).
-        context_length: T, inputs per sequence; consecutive sequences share one token, the last target of the first.
-        batch_size: sequences per step, B.
+        context_length: T, inputs per sequence. The last target of a sequence is the first input of the next.
+        batch_size: B, sequences per step.
         seed: of the order.
 
     Raises:
@@ -31,7 +31,7 @@ class TrainingSequences:
         return np.random.default_rng((self.seed, epoch)).permutation(self.sequences)
 
     def starts(self, step: int, count: int = 1) -> np.ndarray:
-        """Where in the tokens the sequences of steps `step` (from 0) to `step + count - 1` begin, shape (count, B), int64."""
+        """Positions where the sequences of steps `step` (from 0) to `step + count - 1` begin, shape (count, B), int64."""
         visits = np.arange(step * self.batch_size, (step + count) * self.batch_size)
         first, last = visits[0] // self.sequences, visits[-1] // self.sequences
         chosen = np.concatenate([self._order(int(epoch)) for epoch in range(first, last + 1)])[visits - first * self.sequences]
@@ -43,15 +43,15 @@ class TrainingSequences:
 
 
 def validation_sequences(tokens: np.ndarray, context_length: int) -> np.ndarray:
-    """All whole sequences of the held-out tokens in their own order, shape (sequences, T + 1), int64.
+    """All complete sequences of the held-out tokens in their order, shape (sequences, T + 1), int64.
 
     Raises:
-        InputError: if there are fewer than two, whose loss would have no standard error.
+        InputError: if there are fewer than two: the held-out loss would have no standard error.
     """
     if (sequences := count_sequences(len(tokens), context_length)) < 2:
         raise InputError(
-            f"data: {len(tokens):,} held-out tokens are one sequence of data.context_length={context_length:,}; raise "
-            "data.validation_tokens to two or more"
+            f"data: {len(tokens):,} held-out tokens make only one sequence of data.context_length={context_length:,}; raise "
+            "data.validation_tokens to at least two sequences"
         )
     starts = np.arange(sequences)[:, None] * context_length
     return tokens[starts + np.arange(context_length + 1)].astype(np.int64)

@@ -1,7 +1,7 @@
-"""A corpus on disk: a flat memmap of training tokens, one of held-out tokens, and a manifest that says what they are.
+"""A corpus on disk: a flat file of training tokens, one of held-out tokens, and a manifest that describes them.
 
-A corpus is named by the hash of its documents and its recipe, made once, and never changed. Its directory appears under
-its final name only when it is complete, so a crash leaves nothing that looks finished.
+A corpus is named by the hash of its documents and its recipe, built once, and never changed. Its directory gets its final
+name only when it is complete, so a crash leaves nothing that looks finished.
 """
 
 import fcntl
@@ -21,6 +21,8 @@ import numpy as np
 from sweep.config import CorpusSpec
 from sweep.data.memmap import MemmapContents
 from sweep.data.mixture import TooShortError
+from sweep.data.sources import named
+from sweep.data.sources.reader import SOURCES
 from sweep.data.synthetic import SyntheticContents
 from sweep.data.text import TextContents
 from sweep.data.tokenizer import Tokenizer, load_tokenizer
@@ -29,26 +31,34 @@ from sweep.files import content_hash, write_json
 
 
 class Contents(Protocol):
-    """What a corpus is made of."""
+    """What a corpus is made of, and how its token files are written."""
 
     @property
     def vocab_size(self) -> int: ...
 
     def identity(self) -> dict:
-        """What it is, as plain JSON, known before it is made."""
+        """What the corpus is, as plain JSON, known before it is built. Its hash is the fingerprint."""
         ...
 
     def training_tokens(self) -> float:
-        """No less than there will be to train on; infinite if that is not known."""
+        """An upper bound on the tokens to train on; infinite if unknown."""
         ...
 
     def size(self) -> float:
-        """Bytes to read, about; infinite if that is not known."""
+        """Roughly how many bytes there are to read; infinite if unknown."""
         ...
 
-    def write(self, directory: Path, work: Path, workers: int | None = None, advance: Callable[[int], None] = ...) -> dict:
-        """Write the token files into `directory` and return the manifest; `work` keeps what a later start can use."""
+    def write(self, directory: Path, work: Path, workers: int | None, advance: Callable[[int], None]) -> dict:
+        """Write the token files into `directory` and return the manifest; `work` is kept for a later start after a crash."""
         ...
+
+
+# By data.source, besides `SOURCES`: any source of documents can be a corpus of its own.
+CONTENTS: dict[str, Callable[[CorpusSpec], Contents]] = {
+    "mixture": TextContents.read,
+    "tokens": MemmapContents.read,
+    "synthetic": SyntheticContents.read,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +66,8 @@ class Corpus:
     """A finished corpus.
 
     Attributes:
-        directory: where it lies.
-        manifest: source, tokenizer, vocabulary, counts and SHA-256 of the two token files.
+        directory: that holds train.bin, validation.bin, manifest.json and perhaps tokenizer.json.
+        manifest: source, tokenizer, vocabulary size, and counts and SHA-256 of the two token files.
     """
 
     directory: Path
@@ -65,32 +75,32 @@ class Corpus:
 
     @classmethod
     def open(cls, directory: Path) -> "Corpus":
-        """Raises InputError if the manifest is damaged, or the token files are not as long as it says."""
+        """Open a finished corpus. Raises InputError if the manifest is damaged, or a token file has another length."""
         try:
             corpus = cls(directory=directory, manifest=json.loads((directory / "manifest.json").read_text()))
             width = np.dtype(corpus.manifest["dtype"]).itemsize
             lengths = {part: corpus.manifest["parts"][part]["tokens"] * width for part in ("train", "validation")}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"corpus {directory} is damaged ({error}); delete it and it will be made again") from error
+            raise InputError(f"corpus {directory} is damaged ({error}); delete it and it will be built again") from error
         for part, expected in lengths.items():
             if not (directory / f"{part}.bin").exists():
-                raise InputError(f"corpus {directory} lacks {part}.bin; delete it and it will be made again")
+                raise InputError(f"corpus {directory} lacks {part}.bin; delete it and it will be built again")
             if (actual := (directory / f"{part}.bin").stat().st_size) != expected:
                 raise InputError(
-                    f"corpus {directory / part}.bin has {actual} bytes where its manifest says {expected}; "
-                    f"delete {directory} and it will be made again"
+                    f"corpus {directory / part}.bin has {actual:,} bytes, but its manifest says {expected:,}; "
+                    f"delete {directory} and it will be built again"
                 )
         return corpus
 
     def verify(self) -> None:
-        """Read all tokens once. Raises InputError if they are not those that the manifest was made for."""
+        """Read all tokens once. Raises InputError if their hashes are not those of the manifest."""
         for part, expected in self.manifest["parts"].items():
             with open(self.directory / f"{part}.bin", "rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
             if found != expected["sha256"]:
                 raise InputError(
-                    f"corpus {self.directory / part}.bin is not what it was when it was made (SHA-256 {found[:16]}…, not "
-                    f"{expected['sha256'][:16]}…); delete {self.directory} and it will be made again"
+                    f"corpus {self.directory / part}.bin has changed since it was built (SHA-256 {found[:16]}…, not "
+                    f"{expected['sha256'][:16]}…); delete {self.directory} and it will be built again"
                 )
 
     @property
@@ -106,34 +116,31 @@ class Corpus:
         return np.memmap(self.directory / f"{part}.bin", dtype=self.manifest["dtype"], mode="r")
 
     def tokenizer(self) -> Tokenizer:
-        """Raises InputError if it is not the one of the manifest."""
+        """The tokenizer that made the corpus. Raises InputError if there is none, or it is not that of the manifest."""
         return load_tokenizer(self.manifest, self.directory)
 
     @property
     def bytes_per_token(self) -> float | None:
-        """Of the text behind the held-out tokens; None if nobody knows."""
+        """Bytes of held-out text per held-out token; None if unknown."""
         return self.manifest.get("bytes_per_token")
 
 
 @dataclass(frozen=True)
 class CorpusRecipe:
-    """A corpus that may not be made yet."""
+    """A corpus that may not be built yet."""
 
     spec: CorpusSpec
     contents: Contents
 
     @classmethod
     def read(cls, spec: CorpusSpec) -> "CorpusRecipe":
-        """Find what `spec` names, and look into it as far as that is quick.
+        """Find what `spec` names, and check as much of it as is quick.
 
         Raises:
             InputError: if a source or the tokenizer is unknown or unusable, or there is no text.
         """
-        if spec.source == "tokens":
-            return cls(spec, MemmapContents.read(spec))
-        if spec.source == "synthetic":
-            return cls(spec, SyntheticContents.read(spec))
-        return cls(spec, TextContents.read(spec))
+        known = {**dict.fromkeys(SOURCES, TextContents.read), **CONTENTS}
+        return cls(spec, named(known, spec.source, "data.source")(spec))
 
     @property
     def vocab_size(self) -> int:
@@ -141,15 +148,15 @@ class CorpusRecipe:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identity of the tokens, known before they are made."""
+        """Identity of the tokens, known before they are written; 16 hex digits."""
         return content_hash(self.contents.identity())
 
     def find(self, root: Path) -> Corpus | None:
-        """The corpus, if it has been made under `root`."""
+        """The corpus, if it has been built under `root`."""
         return Corpus.open(root / self.fingerprint) if (root / self.fingerprint).exists() else None
 
     def training_tokens(self, root: Path) -> float:
-        """Tokens to train on; before the corpus is made an upper bound, as no token is shorter than a byte.
+        """Tokens to train on. Before the corpus is built this is an upper bound: no token is shorter than a byte.
 
         Raises:
             InputError: if the held-out part would leave nothing.
@@ -159,20 +166,20 @@ class CorpusRecipe:
         return self.contents.training_tokens()
 
     def build(self, root: Path, *, workers: int | None = None, advance: Callable[[int], None] = lambda size: None) -> Corpus:
-        """The corpus under `root`: the one that is there, or a new one. What a killed process has tokenised is taken up.
+        """The corpus under `root`, built if it is not there. Parts that a killed process has tokenised are used again.
 
         Args:
-            root: of all corpora.
+            root: the folder of all corpora.
             workers: processes that tokenise; by default one for each core.
-            advance: told how many more bytes are done.
+            advance: called with the bytes finished since the last call.
 
         Raises:
             InputError: if a document cannot be read, or there is too little text for the held-out part and some training.
         """
         work = root / f".{self.fingerprint}.partial"
         while (corpus := self.find(root)) is None:
-            with _alone_in(work) as alone:
-                if alone and self.find(root) is None:
+            with _lock(work) as held:
+                if held and self.find(root) is None:
                     self._make(root / self.fingerprint, work, workers, advance)
         return corpus
 
@@ -185,22 +192,17 @@ class CorpusRecipe:
         except TooShortError:
             shutil.rmtree(work)
             raise
-        manifest = {"fingerprint": self.fingerprint, "spec": _spec_of(self.spec), **manifest}
-        write_json(temporary / "manifest.json", manifest)
+        spec = {name: value for name, value in asdict(self.spec).items() if name in CorpusSpec.__dataclass_fields__}
+        write_json(temporary / "manifest.json", {"fingerprint": self.fingerprint, "spec": spec, **manifest})
         os.rename(temporary, final)
         shutil.rmtree(work)
 
 
-def _spec_of(spec: CorpusSpec) -> dict:
-    """The fields of a `CorpusSpec`, without those that a sweep adds."""
-    return {name: value for name, value in asdict(spec).items() if name in CorpusSpec.__dataclass_fields__}
-
-
 @contextmanager
-def _alone_in(directory: Path) -> Iterator[bool]:
-    """Make `directory` and wait until no other process works in it; False if one has removed it meanwhile.
+def _lock(directory: Path) -> Iterator[bool]:
+    """Make `directory` and wait until no other process works in it; False if one has removed it in the meantime.
 
-    The lock is the kernel's: it ends with the process that holds it, however that ends.
+    The kernel releases the lock when the process that holds it ends, however it ends.
     """
     directory.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,6 +1,5 @@
-"""Ready tokens: flat files of ids that somebody has made before, such as nanoGPT's and llm.c's .bin files, or .npy files."""
+"""A corpus of existing tokens: flat files of ids, such as nanoGPT's and llm.c's .bin files, or .npy files."""
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,8 @@ import numpy as np
 from sweep.config import CorpusSpec, MemmapConfig
 from sweep.data.mixture import TooShortError
 from sweep.data.overlap import measure_overlap
-from sweep.data.sources import expand, file_identity
-from sweep.data.tokenise import token_dtype
+from sweep.data.parts import token_dtype, write_tokens
+from sweep.data.sources.reader import expand, file_identity
 from sweep.data.tokenizer import Tokenizer, identity_of, ready_tokenizer
 from sweep.errors import InputError
 
@@ -20,12 +19,13 @@ BLOCK = 1 << 24  # ids copied at once
 
 @dataclass(frozen=True)
 class MemmapContents:
-    """Ids in files, and what they mean.
+    """Contents of a corpus made from files of ids; see `sweep.data.corpus.Contents`.
 
     Attributes:
         spec: the corpus.
-        train, validation: the files of each part; without any for validation the end of the others is held out.
-        tokenizer: that made them, if it is named.
+        memmap: the format of the files.
+        train, validation: the ids of each file; without validation files, the end of the training files is held out.
+        tokenizer: the one that made the ids, if it is named.
     """
 
     spec: CorpusSpec
@@ -36,7 +36,7 @@ class MemmapContents:
 
     @classmethod
     def read(cls, spec: CorpusSpec) -> "MemmapContents":
-        """Open the files and look at the first and last ids of each.
+        """Open the files and check the first and last ids of each.
 
         Raises:
             InputError: if a file is missing, empty, of another length or type than declared, or has ids beyond the vocabulary.
@@ -44,7 +44,9 @@ class MemmapContents:
         memmap = spec.memmap or MemmapConfig()
         tokenizer = ready_tokenizer(spec) if spec.tokenizer != "none" else None
         if spec.tokenizer == "bpe":
-            raise InputError("data.tokenizer=bpe: there is no text to train one on; name the tokenizer of the tokens, or none")
+            raise InputError(
+                "data.tokenizer=bpe: there is no text to train it on; name the tokenizer that made the tokens, or none"
+            )
         if tokenizer is not None and tokenizer.vocab_size > spec.vocab_size:
             raise InputError(
                 f"data.vocab_size={spec.vocab_size:,} is less than the {tokenizer.vocab_size:,} ids of "
@@ -83,21 +85,13 @@ class MemmapContents:
     def size(self) -> float:
         return sum(ids.nbytes for ids in (*self.train, *self.validation))
 
-    def write(
-        self, directory: Path, work: Path, workers: int | None = None, advance: Callable[[int], None] = lambda size: None
-    ) -> dict:
+    def write(self, directory: Path, work: Path, workers: int | None, advance: Callable[[int], None]) -> dict:
         """Copy the ids, each checked. Raises InputError if one is beyond the vocabulary, or there are too few."""
         train_tokens, dtype = int(self.training_tokens()), token_dtype(self.vocab_size)
-        held_out = self.spec.validation_tokens + 1
+        start, held_out = 0 if self.validation else train_tokens, self.spec.validation_tokens + 1
         parts = {
             "train": self._copy(directory / "train.bin", self.train, 0, train_tokens, advance),
-            "validation": self._copy(
-                directory / "validation.bin",
-                self.validation or self.train,
-                0 if self.validation else train_tokens,
-                held_out,
-                advance,
-            ),
+            "validation": self._copy(directory / "validation.bin", self.validation or self.train, start, held_out, advance),
         }
         bytes_per_token = self.memmap.bytes_per_token
         if self.tokenizer is not None:
@@ -115,15 +109,15 @@ class MemmapContents:
         }
 
     def _copy(self, path: Path, files: list[np.ndarray], start: int, tokens: int, advance: Callable[[int], None]) -> dict:
-        digest, dtype = hashlib.sha256(), token_dtype(self.vocab_size)
-        with open(path, "wb") as out:
+        dtype = token_dtype(self.vocab_size)
+
+        def blocks() -> Iterator[bytes]:
             for ids, source in _blocks(files, start, tokens):
                 _check(ids, self.vocab_size, source)
-                block = ids.astype(dtype).tobytes()
-                out.write(block)
-                digest.update(block)
+                yield ids.astype(dtype).tobytes()
                 advance(ids.nbytes)
-        return {"tokens": tokens, "sha256": digest.hexdigest()}
+
+        return write_tokens(path, blocks(), dtype)
 
 
 def _open(path: Path, memmap: MemmapConfig) -> np.ndarray:
@@ -133,21 +127,23 @@ def _open(path: Path, memmap: MemmapConfig) -> np.ndarray:
         try:
             ids = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
-            raise InputError(f"data.paths: {path} is not a .npy file ({error}); make it again, or leave it out") from error
+            raise InputError(f"data.paths: {path} is not a .npy file ({error}); write it again, or leave it out") from error
         if ids.ndim != 1 or ids.dtype.kind not in "iu" or not len(ids):
-            raise InputError(f"data.paths: {path} is of shape {ids.shape} and {ids.dtype}; it must be a flat list of ids")
+            raise InputError(
+                f"data.paths: {path} has shape {ids.shape} and type {ids.dtype}; it must be a flat array of integer ids"
+            )
         return ids
     dtype = np.dtype(memmap.dtype)
     if (size - memmap.header_bytes) % dtype.itemsize or size <= memmap.header_bytes:
         raise InputError(
-            f"data.paths: {path} has {size:,} bytes, which are not data.memmap.header_bytes={memmap.header_bytes} "
-            f"and ids of data.memmap.dtype={memmap.dtype}; declare both as the file was written"
+            f"data.paths: {path} has {size:,} bytes, which is not data.memmap.header_bytes={memmap.header_bytes} "
+            f"plus whole ids of data.memmap.dtype={memmap.dtype}; declare both as the file was written"
         )
     return np.memmap(path, dtype=dtype, mode="r", offset=memmap.header_bytes)
 
 
 def _blocks(files: list[np.ndarray], start: int, tokens: int) -> Iterator[tuple[np.ndarray, Path]]:
-    """`tokens` ids from place `start` on of all files one after another, and the file that they are from."""
+    """`tokens` ids from position `start` of the concatenated files, in blocks, each with the file it is from."""
     for ids in files:
         for at in range(min(start, len(ids)), min(len(ids), start + tokens), BLOCK):
             yield ids[at : min(at + BLOCK, start + tokens)], Path(str(ids.filename))  # type: ignore[attr-defined]

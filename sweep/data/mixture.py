@@ -1,8 +1,8 @@
-"""What of each source is trained on, how often, and what is held out: decided on an index of documents, before any token moves.
+"""Which documents are trained on, how often, and which are held out: decided on their index, before any token is copied.
 
-LLaMA's table 1 (Touvron et al., arXiv 2302.13971) gives each source a share of the training tokens, and the epochs that this
-comes to. Here `weight` is that share and `epochs` the most that the source may be repeated; the corpus is as long as the first
-source to reach its limit allows. Without weights every source is repeated `epochs` times, and the shares follow.
+LLaMA's Table 1 (Touvron et al., arXiv 2302.13971) gives each source a share of the training tokens and the resulting epochs.
+Here `weight` is that share and `epochs` limits how often the source is repeated; the corpus ends where the first source
+reaches its limit. Without weights every source is repeated `epochs` times, and the shares follow.
 """
 
 import math
@@ -19,12 +19,12 @@ WEIGHTS_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Share:
-    """How much of the training tokens a source gives.
+    """What one source contributes to the training tokens.
 
     Attributes:
-        share: of all training tokens.
-        tokens: that it gives.
-        epochs: how often it is repeated for that.
+        share: fraction of all training tokens.
+        tokens: number of training tokens.
+        epochs: how often the source is repeated to give them.
     """
 
     share: float
@@ -33,7 +33,11 @@ class Share:
 
 
 def check_weights(sources: Mapping[str, SourceConfig], field: str = "data.sources") -> None:
-    """Raises InputError if weights or epochs are not positive, weights do not add up to 1, or only some sources have one."""
+    """Check a mixture.
+
+    Raises:
+        InputError: if it is empty, a weight or epochs is not positive, or weights are missing or do not add up to 1.
+    """
     if not sources:
         raise InputError(f"{field} is empty; name the sources of the mixture, for instance as in conf/data/mixture.yaml")
     weights = {name: source.weight for name, source in sources.items()}
@@ -44,14 +48,14 @@ def check_weights(sources: Mapping[str, SourceConfig], field: str = "data.source
     given = {name: weight for name, weight in weights.items() if weight is not None}
     if given and len(given) < len(sources):
         lacking = ", ".join(name for name in weights if name not in given)
-        raise InputError(f"{field}: {lacking} has no weight and others have one; give all a weight, or none")
+        raise InputError(f"{field}: {lacking} has no weight and others have one; give every source a weight, or none")
     if given and abs(sum(given.values()) - 1) > WEIGHTS_TOLERANCE:
         listed = ", ".join(f"{name} {weight:g}" for name, weight in given.items())
         raise InputError(f"{field}: the weights add up to {sum(given.values()):.6g} ({listed}); make them add up to 1")
 
 
 def shares(sources: Mapping[str, SourceConfig], sizes: Mapping[str, float]) -> dict[str, Share]:
-    """The share of each source, given how many tokens each has."""
+    """The share of each source, given the tokens of each."""
     if any(source.weight is None for source in sources.values()):
         tokens = {name: source.epochs * sizes[name] for name, source in sources.items()}
         total = sum(tokens.values())
@@ -70,11 +74,12 @@ class Documents:
 
     Attributes:
         digest: the first half of each one's SHA-256.
-        tokens, bytes: its length.
-        source: the number of its source.
-        part, start: where its tokens are: the number of the part, and how many tokens come before it there.
-        line_counts: how many lines of each are in `lines`.
-        lines: hashes of lines, document after document, each once for a document; None unless near duplicates are looked for.
+        tokens, bytes: the length of each one.
+        source: the index of its source.
+        part, start: where its tokens are: the index of the part, and the position in it.
+        line_counts: how many entries of `lines` belong to each document.
+        lines: hashes of the distinct lines of each document, one document after another; None unless near duplicates are
+            removed.
     """
 
     digest: np.ndarray
@@ -87,22 +92,22 @@ class Documents:
     lines: np.ndarray | None
 
     def where(self, kept: np.ndarray) -> "Documents":
-        """The documents that a mask keeps."""
+        """The documents that a mask selects."""
         columns = {name: column[kept] for name, column in vars(self).items() if name != "lines"}
         return Documents(**columns, lines=None if self.lines is None else self.lines[np.repeat(kept, self.line_counts)])
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which documents go where.
+    """Which documents are trained on and which are held out, as indices into `Documents`.
 
     Attributes:
-        validation: documents of the held-out part, in their order; of the last of each source only some tokens are used.
-        cut: tokens used of each of them.
-        train: documents of the training part in their order, some of them several times.
-        available: how many different documents each source has for it.
-        epochs: how often each source is repeated in it.
-        left_out: how many documents are used nowhere, by reason.
+        validation: the held-out documents, in order; the last one of each source is cut.
+        cut: how many tokens of each of them are used.
+        train: the training documents, in order; a document may occur several times.
+        available: how many distinct training documents each source has.
+        epochs: how often each source is repeated.
+        left_out: how many documents are not used at all, by reason.
     """
 
     validation: np.ndarray
@@ -125,20 +130,20 @@ def select(
 ) -> Selection:
     """Choose and order documents.
 
-    The order is by content, then shuffled: it does not depend on the names of files. The first documents of each source are
-    held out, as many tokens as are its share; the rest are trained on. No document is in both.
+    Documents are sorted by content, then shuffled, so that the order does not depend on file names. The first documents of each
+    source are held out, up to the source's share of the held-out tokens; the rest are trained on. No document is in both parts.
 
     Args:
-        documents: all of them.
-        sources: what is asked of each, in the order of `documents.source`.
+        documents: all documents.
+        sources: configuration of each source, in the order of `documents.source`.
         held_out: tokens of the held-out part.
         seed: of the order.
         deduplicate: use each document once, from the first source that has it.
-        near_duplicates: leave out documents of whose lines at least this share is in documents before them.
+        near_duplicates: leave out a document if at least this fraction of its lines is in documents before it.
         may_hold_out: which documents may be held out, a mask of shape (documents,); by default all.
 
     Raises:
-        TooShortError: if a source does not fill its share of the held-out part, or nothing is left of it to train on.
+        TooShortError: if a source is too short for its share of the held-out part, or has nothing left to train on.
     """
     by_content = np.argsort(documents.digest, kind="stable")
     if deduplicate:
@@ -171,14 +176,14 @@ def select(
             used[-1] -= int(used.sum()) - quota
         validation.append(held)
         cut.append(used)
-    taken = np.isin(documents.digest, documents.digest[np.concatenate(validation)])
-    rest = [chosen[~taken[chosen]] for chosen in of_source]
+    held_out_too = np.isin(documents.digest, documents.digest[np.concatenate(validation)])
+    rest = [chosen[~held_out_too[chosen]] for chosen in of_source]
     trained = [
         _repeat(chosen, documents.tokens[chosen], share.tokens)
         for chosen, share in zip(rest, shares(sources, sizes(rest)).values(), strict=True)
     ]
     train = np.concatenate(trained)
-    if len(sources) > 1 or len(train) > len(rest[0]):  # else it is in a random order already
+    if len(sources) > 1 or len(train) > len(rest[0]):  # otherwise it is in random order already
         train = train[np.random.default_rng((seed, 1)).permutation(len(train))]
     left_out["not_needed"] = sum(max(0, len(chosen) - len(used)) for chosen, used in zip(rest, trained, strict=True))
     return Selection(
@@ -200,18 +205,18 @@ class TooShortError(InputError):
     def __init__(self, tokens: int, validation_tokens: int) -> None:
         super().__init__(
             f"data: the corpus has only {tokens:,} tokens, too few for data.validation_tokens={validation_tokens:,} and "
-            "training from each source; lower it, or bring more text"
+            "some training tokens from each source; lower it, or add text"
         )
 
 
 def _whole(total: int, parts: Sequence[float]) -> list[int]:
-    """Whole numbers in the proportion of `parts` that add up to `total`."""
+    """Integers in the proportions of `parts` that add up to `total`."""
     ends = np.round(np.cumsum(parts) / sum(parts) * total).astype(int)
     return np.diff(ends, prepend=0).tolist()
 
 
 def _repeat(chosen: np.ndarray, tokens: np.ndarray, wanted: float) -> np.ndarray:
-    """`chosen` again and again until there are about `wanted` tokens, to the nearest document."""
+    """Repeat `chosen` until there are `wanted` tokens, to the nearest document."""
     whole, rest = divmod(round(wanted), int(tokens.sum()))
     ends = np.cumsum(tokens, dtype=np.int64)
     more = int(np.searchsorted(ends - tokens // 2, rest))
@@ -219,7 +224,7 @@ def _repeat(chosen: np.ndarray, tokens: np.ndarray, wanted: float) -> np.ndarray
 
 
 def repetitive(documents: Documents, order: np.ndarray, share: float) -> np.ndarray:
-    """Which documents of `order`, as a mask of its shape, have at least `share` of their lines in documents before them."""
+    """Mask of the documents of `order` that have at least the fraction `share` of their lines in documents before them."""
     assert documents.lines is not None
     rank = np.full(len(documents.digest), -1)
     rank[order] = np.arange(len(order))
@@ -228,6 +233,6 @@ def repetitive(documents: Documents, order: np.ndarray, share: float) -> np.ndar
     by_line = np.lexsort((at, hashes))
     hashes, at = hashes[by_line], at[by_line]
     seen = np.zeros(len(hashes), dtype=bool)
-    seen[1:] = hashes[1:] == hashes[:-1]  # of the documents that have a line, the first one comes first
+    seen[1:] = hashes[1:] == hashes[:-1]  # among equal hashes, the earliest document sorts first
     lines = np.bincount(at, minlength=len(order))
     return (np.bincount(at, weights=seen, minlength=len(order)) >= share * lines) & (lines > 0)

@@ -1,4 +1,4 @@
-"""How much of the held-out text training has seen: no document is in both parts, but sentences, licences and tables may be."""
+"""How much of the held-out text occurs in the training text: no document is in both, but sentences and licences may be."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -7,23 +7,22 @@ from pathlib import Path
 import numpy as np
 
 GRAM_BYTES = 64  # about the 13 words that GPT-3 was checked with (Brown et al., arXiv 2005.14165, appendix C)
-BLOCK = 1 << 16  # tokens looked at at once: what is made of them stays in the cache
+BLOCK = 1 << 16  # tokens hashed at once, so that the hashes stay in the cache
 FILTER_BITS = 22
-MULTIPLIER = 0x9E3779B97F4A7C15  # odd, so that no bit is lost
+MULTIPLIER = 0x9E3779B97F4A7C15  # odd, so that multiplying loses no bit
 
 
 def measure_overlap(directory: Path, dtype: np.dtype, bytes_per_token: float) -> dict:
-    """The share of the held-out n-grams that training has too.
-
-    n is the power of two of tokens nearest to `GRAM_BYTES` of text. The n-grams are compared by 64-bit hashes.
+    """The fraction of held-out n-grams that also occur in the training tokens, compared by 64-bit hashes.
 
     Args:
-        directory: of train.bin and validation.bin.
+        directory: that holds train.bin and validation.bin.
         dtype: of their ids.
         bytes_per_token: of the held-out text.
 
     Returns:
-        {"tokens": n, "share": of the n-grams at all positions of the held-out part}.
+        {"tokens": n, "share": fraction of the n-grams at all held-out positions}; n is the power of two closest to
+        `GRAM_BYTES` of text.
     """
     doublings = max(1, round(np.log2(GRAM_BYTES / bytes_per_token)))
     n = 2**doublings
@@ -31,7 +30,7 @@ def measure_overlap(directory: Path, dtype: np.dtype, bytes_per_token: float) ->
     if not len(held_out):
         return {"tokens": n, "share": 0.0}
     wanted = np.unique(held_out)
-    # A bit for the first bits of each hash: one look-up answers for nearly all n-grams that are not wanted.
+    # A Bloom filter on the first bits of each hash: one look-up rules out nearly all n-grams that are not wanted.
     shift = np.uint64(64 - FILTER_BITS)
     maybe = np.zeros(2**FILTER_BITS, dtype=bool)
     maybe[wanted >> shift] = True
@@ -44,15 +43,18 @@ def measure_overlap(directory: Path, dtype: np.dtype, bytes_per_token: float) ->
         places = np.minimum(np.searchsorted(wanted, hits), len(wanted) - 1)
         found[places[wanted[places] == hits]] = True
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:  # numpy lets go of the interpreter
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:  # numpy releases the GIL
         for _ in threads.map(look, range(0, len(train), BLOCK)):
             pass
     return {"tokens": n, "share": float(found[np.searchsorted(wanted, held_out)].mean())}
 
 
 def gram_hashes(ids: np.ndarray, doublings: int) -> np.ndarray:
-    """A hash of the 2**doublings tokens from each position on, shape (positions,), uint64: a polynomial in an odd number modulo
-    2**64, each doubling joining two halves, and at last its high bits stirred into the low ones."""
+    """A hash of the 2**doublings tokens from each position on, shape (positions,), uint64.
+
+    It is a polynomial in an odd number modulo 2**64, built by joining two halves in each doubling. Its high bits are finally
+    mixed into the low ones.
+    """
     hashes, power = ids.astype(np.uint64), MULTIPLIER
     for i in range(doublings):
         half = 2**i

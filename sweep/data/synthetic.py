@@ -5,16 +5,15 @@ Such a chain is reversible, so its stationary distribution is π_i = w_i / Σ w,
 
     h = - Σ_i π_i Σ_j P_ij log P_ij        (Cover & Thomas, Elements of Information Theory, section 4.3)
 
-is exact. A token is all the context there is: with one input token the best predictor has all that matters, so the loss of an
-unlimited model after unlimited data is h in every position of every sequence, which is E of the parametric law.
+is exact. The next token depends only on the last one, so one input token is all the context that helps. The loss of an
+unlimited model after unlimited data is therefore h at every position of every sequence, which is E of the parametric law.
 
-Two power laws make learning gradual. S has eigenvalues ∝ r^-decay in a random basis, of which a model of width d resolves the
-first d, about (as in Maloney et al., arXiv 2210.16859): what is left falls as Σ_{r>d} r^(-2 decay) ∝ d^(1 - 2 decay). And
-z_k ∝ (k + offset)^-zipf can make contexts as rare as words are, so that ever more tokens meet ever more of them (Hutter, arXiv
+Two power laws make learning gradual. S has eigenvalues ∝ r^-decay in a random basis, and a model of width d resolves about
+the first d of them (as in Maloney et al., arXiv 2210.16859): the rest falls as Σ_{r>d} r^(-2 decay) ∝ d^(1 - 2 decay). And
+z_k ∝ (k + offset)^-zipf makes contexts as rare as words are, so that more training tokens meet more of them (Hutter, arXiv
 2102.04074).
 """
 
-import hashlib
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,15 +23,16 @@ from pathlib import Path
 import numpy as np
 
 from sweep.config import CorpusSpec, SyntheticConfig
+from sweep.data.parts import write_tokens
 from sweep.errors import InputError
 
-MAX_TOKENS = 8192  # the chain's matrix is dense: half a GB
+MAX_VOCAB_SIZE = 8192  # the transition matrix is dense: half a GB
 PIECE = 1 << 20  # tokens drawn at once
 
 
 @dataclass(frozen=True)
 class MarkovChain:
-    """The chain.
+    """A reversible Markov chain on tokens.
 
     Attributes:
         weights: W, symmetric and positive, shape (V, V).
@@ -69,11 +69,11 @@ class MarkovChain:
 
     @property
     def unigram_entropy(self) -> float:
-        """The loss of a model that knows how frequent tokens are and nothing more, nats per token."""
+        """The loss of a model that only knows the frequencies of tokens, nats per token."""
         return float(-(self.stationary * np.log(self.stationary)).sum())
 
     def sample(self, tokens: int, seed: tuple[int, ...]) -> np.ndarray:
-        """A walk of `tokens` tokens that begins in the stationary distribution, shape (tokens,), uint16."""
+        """A walk of `tokens` tokens that starts from the stationary distribution, shape (tokens,), uint16."""
         rng = np.random.default_rng(seed)
         # Rows of Python floats: bisecting them is ten times as fast as a numpy call for each token.
         rows = [row.tolist() for row in np.cumsum(self.transitions, axis=1)[:, :-1]]
@@ -89,24 +89,24 @@ class MarkovChain:
         return walk
 
     def loss(self, tokens: np.ndarray) -> float:
-        """What the best possible predictor loses on `tokens`, nats per token: their mean -log P, the first left out."""
+        """The loss of the best possible predictor on `tokens`: the mean -log P of all but the first, nats per token."""
         log_p = np.log(self.transitions)
         return float(-np.mean(log_p[tokens[:-1], tokens[1:]]))
 
 
 @dataclass(frozen=True)
 class SyntheticContents:
-    """Two independent walks on one chain."""
+    """Contents of a corpus of two independent walks on one chain; see `sweep.data.corpus.Contents`."""
 
     spec: CorpusSpec
     config: SyntheticConfig
 
     @classmethod
     def read(cls, spec: CorpusSpec) -> "SyntheticContents":
-        """Raises InputError if the vocabulary is too large."""
-        if spec.vocab_size > MAX_TOKENS:
+        """Check `spec`. Raises InputError if the vocabulary is too large."""
+        if spec.vocab_size > MAX_VOCAB_SIZE:
             raise InputError(
-                f"data.vocab_size={spec.vocab_size:,} is too large for data.source=synthetic; ask for at most {MAX_TOKENS:,}"
+                f"data.vocab_size={spec.vocab_size:,} is too large for data.source=synthetic; take at most {MAX_VOCAB_SIZE:,}"
             )
         return cls(spec, spec.synthetic or SyntheticConfig())
 
@@ -128,20 +128,15 @@ class SyntheticContents:
     def size(self) -> float:
         return 2 * (self.config.tokens + self.spec.validation_tokens)
 
-    def write(
-        self, directory: Path, work: Path, workers: int | None = None, advance: Callable[[int], None] = lambda size: None
-    ) -> dict:
-        """Walk. The manifest has the entropy rate, and of each part what the best predictor loses on it, in nats per token."""
+    def write(self, directory: Path, work: Path, workers: int | None, advance: Callable[[int], None]) -> dict:
+        """Write both walks. The manifest has the entropy rate, and for each part the loss of the best predictor, both in nats
+        per token."""
         lengths = {"train": int(self.config.tokens), "validation": self.spec.validation_tokens + 1}
         parts = {}
         for number, (part, tokens) in enumerate(lengths.items(), start=1):
             walk = self.chain.sample(tokens, (self.config.seed, number))
-            (directory / f"{part}.bin").write_bytes(walk.tobytes())
-            parts[part] = {
-                "tokens": tokens,
-                "sha256": hashlib.sha256(walk.tobytes()).hexdigest(),
-                "best_loss": self.chain.loss(walk),
-            }
+            written = write_tokens(directory / f"{part}.bin", [walk.tobytes()], walk.dtype)
+            parts[part] = {**written, "best_loss": self.chain.loss(walk)}
             advance(walk.nbytes)
         return {
             "tokenizer": "none",

@@ -1,10 +1,7 @@
-"""The contents of a corpus made from documents: one source or a mixture, tokenised, chosen from, and written as memmaps."""
+"""A corpus of documents, from one source or a mixture: tokenise them, select, and write the token files."""
 
 import hashlib
-import mmap
-import resource
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -16,25 +13,27 @@ import numpy as np
 from sweep.config import CorpusSpec, SourceConfig
 from sweep.data.mixture import Documents, Selection, TooShortError, check_weights, select, shares
 from sweep.data.overlap import measure_overlap
-from sweep.data.sources import WHOLE_BYTES, Reader, look_into, reader_of
-from sweep.data.tokenise import INDEX, Part, token_dtype, tokenise
+from sweep.data.parts import INDEX, Part, gather, token_dtype
+from sweep.data.sources import reader_of
+from sweep.data.sources.reader import Reader
+from sweep.data.tokenise import Tokenising
 from sweep.data.tokenizer import FILE, LibraryTokenizer, Tokenizer, identity_of, ready_tokenizer, train_bpe
 from sweep.errors import InputError
 
-BPE_BYTES = 1 << 26  # of text that a BPE learns from
-WRITE_BYTES = 1 << 22  # gathered at once
-LONGEST_TOKEN = 8  # bytes; few are longer
+WHOLE_BYTES = 1 << 26  # plain text up to this size is identified by its documents, not by the files that hold them
+BPE_BYTES = 1 << 26  # of text that a BPE is trained on
+LONG_TOKEN_BYTES = 8  # few tokens are longer
 
 
 @dataclass(frozen=True)
 class TextContents:
-    """Documents and what to do with them.
+    """Contents of a corpus made from documents; see `sweep.data.corpus.Contents`.
 
     Attributes:
         spec: the corpus.
         sources: its sources by name; the spec itself if it is the only one.
-        readers: of each.
-        tokenizer: None if it is to be trained.
+        readers: of the sources, by the same names.
+        tokenizer: None if it is still to be trained on the corpus.
     """
 
     spec: CorpusSpec
@@ -44,7 +43,7 @@ class TextContents:
 
     @classmethod
     def read(cls, spec: CorpusSpec) -> "TextContents":
-        """Find the sources and look at the first document of each.
+        """Find the sources and read the first documents of each.
 
         Raises:
             InputError: if a source, a weight or the tokenizer is wrong, or there is no text.
@@ -66,20 +65,18 @@ class TextContents:
 
     @cached_property
     def documents(self) -> list[bytes] | None:
-        """All documents in their order, if they are few, from one source of plain text and all to be used once; else None.
+        """All documents in their order, if it is a small corpus of plain text that is used once and whole; else None.
 
-        Such a corpus is known by the text itself, whatever files it lies in.
+        Such a corpus is identified by the text itself, whatever files hold it.
         """
-        spec = self.spec
-        plain = spec.source in ("stdlib", "text") and self.readers[spec.source].most_tokens() <= WHOLE_BYTES
-        as_it_is = spec.deduplicate and spec.near_duplicates is None and spec.max_bytes is None and spec.epochs == 1
-        if not (plain and as_it_is and spec.tokenizer in ("bytes", "bpe")):
+        spec, reader = self.spec, next(iter(self.readers.values()))
+        plain = spec.source != "mixture" and reader.known_by_content and reader.most_tokens() <= WHOLE_BYTES
+        whole = spec.deduplicate and spec.near_duplicates is None and spec.max_bytes is None and spec.epochs == 1
+        if not (plain and whole and spec.tokenizer in ("bytes", "bpe")):
             return None
-        reader = self.readers[spec.source]
-        documents = (document for unit in reader.units() for document in reader.documents(unit))
-        unique = {hashlib.sha256(document).digest(): document for document in documents}
+        unique = {hashlib.sha256(document).digest(): document for document in reader}
         if not unique:
-            raise InputError(f"data.source={spec.source!r} holds no text; name other data.paths")
+            raise InputError(f"data.source={spec.source} holds no text; name other data.paths")
         # Sorting by content first makes the order independent of file names.
         in_order = [unique[key] for key in sorted(unique)]
         return [in_order[i] for i in np.random.default_rng(spec.shuffle_seed).permutation(len(in_order))]
@@ -87,8 +84,8 @@ class TextContents:
     def identity(self) -> dict:
         """What the corpus is, as plain JSON, known before it is made.
 
-        Of a large corpus its files are known by their sizes and samples, and a dataset on the Hugging Face hub by its name and
-        revision: nothing is read or downloaded whole for it.
+        The files of a large corpus are identified by their sizes and samples, and a dataset on the Hugging Face Hub by its
+        name and revision, so that nothing is read or downloaded whole.
         """
         spec = self.spec
         if self.documents is not None:
@@ -121,19 +118,19 @@ class TextContents:
         }
 
     def most_tokens(self) -> dict[str, float]:
-        """No less than each source has, infinite if that is not known: no token is shorter than a byte."""
+        """An upper bound on the tokens of each source, infinite if unknown: no token is shorter than a byte."""
         if self.documents is not None:
             return {self.spec.source: sum(len(document) + 1 for document in self.documents)}
         sizes = {name: reader.most_tokens() for name, reader in self.readers.items()}
-        if not self.spec.deduplicate:  # a Parquet file may keep what it has many times only once
-            sizes |= {name: float("inf") for name, source in self.sources.items() if source.source == "parquet"}
+        if not self.spec.deduplicate:
+            sizes |= {name: float("inf") for name, reader in self.readers.items() if not reader.counts_repeats}
         for name, source in self.sources.items():
-            if source.max_bytes is not None:  # the last document may go beyond, and every document has an end
+            if source.max_bytes is not None:  # the last document may exceed it, and every document has an end token
                 sizes[name] = min(sizes[name], 1.1 * source.max_bytes + 2**20)
         return sizes
 
     def training_tokens(self) -> float:
-        """No less than there will be to train on.
+        """An upper bound on the tokens to train on.
 
         Raises:
             InputError: if the held-out part would leave nothing.
@@ -149,10 +146,8 @@ class TextContents:
     def size(self) -> float:
         return sum(self.most_tokens().values())
 
-    def write(
-        self, directory: Path, work: Path, workers: int | None = None, advance: Callable[[int], None] = lambda size: None
-    ) -> dict:
-        """Write the token files and the tokenizer into `directory`; what `work` has from an earlier start is not done again.
+    def write(self, directory: Path, work: Path, workers: int | None, advance: Callable[[int], None]) -> dict:
+        """Write the token files and the tokenizer into `directory`. Parts in `work` from an earlier start are used again.
 
         Returns:
             The manifest.
@@ -162,22 +157,14 @@ class TextContents:
         """
         spec = self.spec
         for reader in self.readers.values():
-            look_into(reader)  # what planning could not, before hours of work on another source
+            reader.look_into()  # planning could not look at remote datasets; fail before hours of work on another source
         tokenizer = self.tokenizer or self._train(work)
-        parts = {
-            name: tokenise(
-                reader,
-                tokenizer,
-                work / f"{number:03d}",
-                max_bytes=self.sources[name].max_bytes or float("inf"),
-                lines=spec.near_duplicates is not None,
-                workers=workers,
-                advance=advance,
-            )
-            for number, (name, reader) in enumerate(self.readers.items())
-        }
+        lines, parts = spec.near_duplicates is not None, {}
+        for number, (name, reader) in enumerate(self.readers.items()):
+            max_bytes = self.sources[name].max_bytes or float("inf")
+            parts[name] = Tokenising(reader, tokenizer, work / f"{number:03d}", max_bytes, lines).run(workers, advance)
         documents = self._index(parts)
-        learns_from_half = self.tokenizer is None and self.documents is None
+        trains_on_half = self.tokenizer is None and self.documents is None
         chosen = select(
             documents,
             self.sources,
@@ -185,11 +172,11 @@ class TextContents:
             seed=spec.shuffle_seed,
             deduplicate=spec.deduplicate,
             near_duplicates=spec.near_duplicates,
-            may_hold_out=~_may_be_learnt_from(documents.digest) if learns_from_half else None,
+            may_hold_out=~_may_be_trained_on(documents.digest) if trains_on_half else None,
         )
         tokenizer.save(directory)
         dtype = token_dtype(tokenizer.vocab_size)
-        written = _write(chosen, documents, [part for source in parts.values() for part in source], dtype, directory)
+        written = gather(chosen, documents, [part for source in parts.values() for part in source], dtype, directory)
         described = self._describe(chosen, documents, written)
         bytes_per_token = described["validation"]["bytes"] / described["validation"]["tokens"]
         return {
@@ -206,25 +193,23 @@ class TextContents:
         }
 
     def _train(self, work: Path) -> Tokenizer:
-        """The BPE that an earlier start has trained, or a new one, which sees no document of the held-out part."""
+        """The BPE that an earlier start trained, or a new one. It is trained on no held-out document."""
         if (work / FILE).exists():
             from tokenizers import Tokenizer as Library
 
             return LibraryTokenizer(Library.from_file(str(work / FILE)))
-        tokenizer = train_bpe(self._documents_to_learn_from(), self.spec.vocab_size)
+        tokenizer = train_bpe(self._documents_to_train_on(), self.spec.vocab_size)
         temporary = work / "training"
         temporary.mkdir(exist_ok=True)
         tokenizer.save(temporary)
         (temporary / FILE).rename(work / FILE)
         return tokenizer
 
-    def _documents_to_learn_from(self) -> Iterator[bytes]:
+    def _documents_to_train_on(self) -> Iterator[bytes]:
         if self.documents is not None:
-            # The held-out documents, the first ones, are not known before they are tokenised.
+            # The first documents are held out; how many is not known before they are tokenised.
             ends = np.cumsum([len(document) for document in self.documents])
-            yield from (
-                d for d, end in zip(self.documents, ends, strict=True) if end > LONGEST_TOKEN * self.spec.validation_tokens
-            )
+            yield from self.documents[int(np.searchsorted(ends, LONG_TOKEN_BYTES * self.spec.validation_tokens, "right")) :]
             return
         for reader in self.readers.values():
             units = reader.units()
@@ -232,13 +217,13 @@ class TextContents:
             for unit in units:
                 left = BPE_BYTES // len(units) // len(self.readers)
                 for document in reader.documents(unit):
-                    if _may_be_learnt_from(np.array([hashlib.sha256(document).digest()[:16]], dtype="S16"))[0]:
+                    if _may_be_trained_on(np.array([hashlib.sha256(document).digest()[:16]], dtype="S16"))[0]:
                         yield document
                     if (left := left - len(document)) <= 0:
                         break
 
     def _index(self, parts: dict[str, list[Part]]) -> Documents:
-        """All documents that may be used."""
+        """All documents, except those beyond a source's `max_bytes`."""
         everything = [part for source in parts.values() for part in source]
         numbers = [number for number, source in enumerate(parts.values()) for _ in source]
         indices = [part.index() for part in everything]
@@ -261,13 +246,13 @@ class TextContents:
             mine = np.flatnonzero(documents.source == number)
             if not len(mine):
                 raise InputError(f"data: {name} holds no text; name other paths")
-            if source.max_bytes is not None:  # the last unit may have been read further
+            if source.max_bytes is not None:  # the last unit may have been read beyond it
                 before = np.cumsum(documents.bytes[mine]) - documents.bytes[mine]
                 kept[mine[before >= source.max_bytes]] = False
         return documents.where(kept)
 
     def _describe(self, chosen: Selection, documents: Documents, written: dict[str, dict]) -> dict[str, dict]:
-        """Both parts of the corpus: how long they are, and what each source gives to them."""
+        """Entries of the manifest for both parts: their lengths, and what each source contributes."""
         total = written["train"]["tokens"]
         held_bytes = documents.bytes[chosen.validation] * chosen.cut / documents.tokens[chosen.validation]
         sources: dict[str, dict] = {"train": {}, "validation": {}}
@@ -293,41 +278,6 @@ class TextContents:
         }
 
 
-def _may_be_learnt_from(digests: np.ndarray) -> np.ndarray:
-    """Half of all documents, by their content: a BPE of a large corpus learns from these, and the others may be held out."""
+def _may_be_trained_on(digests: np.ndarray) -> np.ndarray:
+    """Half of all documents, by their content: the BPE of a large corpus is trained on these; only others are held out."""
     return np.ascontiguousarray(digests).view(np.uint8).reshape(-1, 16)[:, 0] % 2 == 0
-
-
-def _write(chosen: Selection, documents: Documents, parts: list[Part], dtype: np.dtype, directory: Path) -> dict[str, dict]:
-    """train.bin and validation.bin, and the number of tokens and the SHA-256 of each."""
-    lengths = {"validation": chosen.cut, "train": documents.tokens[chosen.train]}
-    written = {}
-    _allow_open_files(len(parts))
-    with ExitStack() as stack:
-        views = []
-        for part in parts:
-            file = stack.enter_context(open(part.path, "rb"))
-            views.append(memoryview(stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))))
-            stack.callback(views[-1].release)
-        for name, rows in (("validation", chosen.validation), ("train", chosen.train)):
-            digest = hashlib.sha256()
-            first = documents.start[rows] * dtype.itemsize
-            last = first + lengths[name] * dtype.itemsize
-            with open(directory / f"{name}.bin", "wb") as out:
-                sizes = np.cumsum(last - first)
-                edges = np.searchsorted(sizes, np.arange(0, sizes[-1], WRITE_BYTES))
-                for some in map(slice, edges, [*edges[1:], len(rows)]):
-                    places = zip(documents.part[rows[some]].tolist(), first[some].tolist(), last[some].tolist(), strict=True)
-                    block = b"".join([views[part][start:end] for part, start, end in places])
-                    out.write(block)
-                    digest.update(block)
-            written[name] = {"tokens": int(lengths[name].sum()), "sha256": digest.hexdigest()}
-    return written
-
-
-def _allow_open_files(more: int) -> None:
-    """Raise the limit of open files as far as is needed and allowed."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * more + 256  # a mapping keeps a descriptor besides the file's own
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))

@@ -14,8 +14,8 @@ from sweep.errors import InputError
 
 BYTES = 256
 FILE = "tokenizer.json"
-END_OF_DOCUMENT = "<|end_of_document|>"  # of a BPE that is trained here
-# Where a tokenizer does not say which of its tokens ends a text: GPT-2, Llama 3, Llama 2 and Gemma, T5, BERT.
+END_OF_DOCUMENT = "<|end_of_document|>"  # of a BPE that we train
+# For tokenizers that do not say which of their tokens ends a text: GPT-2, Llama 3, Llama 2 and T5, Gemma, BERT.
 KNOWN_ENDS = (END_OF_DOCUMENT, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[SEP]")
 
 
@@ -34,7 +34,7 @@ class Tokenizer(Protocol):
     def save(self, directory: Path) -> None: ...
 
     def identity(self) -> Any:
-        """What tells it from others, as plain JSON."""
+        """What distinguishes it from others, as plain JSON."""
         ...
 
 
@@ -51,15 +51,16 @@ class ByteTokenizer:
         return bytes(i for i in ids if i < BYTES).decode("utf-8", errors="replace")
 
     def save(self, directory: Path) -> None:
-        """Nothing to keep: the vocabulary is the bytes."""
+        """Nothing to save: the vocabulary is the bytes."""
 
     def identity(self) -> Any:
         return "bytes"
 
 
 class LibraryTokenizer:
-    """A tokenizer of the `tokenizers` library. It adds nothing to a text, cuts nothing off, and reads the names of its special
-    tokens as the text that they are, so that no document can end itself.
+    """A tokenizer of the `tokenizers` library, without padding, truncation or added tokens.
+
+    The names of special tokens in a text are encoded as plain text, so that no document can contain its own end.
 
     Args:
         library: a `tokenizers.Tokenizer`.
@@ -74,12 +75,12 @@ class LibraryTokenizer:
         library.no_padding()
         library.encode_special_tokens = True
         self.library, self._end = library, end_of_document
-        self.vocab_size = 1 + max(library.get_vocab(with_added_tokens=True).values())  # there may be gaps
+        self.vocab_size = 1 + max(library.get_vocab(with_added_tokens=True).values())  # ids may have gaps
         if (end := library.token_to_id(end_of_document)) is None:
-            raise InputError(f"data.end_of_document={end_of_document!r} is no token of this tokenizer; name one that is")
+            raise InputError(f"data.end_of_document={end_of_document!r} is not a token of this tokenizer; name one that is")
         self.end_of_document: int = end
 
-    def __reduce__(self) -> Any:  # a pickled library forgets how it treats special tokens
+    def __reduce__(self) -> Any:  # pickling the library loses encode_special_tokens
         return LibraryTokenizer, (self.library, self._end)
 
     def encode(self, documents: Sequence[bytes]) -> list[np.ndarray]:
@@ -101,13 +102,12 @@ class LibraryTokenizer:
 
 
 def train_bpe(documents: Iterable[bytes], vocab_size: int) -> LibraryTokenizer:
-    """Learn byte-level byte-pair merges until there are `vocab_size` ids, the 256 bytes and the end of document included.
+    """Train a byte-level BPE with `vocab_size` ids, the 256 bytes and the end of document included.
 
-    Numbers are split into single digits, as in LLaMA, and what no merge covers falls back to its bytes, so that no character is
-    unknown.
+    Numbers are split into single digits, as in LLaMA. Characters that no merge covers fall back to bytes, so none is unknown.
 
     Raises:
-        InputError: if `vocab_size` leaves no room for a merge, or the documents cannot fill it.
+        InputError: if `vocab_size` leaves no room for merges, or the documents do not support that many.
     """
     if vocab_size <= BYTES + 1:
         raise InputError(f"data.vocab_size={vocab_size} is too small for BPE; ask for more than {BYTES + 1}")
@@ -120,7 +120,7 @@ def train_bpe(documents: Iterable[bytes], vocab_size: int) -> LibraryTokenizer:
     )
     library.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - 1,  # the end of document is added last, so that it is the last id
+        vocab_size=vocab_size - 1,  # the end of document is added afterwards, to be the last id
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -129,16 +129,16 @@ def train_bpe(documents: Iterable[bytes], vocab_size: int) -> LibraryTokenizer:
     if library.get_vocab_size() != vocab_size:
         raise InputError(
             f"data.vocab_size={vocab_size}: the corpus only supports {library.get_vocab_size()} tokens; "
-            "ask for that many or fewer, or bring more text"
+            "ask for at most that many, or add text"
         )
     return LibraryTokenizer(library)
 
 
 def ready_tokenizer(spec: CorpusSpec) -> Tokenizer | None:
-    """The tokenizer that `spec` names; None if it is to be trained on the corpus.
+    """The tokenizer that `spec` names; None if it is still to be trained on the corpus.
 
     Raises:
-        InputError: if there is none, or nothing says which of its tokens ends a document.
+        InputError: if it cannot be loaded, or it is not known which of its tokens ends a document.
     """
     if spec.tokenizer == "bytes":
         return ByteTokenizer()
@@ -161,14 +161,14 @@ def ready_tokenizer(spec: CorpusSpec) -> Tokenizer | None:
             library = Library.from_pretrained(spec.tokenizer)
     except InputError:
         raise
-    except Exception as error:  # the library raises nothing more special
+    except Exception as error:  # the library raises nothing more specific
         reason = str(error).splitlines()[0]
         raise InputError(f"data.tokenizer={spec.tokenizer} cannot be loaded ({reason}); {remedy}") from error
     return LibraryTokenizer(library, spec.end_of_document or _own_end(library, path.with_name("tokenizer_config.json")))
 
 
 def _own_end(library: Any, config: Path) -> str:
-    """The token that ends a text: the one that tokenizer_config.json beside it names, or the first usual one."""
+    """The token that ends a text: the one that tokenizer_config.json names, or the first of `KNOWN_ENDS` it has."""
     if config.is_file():
         token = json.loads(config.read_text()).get("eos_token")
         token = token.get("content") if isinstance(token, dict) else token
@@ -177,27 +177,27 @@ def _own_end(library: Any, config: Path) -> str:
     for token in KNOWN_ENDS:
         if library.token_to_id(token) is not None:
             return token
-    raise InputError("data.end_of_document: nothing says which token of the tokenizer ends a document; name it")
+    raise InputError("data.end_of_document=null: it is not known which token of the tokenizer ends a document; name it")
 
 
 def identity_of(spec: CorpusSpec, tokenizer: Tokenizer | None) -> Any:
-    """What tells the tokenizer from others, even before it is trained: another release may learn other merges."""
-    if tokenizer is None:
+    """What distinguishes the tokenizer from others, even before it is trained."""
+    if tokenizer is None:  # another release of the library may train other merges
         return {"bpe": spec.vocab_size, "tokenizers": version("tokenizers")}
     return tokenizer.identity()
 
 
 def load_tokenizer(manifest: dict, directory: Path) -> Tokenizer:
-    """The tokenizer that wrote the corpus in `directory`.
+    """The tokenizer that made the corpus in `directory`.
 
     Raises:
-        InputError: if the corpus has none, or another than its manifest says.
+        InputError: if the corpus has none, or not the one of its manifest.
     """
     if manifest["tokenizer"] == "bytes":
         return ByteTokenizer()
     if not (directory / FILE).exists():
         raise InputError(
-            f"corpus {directory} has no tokenizer; if its tokens came ready, name theirs with data.tokenizer=… and it keeps it"
+            f"corpus {directory} has no tokenizer; if it is made of existing tokens, name their tokenizer with data.tokenizer=…"
         )
     from tokenizers import Tokenizer as Library
 
@@ -205,11 +205,11 @@ def load_tokenizer(manifest: dict, directory: Path) -> Tokenizer:
     end = manifest.get("end_of_document")
     token = END_OF_DOCUMENT if end is None else library.id_to_token(end)
     if token is None:
-        raise InputError(f"{directory / FILE} has no id {end}; delete {directory} and it will be made again")
+        raise InputError(f"{directory / FILE} has no id {end}; delete {directory} and it will be built again")
     tokenizer = LibraryTokenizer(library, token)
     if tokenizer.vocab_size > manifest["vocab_size"]:
         raise InputError(
-            f"{directory / FILE} has {tokenizer.vocab_size:,} ids where the manifest of its corpus says "
-            f"{manifest['vocab_size']:,}; delete {directory} and it will be made again"
+            f"{directory / FILE} has {tokenizer.vocab_size:,} ids, but the manifest of its corpus says "
+            f"{manifest['vocab_size']:,}; delete {directory} and it will be built again"
         )
     return tokenizer

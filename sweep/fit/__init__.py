@@ -32,7 +32,7 @@ from sweep.fit.frontier import (
     lifetime_optimum,
     size_penalty,
 )
-from sweep.fit.judge.conventions import compare_conventions, tables_by_convention
+from sweep.fit.judge.conventions import compare_conventions
 from sweep.fit.judge.holdout import HoldOut, hold_out, predict_runs, rolling_hold_out
 from sweep.fit.judge.sensitivity import Variant, sensitivity
 from sweep.fit.judge.simulate import Noise, Simulator
@@ -42,8 +42,10 @@ from sweep.fit.kaplan.table import fit_kaplan
 from sweep.fit.result import Estimate, PowerLaw
 from sweep.fit.surface import Compute, Surface
 from sweep.store.curves import smooth_curve
-from sweep.tables.readers import read_curves, read_frame, read_runs
-from sweep.tables.table import Curve, Exclusion, RunTable, runs_from_frame
+from sweep.tables.conventions import tables_by_convention
+from sweep.tables.curves import Curve, read_curves
+from sweep.tables.readers import read_frame
+from sweep.tables.table import Exclusion, RunTable, read_runs, runs_from_frame
 from sweep.tables.units import Units
 
 __all__ = [

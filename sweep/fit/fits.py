@@ -9,12 +9,14 @@ from sweep.fit.answers import Answers, Questions, answer
 from sweep.fit.approaches.envelope import CurvesLike, EnvelopeFit, fit_envelope
 from sweep.fit.approaches.isoflop import IsoflopFit, fit_isoflop
 from sweep.fit.approaches.parametric import ParametricFit, fit_parametric
-from sweep.fit.judge.conventions import KAPLAN_COUNTING, ConventionRow, compare_conventions
+from sweep.fit.judge.conventions import ConventionRow, compare_conventions
 from sweep.fit.judge.holdout import HoldOut, rolling_hold_out
 from sweep.fit.judge.sensitivity import Variant, sensitivity
 from sweep.fit.kaplan.law_fit import LawFit
 from sweep.fit.kaplan.table import fit_kaplan
-from sweep.tables.table import Curve, RunsLike, RunTable, as_curves, as_runs
+from sweep.tables.conventions import KAPLAN_COUNTING
+from sweep.tables.curves import Curve, as_curves
+from sweep.tables.table import RunsLike, RunTable, as_runs
 
 Fit = TypeVar("Fit")
 

@@ -1,4 +1,4 @@
-"""What a launch shows while it runs: one live view on a terminal, plain lines elsewhere."""
+"""The progress of a launch: a live view on a terminal, plain lines elsewhere."""
 
 import math
 import time
@@ -27,7 +27,7 @@ PLAIN_INTERVAL_S = 10.0
 
 
 class CorpusProgress:
-    """How much text is tokenised, and how fast; called with the bytes that are done since the last call."""
+    """How much text is tokenised, and how fast. It is called with the number of bytes since the last call."""
 
     def __init__(self, console: Console, total: float) -> None:
         self.console, self.done, self.start = console, 0, time.monotonic()
@@ -70,8 +70,8 @@ class SweepProgress:
     """A bar over all tokens of the sweep and one for each run in progress; use as a context manager.
 
     Args:
-        runs: what will be trained.
-        console: where to; if it is no terminal, each run's end and a line per `PLAIN_INTERVAL_S` are printed instead.
+        runs: that will be trained.
+        console: to print on; if it is not a terminal, one line per finished run and per `PLAIN_INTERVAL_S` seconds is printed.
     """
 
     def __init__(self, runs: Sequence[RunConfig], console: Console) -> None:
@@ -89,7 +89,7 @@ class SweepProgress:
             console=console,
             disable=not console.is_terminal,
         )
-        self.work = sum(run.N * run.D for run in runs)  # as FLOPs: a token of a large model takes longer
+        self.work = sum(run.N * run.D for run in runs)  # in FLOPs, since a token of a large model takes longer
         self.total = self.bars.add_task("sweep", total=self.work, note=f"0/{len(runs)} runs")
         self.tasks: dict[str, TaskID] = {}
 

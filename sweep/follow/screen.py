@@ -1,4 +1,4 @@
-"""The terminal's view of a sweep that `sweep.follow.watch` looks at: once, or again and again until it ends."""
+"""The view of a sweep on a terminal: printed once, or refreshed until the sweep ends."""
 
 import os
 import select
@@ -24,14 +24,14 @@ from sweep.plan.written import SweepPlan
 from sweep.store import Store, states
 
 LOOK_S = 2.0  # between looks
-PATIENCE_S = 30.0  # with runs waiting and none running: longer than a launch takes to start
+PATIENCE_S = 30.0  # that runs may wait while none is running: longer than a launch takes to start
 BLOCKS, NO_VALUE = "▁▂▃▄▅▆▇█", "·"
-FIXED_LINES = 12  # of the view, beside its tables' rows
+FIXED_LINES = 12  # of the view, besides the rows of its tables
 MAX_FAILURES = 3
 
 
 def watch(plan: SweepPlan, store: Store, fit: FitConfig, console: Console) -> None:
-    """Show the sweep until it ends, or until q or Ctrl-C; what is no terminal gets one snapshot."""
+    """Show the sweep until it ends, or until q or Ctrl-C; anything but a terminal gets one snapshot."""
     watcher, title = Watcher(plan, store, fit), f"{plan.config.name} in {store.root}"
     snapshot = watcher.look()
     if console.is_terminal:
@@ -44,7 +44,7 @@ def watch(plan: SweepPlan, store: Store, fit: FitConfig, console: Console) -> No
                     break
                 snapshot = watcher.look()
                 seen = time.monotonic() if snapshot.going else seen
-    console.print(render(snapshot, title))  # a terminal forgets what was on its other screen
+    console.print(render(snapshot, title))  # the live view was on the alternate screen, which is gone
     waiting = sum(view.state not in (*states.FINAL_STATES, states.FAILED) for view in snapshot.runs)
     if waiting and not snapshot.going:
         console.print(f"isosweep launch trains the {waiting} that are not done")
@@ -63,7 +63,7 @@ def sparkline(values: Sequence[float | None]) -> str:
 
 
 def render(snapshot: Snapshot, title: str, lines: int | None = None) -> Group:
-    """The view, in at most about `lines` lines if that is given."""
+    """The view, in at most about `lines` lines if given."""
     view, going = Overview(runs=snapshot.runs), [run for run in snapshot.runs if run.state == states.RUNNING]
     total = sum(run.planned.run.N * run.planned.run.D for run in view.runs)
     done = sum(run.planned.run.N * run.planned.run.D * run.step / run.planned.run.steps for run in view.runs)

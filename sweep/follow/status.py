@@ -1,4 +1,4 @@
-"""Where every run of a sweep is: what the store says, joined with what Slurm has in its queue."""
+"""The state of every run of a sweep: from the store and the queues of the launchers."""
 
 import json
 from collections import Counter
@@ -25,12 +25,12 @@ class RunView:
 
     Attributes:
         planned: the run.
-        state: of `sweep.store.runs`, or "queued" (Slurm has it, not begun), or "preempted" (begun, and back in the queue).
-        step: steps done, as far as they are written down.
-        loss: the last training loss that is; None before the first.
+        state: one of `sweep.store.states`, or "queued" (in a queue and not begun), or "preempted" (begun and in a queue again).
+        step: optimizer steps written down so far.
+        loss: the last training loss written down; None before the first.
         seconds_left: of training; None if unknown.
         spent_s: seconds trained so far.
-        note: Slurm's task, or why it failed.
+        note: the job that has it, or why it failed.
     """
 
     planned: PlannedRun
@@ -53,7 +53,7 @@ class Overview:
         return any(view.state in (states.RUNNING, QUEUED, PREEMPTED) for view in self.runs)
 
     def table(self, title: str) -> "Table":
-        """For a terminal."""
+        """A table for a terminal."""
         from rich.table import Table
 
         table = Table(title=title, box=None, header_style="bold")
@@ -108,7 +108,7 @@ def _view(planned: PlannedRun, directory: RunDirectory, queued: slurm.QueuedTask
         elif queued is not None:
             state = PREEMPTED if step else QUEUED
         elif state == states.RUNNING:
-            state = states.INTERRUPTED  # its process is gone
+            state = states.INTERRUPTED  # its process has ended
         if queued is not None:
             note = f"job {queued.job}, {queued.state}" + (f"; {note}" if note and state == states.FAILED else "")
     final = state in states.FINAL_STATES
@@ -124,7 +124,7 @@ def _view(planned: PlannedRun, directory: RunDirectory, queued: slurm.QueuedTask
 
 
 def _last_row(directory: RunDirectory) -> dict[str, Any]:
-    """The last whole line of the run's throughput, which says step and loss; nothing if there is none."""
+    """The last whole row of throughput.jsonl, with step and loss; empty if there is none."""
     try:
         with open(directory.throughput, "rb") as file:
             file.seek(max(0, file.seek(0, 2) - 4096))
@@ -135,7 +135,7 @@ def _last_row(directory: RunDirectory) -> dict[str, Any]:
 
 
 def duration(seconds: float | None) -> str:
-    """For a reader."""
+    """Seconds in a readable unit; "unknown" for None."""
     if seconds is None:
         return "unknown"
     if seconds < 60:

@@ -1,7 +1,7 @@
-"""Looking at a sweep as it runs: how fast, how much is left, and the IsoFLOP minima as they form.
+"""A running sweep: its speed, the time left, and the IsoFLOP minima as they form.
 
-What is read is what the runs write, and little of it: of a run in training its status and a few places of throughput.jsonl,
-which has a row for every logging interval; of a finished run nothing after the first look. Files may be half written.
+Each look reads little: of a run in training its status and a few rows of throughput.jsonl, which has one per logging interval;
+of a finished run nothing after the first look. Files may be half written.
 """
 
 import json
@@ -25,17 +25,17 @@ from sweep.store import Store, states
 from sweep.store.statuses import speed_seen
 
 POINTS = 24  # of a curve
-ROW_BYTES = 512  # more than a row of throughput.jsonl has
+ROW_BYTES = 512  # more than the longest row of throughput.jsonl
 
 
 @dataclass(frozen=True, kw_only=True)
 class Valley:
-    """What is known of one budget.
+    """The runs of one budget so far.
 
     Attributes:
         budget: planned FLOPs.
-        losses: held-out loss of every size planned for it, N ascending; None for those that are not done.
-        profile: the parabola through those that are.
+        losses: held-out loss of every size planned for it, N ascending; None for runs that are not done.
+        profile: the parabola through the runs that are done.
     """
 
     budget: float
@@ -48,11 +48,11 @@ class Snapshot:
     """The sweep at one moment.
 
     Attributes:
-        runs: all of them, as `status` shows them; those in training with the time left at their present speed.
-        curves: of those in training, losses at log-spaced steps, by run_id.
-        tokens_per_s: of those in training, by run_id.
-        seconds_left: until all are done, as many at a time as now; None if unknown.
-        valleys: of all budgets.
+        runs: all runs, as `status` shows them; for runs in training, the time left at their present speed.
+        curves: losses at log-spaced steps of the runs in training, by run_id.
+        tokens_per_s: of the runs in training, by run_id.
+        seconds_left: until all runs are done, with as many in parallel as now; None if unknown.
+        valleys: one for each budget.
         a: the exponent of N_opt in C through the minima so far; None if there are too few.
     """
 
@@ -65,7 +65,7 @@ class Snapshot:
 
     @property
     def over(self) -> bool:
-        """Whether all runs have ended, well or not."""
+        """Whether all runs are done, failed or diverged."""
         return all(view.state in (*states.FINAL_STATES, states.FAILED) for view in self.runs)
 
     @property
@@ -75,7 +75,7 @@ class Snapshot:
 
 
 class Watcher:
-    """Looks at a sweep again and again, and reads only what can have changed."""
+    """Takes snapshots of a sweep, and reads only files that can have changed."""
 
     def __init__(self, plan: SweepPlan, store: Store, fit: FitConfig) -> None:
         self.plan, self.planned, self.store, self.fit = plan, plan.runs, store, fit
@@ -84,7 +84,7 @@ class Watcher:
         self._count()
 
     def look(self) -> Snapshot:
-        """The sweep now."""
+        """A snapshot of the sweep."""
         left = [p for p in self.planned if p.run.run_id not in self.final]
         fresh = {view.planned.run.run_id: view for view in overview(left, self.store, self.speed).runs}
         ended = {run_id: view for run_id, view in fresh.items() if view.state in states.FINAL_STATES}
@@ -114,7 +114,7 @@ class Watcher:
         )
 
     def _count(self) -> None:
-        """What follows from the runs that have ended."""
+        """Update the speed and the valleys after runs have ended."""
         runs = [planned.run for planned in self.planned]
         self.speed = speed_seen(self.store, runs, self.plan.device, self.plan.config.data.validation_tokens)
         self.valleys = tuple(self._valley(budget) for budget in sorted({p.budget for p in self.planned if p.budget}))
@@ -149,7 +149,7 @@ def _exponent(profiles: Sequence[Profile]) -> Estimate | None:
 
 
 def _at_present_speed(view: RunView, tokens_per_s: float | None) -> RunView:
-    """The run with the time that it takes from here, if it runs."""
+    """The run with the time left at its present speed, if it is in training."""
     if not tokens_per_s:
         return view
     run = view.planned.run
@@ -157,7 +157,7 @@ def _at_present_speed(view: RunView, tokens_per_s: float | None) -> RunView:
 
 
 def _seconds_left(runs: Iterable[RunView], tokens_per_s: dict[str, float]) -> float | None:
-    """Until all runs are done, those in training first; None if unknown."""
+    """Seconds until all runs are done, those in training first; None if unknown."""
     left = [view for view in runs if view.state not in (*states.FINAL_STATES, states.FAILED)]
     left.sort(key=lambda view: view.state != states.RUNNING)
     rates = [
@@ -166,7 +166,7 @@ def _seconds_left(runs: Iterable[RunView], tokens_per_s: dict[str, float]) -> fl
     seconds = []
     for view in left:
         run, known = view.planned.run, view.seconds_left
-        if known is None:  # nothing like it was ever measured: as many FLOPs per second as those in training make
+        if known is None:  # no speed is known: assume the FLOP/s of the runs in training
             if not rates:
                 return None
             known = run.N * (run.steps - view.step) * run.batch_tokens / float(np.mean(rates))
@@ -175,9 +175,9 @@ def _seconds_left(runs: Iterable[RunView], tokens_per_s: dict[str, float]) -> fl
 
 
 def sample_rows(path: Path, points: int = POINTS) -> list[dict[str, Any]]:
-    """Rows at log-spaced places of a growing file of JSON lines, the last whole one included, for as many short reads.
+    """Rows at log-spaced places of a growing file of JSON lines, including the last whole row, with one short read each.
 
-    Of steps that were taken twice, before and after a checkpoint was taken up, those that count are returned, in order.
+    Where steps were repeated after a resume from a checkpoint, the rows of the later pass are returned, in order.
     """
     found: list[dict[str, Any]] = []
     try:

@@ -1,6 +1,6 @@
-"""How a run is best computed: by which engine, whether compiling pays, how many runs share a GPU, and memory.
+"""How to compute a run: which engine, whether compiling pays, how many runs share a GPU, how much memory.
 
-The numbers are estimates, on the safe side where that costs little; no result depends on them.
+The numbers are conservative estimates; no result depends on them.
 """
 
 from collections import defaultdict
@@ -10,26 +10,26 @@ from models import flops_per_token
 from sweep.plan.run import RunConfig
 
 # torch.compile takes about a minute per shape. A small model in a graph of eager kernels keeps a GPU busy at some 5e13 FLOP/s,
-# compiled at about twice that: the minute is made good after 2 * 60 s * 5e13 / s.
+# compiled at about twice that: the minute is recovered after 2 * 60 s * 5e13 / s.
 COMPILING_PAYS_FROM = 6e15  # FLOPs of all runs of a shape
-# N up to which so many runs at once do more on a card together than one after another; larger ones fill it alone.
+# (N, k): up to this N, k concurrent runs do more on a card than one after another; a larger run fills it.
 STREAMS = ((2e6, 4), (8e6, 3), (2e7, 2))
 MAX_STREAMS = 4
-PLAIN = "plain"  # of the engines: the step as a tutorial writes it, in fp32; only for benchmarks
-BYTES_PER_PARAMETER, BYTES_PER_TOKEN = 24, 80  # weights, gradient, moments, a copy for a checkpoint; ids, sums
-CONTEXT_BYTES = 6e8  # of CUDA in every process
-USABLE = 0.9  # of a card's free memory
+PLAIN = "plain"  # an engine only for benchmarks: the textbook step in fp32
+BYTES_PER_PARAMETER, BYTES_PER_TOKEN = 24, 80  # weights, gradients, moments and a checkpoint copy; ids and sums
+CONTEXT_BYTES = 6e8  # the CUDA context of each process
+USABLE = 0.9  # fraction of a card's free memory
 
 
 def choose_engine(device: str, *, compiled: str, compile_pays: bool, parallel_size: int, micro_batch: int | None) -> str:
-    """ "native", "eager", "compiled", "eager, graph" or "compiled, graph" for a run. Touches no device.
+    """The engine for a run: "native", "eager", "compiled", "eager, graph" or "compiled, graph". Needs no device.
 
     Args:
         device: "cpu" or "cuda".
         compiled: runtime.compile, one of "auto", "on", "off": "on" means torch.compile, "off" plain eager torch.
-        compile_pays: whether "auto" should compile on CUDA, see `worth_compiling`.
-        parallel_size: processes that train the run.
-        micro_batch: if asked for.
+        compile_pays: whether "auto" should compile on CUDA; see `worth_compiling`.
+        parallel_size: number of processes that train the run together.
+        micro_batch: sequences per forward pass, if set.
     """
     if compiled == "off" or parallel_size > 1:
         return "eager"
@@ -40,7 +40,7 @@ def choose_engine(device: str, *, compiled: str, compile_pays: bool, parallel_si
 
 
 def worth_compiling(runs: Iterable[RunConfig]) -> frozenset[str]:
-    """run_id of those of `runs` whose shape, batch and precision have FLOPs enough between them to repay a compilation."""
+    """The run_ids of runs whose shape, batch size and precision account for enough FLOPs in total to repay a compilation."""
     by_shape = defaultdict(list)
     for run in runs:
         by_shape[run.model, run.batch_size, run.precision].append(run)
@@ -57,12 +57,12 @@ def memory_bytes(run: RunConfig) -> float:
     """Upper estimate of what training `run` holds: weights, gradients, moments, activations of a whole batch, logits."""
     model = run.model
     per_token = model.n_layers * (6 * model.d_model + 3 * model.d_ff) + 2 * model.vocab_size
-    width = 4 if run.precision == "bf16" else 8  # bytes, with what autograd keeps beside
+    width = 4 if run.precision == "bf16" else 8  # bytes per value, with what autograd keeps
     return BYTES_PER_PARAMETER * run.N + (width * per_token + BYTES_PER_TOKEN) * run.batch_tokens
 
 
 def fits_beside(run: RunConfig, running: Collection[RunConfig], free_bytes: float) -> bool:
-    """Whether a card that is training `running`, and had `free_bytes` before, should train `run` as well; one alone it may."""
+    """Whether a card with `free_bytes` that is training `running` should also train `run`. An idle card always may."""
     if not running:
         return True
     together = [*running, run]
@@ -71,5 +71,5 @@ def fits_beside(run: RunConfig, running: Collection[RunConfig], free_bytes: floa
 
 
 def streams(N: int) -> int:
-    """How many runs of models of `N` parameters one card should train at a time."""
+    """How many runs of `N` parameters a card should train at the same time."""
     return next((count for limit, count in STREAMS if limit >= N), 1)

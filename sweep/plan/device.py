@@ -1,4 +1,4 @@
-"""Where runs train."""
+"""The device that runs train on."""
 
 import sys
 from pathlib import Path
@@ -9,13 +9,13 @@ GPU_NODES = (
     "/dev/nvidiactl",
     "/dev/dxg",
     "/dev/kfd",
-)  # without any of them torch sees no GPU, and need not be imported to say so
+)  # without any of these torch sees no GPU, and the slow import can be skipped
 
 
 def resolve_device(name: str) -> str:
-    """ "cpu" or "cuda" for `name`, one of "auto", "cpu" and "cuda".
+    """The device "cpu" or "cuda" for `name`, which is "auto", "cpu" or "cuda".
 
-    "cuda" is believed without looking: a sweep for a cluster's GPUs is planned on a login node that has none.
+    "cuda" is not checked here: a sweep for a cluster's GPUs is planned on a login node that has none.
     """
     if name != "auto":
         return name

@@ -1,4 +1,4 @@
-"""How long runs take, from the runs that this store has seen, from `isosweep bench`, or from a reference machine."""
+"""How long runs take: from finished runs of the store, from `isosweep bench`, or from a reference machine."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 from sweep.plan.cost import PLAIN
 from sweep.plan.run import RunConfig
 
-# tokens/s by parameters: the native engine in fp32, one thread of an AMD EPYC core (AVX-512), 512 tokens per step.
+# tokens/s by N: the native engine in fp32 on one core of an AMD EPYC (AVX-512), 512 tokens per step.
 REFERENCE = {
     4_872: 1_000_000,
     26_280: 330_000,
@@ -18,7 +18,7 @@ REFERENCE = {
     857_912: 12_800,
     5_166_560: 2_700,
 }
-EVALUATION_SPEEDUP = 3.3  # tokens/s of an evaluation over those of training: no backward pass
+EVALUATION_SPEEDUP = 3.3  # an evaluation needs no backward pass
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Speed:
     """How long runs take on one device.
 
     Attributes:
-        evaluation_tokens: held-out tokens of each evaluation.
-        rates: tokens/s of one run beside the others, by parameters; empty where nothing is known.
-        scale: speed of the runs seen here relative to `rates`.
+        evaluation_tokens: held-out tokens per evaluation.
+        rates: tokens/s of one run while others train beside it, by N; empty if unknown.
+        scale: speed of the finished runs relative to `rates`.
     """
 
     evaluation_tokens: int
@@ -43,8 +43,8 @@ class Speed:
         evaluation_tokens: int,
         benchmarks: Sequence[Mapping[str, Any]] = (),
     ) -> "Speed":
-        """From runs that are done, each with its status. Their dependence on N, or everything if none is done, comes from
-        `benchmarks` (rows of `isosweep bench`). With neither, the reference on a CPU and nothing on a GPU."""
+        """From finished runs, each with its status. How the rate depends on N comes from `benchmarks` (rows of `isosweep
+        bench`); without any, from the reference on a CPU, and it is unknown on a GPU without finished runs."""
         rates = _benchmarked(benchmarks, device) or REFERENCE
         shape = cls(evaluation_tokens, rates)
         ratios = [
@@ -64,14 +64,14 @@ class Speed:
         return work * (1 - steps_done / run.steps) / (self._rate(run.N) * self.scale)
 
     def _rate(self, N: float) -> float:
-        """tokens/s at `N`: log-log between the sizes that are known, beyond them as its FLOPs."""
+        """tokens/s at `N`: log-log interpolation between known sizes, and inversely proportional to N beyond them."""
         sizes = sorted(self.rates)
         x, y, at = np.log(sizes), np.log([self.rates[size] for size in sizes]), np.log(N)
         return float(np.exp(np.interp(at, x, y) - max(at - x[-1], 0)))
 
 
 def _benchmarked(rows: Sequence[Mapping[str, Any]], device: str) -> dict[int, float]:
-    """tokens/s of one process, by N: of the fastest engine with the most processes that were measured together."""
+    """tokens/s of one process, by N, for the fastest engine at the largest number of concurrent processes."""
     rates: dict[int, tuple[int, float]] = {}
     for row in rows:
         if row["engine"] != PLAIN and ("CPU" in row["device"]) == (device == "cpu"):
@@ -81,7 +81,7 @@ def _benchmarked(rows: Sequence[Mapping[str, Any]], device: str) -> dict[int, fl
 
 
 def makespan(seconds: Iterable[float], workers: int) -> float:
-    """Time for a pool of `workers` to finish jobs of these lengths, each taken by the first free worker in order."""
+    """Seconds until a pool of `workers` has finished jobs of these lengths, when each free worker takes the next job."""
     free = np.zeros(workers)
     for job in seconds:
         free[free.argmin()] += job

@@ -1,4 +1,4 @@
-"""From a sweep to its runs: which (N, D), and with what hyperparameters."""
+"""The runs of a sweep: each (N, D) of the grid, with its hyperparameters."""
 
 import math
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ class PlannedRun:
     Attributes:
         run: what is trained.
         budget: the planned C that groups it into an IsoFLOP profile, in FLOPs; None outside the IsoFLOP part.
-        labels: what tells it from other runs of the same N and D, by name.
-        engine: expected to train it, see `sweep.plan.cost.choose_engine`; empty if nobody has asked.
-        expected_s: seconds that it should take; None if unknown.
+        labels: what distinguishes it from other runs of the same N and D, by name.
+        engine: the engine expected to train it (`sweep.plan.cost.choose_engine`); empty before the plan is made.
+        expected_s: expected training time in seconds; None if unknown.
     """
 
     run: RunConfig
@@ -46,7 +46,7 @@ def expand(config: SweepConfig, *, corpus: str, vocab_size: int, training_tokens
         config: the sweep.
         corpus: fingerprint of its data.
         vocab_size: of its tokenizer.
-        training_tokens: tokens there are to train on, or no fewer than there are.
+        training_tokens: size of the training part, or an upper bound of it.
 
     Raises:
         InputError: if the grid is empty, a size does not exist, a horizon is shorter than one step or longer than the data.
@@ -68,7 +68,7 @@ def expand(config: SweepConfig, *, corpus: str, vocab_size: int, training_tokens
     for target in targets:
         run = resolve(target.model, target.tokens, config, corpus)
         _check_horizon(run, data.max_epochs, training_tokens)
-        # A run that two parts of the grid ask for is trained once, and keeps the budget that one of them gave it.
+        # A run in two parts of the grid is trained once, and keeps its budget if one part gives it one.
         if run.run_id not in planned or planned[run.run_id].budget is None:
             planned[run.run_id] = PlannedRun(run=run, budget=target.budget)
     return sorted(planned.values(), key=lambda p: -flops_per_token(p.run.model, "exact") * p.run.D)
@@ -122,9 +122,9 @@ def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str)
     optimizer, schedule = config.optimizer, config.schedule
     counts, T = count_parameters(model), model.context_length
     N = counts.total
-    # The rules count N without embeddings: that follows the width, which sets the rate, at every size.
+    # The rules use N without embeddings: at every size it follows the width, which determines the best rate.
     batch_tokens = optimizer.batch_tokens or _by_rule("batch_rule", optimizer.batch_rule, counts.non_embedding, tokens)
-    # Powers of two: the batch is then the same for neighbouring runs of a profile, and kernels like it.
+    # A power of two gives neighbouring runs of a profile the same batch, and suits the kernels.
     batch_size = 2 ** max(0, round(math.log2(batch_tokens / T)))
     steps = round(tokens / (batch_size * T))
     if steps < 1:
@@ -159,13 +159,13 @@ def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str)
 
 
 def _by_rule(name: str, rule: PowerRule, N: float, D: float) -> float:
-    """What the rule gives. Raises InputError if that is no positive number."""
+    """The value of a rule. Raises InputError if it is not a positive number."""
     try:
         value = rule(N, D)
     except OverflowError:
         value = math.inf
     if not (math.isfinite(value) and value > 0):
-        raise InputError(f"optimizer.{name} gives {value:g} for N = {N:,}, D = {D:,.0f}; mend its exponents and limits")
+        raise InputError(f"optimizer.{name} gives {value:g} for N = {N:,}, D = {D:,.0f}; fix its exponents and limits")
     return value
 
 

@@ -1,4 +1,4 @@
-"""One run, resolved: every value that changes its result, and the name those values give it."""
+"""A run: every value that changes its result, and the run_id that these values define."""
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -33,7 +33,7 @@ class ScheduleSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """What one run is. Paths, device, launcher and micro-batch are not in it, because they do not change the result.
+    """Everything that defines a run. Paths, device, launcher and micro-batch do not change the result and are not part of it.
 
     Attributes:
         model: the shape, the context length T included.
@@ -57,7 +57,7 @@ class RunConfig:
 
     @cached_property
     def run_id(self) -> str:
-        """Hash of everything above: the same result has the same name, another result another."""
+        """Hash of all fields: runs with the same result have the same run_id."""
         return content_hash({"format": FORMAT, **asdict(self)})
 
     @property
@@ -94,7 +94,7 @@ class RunConfig:
 
 
 def count_sequences(tokens: int, context_length: int) -> int:
-    """Whole sequences in `tokens` tokens; InputError if there is none."""
+    """How many whole sequences `tokens` tokens hold. Raises InputError if there is not one."""
     sequences = (tokens - 1) // context_length
     if sequences < 1:
         raise InputError(

@@ -22,10 +22,10 @@ FILE = "plan.json"
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusFacts:
-    """What a plan keeps of its corpus.
+    """What the plan records of its corpus.
 
     Attributes:
-        fingerprint: its name in the store.
+        fingerprint: its identity, and its folder in the store.
         vocab_size: number of token ids.
         training_tokens: tokens to train on; infinite where that is not known before the corpus is made.
     """
@@ -41,9 +41,9 @@ class SweepPlan:
 
     Attributes:
         config: the composed configuration.
-        device: "cpu" or "cuda", where the runs train.
-        corpus: what they train on.
-        runs: every run, those with the most FLOPs first.
+        device: "cpu" or "cuda".
+        corpus: that the runs train on.
+        runs: all runs, largest FLOPs first.
         choices: the file of conf/ that each group was taken from, such as {"experiment": "smoke"}.
         overrides: the overrides it was launched with.
     """
@@ -81,7 +81,7 @@ class SweepPlan:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "SweepPlan":
-        """The inverse of `to_dict`. Raises InputError if it is no plan, or a run is not the one that its run_id names."""
+        """The inverse of `to_dict`. Raises InputError if it is not a plan, or a run is not the one that its run_id names."""
         try:
             if values["format"] != FORMAT:
                 raise InputError(
@@ -97,7 +97,7 @@ class SweepPlan:
                 overrides=tuple(values["overrides"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(str(error) if isinstance(error, InputError) else f"it is no plan ({error!r})") from error
+            raise InputError(str(error) if isinstance(error, InputError) else f"it is not a plan ({error!r})") from error
 
     def write(self, folder: Path) -> None:
         """Write plan.json into a sweep's folder, which is made if need be. Raises InputError if it cannot be written."""
@@ -143,7 +143,7 @@ def _run_of(entry: dict[str, Any]) -> PlannedRun:
 
 
 def _finite(value: Any) -> Any:
-    """`value` with infinity as a word, which a number field reads back: JSON has none."""
+    """`value` with infinity spelled "inf", which a float field reads back, since JSON has no infinity."""
     if isinstance(value, dict):
         return {key: _finite(entry) for key, entry in value.items()}
     if isinstance(value, list):

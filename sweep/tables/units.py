@@ -1,4 +1,4 @@
-"""Numbers as people write them, and the units of a table from elsewhere: counts in millions or billions, losses in bits."""
+"""Numbers with suffixes, and the units of a table from elsewhere: counts in millions or billions, losses in bits."""
 
 import math
 import re
@@ -25,7 +25,7 @@ COUNTS = {  # the columns of each unit
     "tokens": ("tokens",),
 }
 
-# Losses to nats per token, given the bytes in a token.
+# Convert losses to nats per token.
 LOSS_UNITS: dict[str, Callable[..., np.ndarray]] = {
     "nats": lambda loss, bytes_per_token: loss,
     "bits": lambda loss, bytes_per_token: loss * math.log(2),
@@ -35,29 +35,23 @@ LOSS_UNITS: dict[str, Callable[..., np.ndarray]] = {
 
 
 def number(value: object) -> float:
-    """`value` as a float, "70M", "1.4B tokens" and "70,000,000" included (k, M, B or G, T); NaN if it is no number."""
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        found = WRITTEN.fullmatch(value) if isinstance(value, str) else None
-    try:
-        return float(found[1].replace(",", "")) * SUFFIXES[found[2].lower()] if found else math.nan
-    except ValueError:
-        return math.nan
+    """`value` as a float, "70M", "1.4B tokens" and "70,000,000" included (k, M, B or G, T); NaN if it is not one."""
+    found = WRITTEN.fullmatch(value) if isinstance(value, str) else None
+    return _plain(found[1].replace(",", "")) * SUFFIXES[found[2].lower()] if found else _plain(value)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Units:
-    """What a table's columns count in.
+    """The units of a table's columns.
 
     Attributes:
-        N, D, C, tokens: what 1 stands for in parameters, training tokens, FLOPs (budgets too) and tokens of a curve's points: a
+        N, D, C, tokens: unit of parameters, training tokens, FLOPs (budgets included) and the tokens of a curve's points: a
             number, or k, M, B or T.
         loss: one of `LOSS_UNITS`.
         bytes_per_token: of the tokenizer that D is counted in, for bits per byte; 1 fits the loss per byte.
 
     Raises:
-        LawError: if a unit is unknown, or bits per byte come without the bytes per token.
+        LawError: if a unit is unknown, or bits per byte are given without bytes per token.
     """
 
     N: float | str = 1.0
@@ -72,7 +66,7 @@ class Units:
             if not 0 < self._factor(name) < math.inf:
                 raise LawError(
                     "wrong_unit",
-                    f"columns.{name}_unit={getattr(self, name)} is no unit; give a number such as 1e6, or k, M, B, T",
+                    f"columns.{name}_unit={getattr(self, name)} is not a unit; give a number such as 1e6, or k, M, B, T",
                 )
         if self.loss not in LOSS_UNITS:
             raise LawError("wrong_unit", f"columns.loss_unit={self.loss} is none of {', '.join(LOSS_UNITS)}")
@@ -85,19 +79,20 @@ class Units:
 
     @classmethod
     def of(cls, columns: Mapping[str, Any]) -> "Units":
-        """From the fields of `sweep.config.schema.Columns`."""
+        """From the fields of `sweep.config.Columns`."""
         counts = {name: columns[f"{name}_unit"] for name in COUNTS}
         return cls(**counts, loss=columns["loss_unit"], bytes_per_token=columns["bytes_per_token"])
 
     def convert(self, frame: "pd.DataFrame", columns: Mapping[str, str]) -> "pd.DataFrame":
-        """The same table in parameters, tokens, FLOPs and nats per token; what is no number stays as it is, to be named later.
+        """The table in parameters, tokens, FLOPs and nats per token. Values that are not numbers stay; `positive_column` names
+        them later.
 
         Args:
             frame: one row per run, or per point of a curve.
             columns: its names for fields, where they differ.
 
         Raises:
-            LawError: if a value says its unit itself ("70M") in a column that is declared to have another.
+            LawError: if a value has a unit of its own ("70M") in a column whose unit is declared.
         """
         converted: dict[str, np.ndarray] = {}
         for unit, fields in COUNTS.items():
@@ -107,7 +102,7 @@ class Units:
                 if any(math.isnan(_plain(value)) and not math.isnan(number(value)) for value in frame[name]):
                     raise LawError(
                         "wrong_unit",
-                        f"column {name!r} says its unit in its values, as in 70M: leave out columns.{unit}_unit={factor:g}",
+                        f"column {name!r} has units in its values, as in 70M; leave out columns.{unit}_unit={factor:g}",
                     )
                 converted[name] = _each(frame[name], partial(np.multiply, factor))
         if self.loss != "nats":
@@ -129,7 +124,7 @@ def _plain(value: object) -> float:
 
 
 def _each(column: "pd.Series", change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """`change` of those values that are positive numbers, the others as they are."""
+    """Apply `change` to the values that are positive numbers, and keep the others."""
     values = np.array([_plain(value) for value in column])
     changed = column.to_numpy(dtype=object, copy=True)
     changed[values > 0] = change(values[values > 0])

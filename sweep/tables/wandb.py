@@ -1,15 +1,15 @@
-"""wandb's ways to hand out runs, as the tables that everybody else writes.
+"""Runs exported by wandb, as tables with our columns. wandb has four ways to export them:
 
 - The runs page's CSV: a row per run, columns Name, State and others in capitals, then configuration and summary by their keys.
 - A dump of the API: a row per run, `config` and `summary` nested, as JSON or, in a CSV, as Python prints them.
-- A chart's CSV: the x axis, and for each run a column "<name> - <metric>", beside it ones that end in __MIN and __MAX.
+- A chart's CSV: the x axis, and for each run a column "<name> - <metric>", and two more that end in __MIN and __MAX.
 - The API itself, as wandb://entity/project, or wandb://entity/project?group=<sweep> for one group of a project.
 """
 
 import ast
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -20,20 +20,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEME = "wandb://"
-NESTED = ("config", "summary")  # in a run of the API; what was measured goes before what was asked for
-CURVE_POINTS = 2000  # that wandb samples from each history
+NESTED = ("config", "summary")  # of a run of the API; a key in both has the value of the summary
+CURVE_POINTS = 2000  # sampled from each history
 TIMEOUT_S = 60
-NOT_A_NUMBER = re.compile(r"(?<=[:\[,(]) *-?(?:nan|inf)(?= *[,\])}])")  # which Python prints, and cannot read
+NOT_A_NUMBER = re.compile(r"(?<=[:\[,(]) *-?(?:nan|inf)(?= *[,\])}])")  # as Python prints them; it cannot parse them
 
 
-def is_address(source: Path | str) -> bool:
-    """Whether `source` is a project of wandb's."""
-    return str(source).startswith(SCHEME)
-
-
-def flatten(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """A table of runs that wandb exported, with columns run_id and state, configuration and summary under dotted keys; any
-    other table as it is."""
+def flatten(frame: "pd.DataFrame") -> "pd.DataFrame | None":
+    """A table of runs that wandb exported, with columns run_id and state, and configuration and summary under dotted keys; None
+    if it is another table."""
     import pandas as pd
 
     if set(NESTED) <= set(frame):
@@ -42,18 +37,18 @@ def flatten(frame: "pd.DataFrame") -> "pd.DataFrame":
         frame = pd.concat([frame.drop(columns=list(NESTED)).reset_index(drop=True), pd.json_normalize(known)], axis=1)
         frame = frame.loc[:, ~frame.columns.duplicated(keep="last")]
     elif not {"Name", "State"} <= set(frame):
-        return frame
+        return None
     capitals = {"Name": "name", "State": "state", "ID": "id"}
     frame = frame.rename(columns={old: new for old, new in capitals.items() if old in frame and new not in frame})
     if "run_id" in frame or "name" not in frame:
         return frame
-    # Charts call runs by their names, which need not be different.
+    # Charts use the names of runs, which need not be unique.
     named = "id" if "id" in frame and frame["name"].duplicated().any() else "name"
     return frame.assign(run_id=frame[named].astype(str))
 
 
 def _mapping(value: object) -> dict[str, Any]:
-    """A run's config or summary, nested or as text. Raises ValueError if it is text that is neither JSON nor Python's."""
+    """A run's config or summary, which may be text. Raises ValueError if the text is neither JSON nor a Python dictionary."""
     if not isinstance(value, str):
         return value if isinstance(value, dict) else {}
     try:
@@ -67,12 +62,12 @@ def _mapping(value: object) -> dict[str, Any]:
 
 
 def unfold_chart(frame: "pd.DataFrame", columns: Mapping[str, str], source: Path | str) -> "pd.DataFrame | None":
-    """A row per point from the CSV of a chart; None if `frame` is none.
+    """A row per point from the CSV of a chart; None if it is another table.
 
-    The metric is the loss column's, or the only one there is.
+    The metric is the loss column, or the only metric of the chart.
 
     Raises:
-        LawError: if there are several metrics and none is the loss.
+        LawError: if there are several metrics and the loss is not one of them.
     """
     import pandas as pd
 
@@ -95,64 +90,62 @@ def unfold_chart(frame: "pd.DataFrame", columns: Mapping[str, str], source: Path
     return pd.concat(parts, ignore_index=True)
 
 
-def fetch_runs(address: str) -> "pd.DataFrame":
-    """All runs of a project on wandb's server: run_id (wandb's id), name, state, group, configuration and summary.
+class Project:
+    """A project on wandb's server, as wandb://entity/project or wandb://entity/project?group=<group>."""
 
-    Raises:
-        LawError: if the address is none, the server does not answer or refuses, or the project has no runs.
-    """
-    import pandas as pd
+    def runs(self, source: str) -> "pd.DataFrame":
+        """All runs: run_id (wandb's id), name, state, group, configuration and summary.
 
-    try:
-        found = [
-            {
-                "run_id": run.id,
-                "name": run.name,
-                "state": run.state,
-                "group": run.group,
-                "config": run.config,
-                "summary": run.summary_metrics,
-            }
-            for run in _runs(address)
-        ]
-    except Exception as error:
-        raise _unreachable(address, error) from error
-    if not found:
-        raise LawError("too_few_runs", f"{address} has no runs; check entity, project and group")
-    return flatten(pd.DataFrame(found))
+        Raises:
+            LawError: if the address is malformed, the server does not answer or refuses, or the project has no runs.
+        """
+        import pandas as pd
 
+        keys = {"run_id": "id", "name": "name", "state": "state", "group": "group", "config": "config"}
+        try:
+            found = [
+                {name: getattr(run, key) for name, key in keys.items()} | {"summary": run.summary_metrics}
+                for run in _runs(source)
+            ]
+        except Exception as error:
+            raise _unreachable(source, error) from error
+        if not found:
+            raise LawError("too_few_runs", f"{source} has no runs; check entity, project and group")
+        frame = flatten(pd.DataFrame(found))
+        assert frame is not None
+        return frame
 
-def fetch_curves(address: str, run_ids: list[str], columns: Mapping[str, str]) -> "pd.DataFrame":
-    """The histories of the runs that `run_ids` names, as wandb samples them: run_id, tokens (or _step, of runs that did not log
-    tokens) and the loss.
+    def points(self, source: str, columns: Mapping[str, str], run_ids: Sequence[str]) -> tuple["pd.DataFrame", bool]:
+        """The histories of the runs, as wandb samples them: run_id, tokens (or _step, of runs that did not log tokens) and the
+        unsmoothed loss.
 
-    Raises:
-        LawError: as `fetch_runs`.
-    """
-    import pandas as pd
+        Raises:
+            LawError: as `runs`.
+        """
+        import pandas as pd
 
-    tokens, loss, rows = columns["tokens"], columns["loss"], []
-    try:
-        for run in _runs(address):
-            if run.id in run_ids:
-                keys = [loss, *([tokens] if tokens in run.summary_metrics else [])]
-                points = run.history(keys=keys, samples=CURVE_POINTS, pandas=False)
-                rows += [{columns["run_id"]: run.id, **point} for point in points if point.get(loss) is not None]
-    except Exception as error:
-        raise _unreachable(address, error) from error
-    if not rows:
-        raise LawError(
-            "no_curves", f"{address}: no run of the table has a history of {loss!r}; name its loss with columns.curve_loss=…"
-        )
-    return pd.DataFrame(rows)
+        tokens, loss, rows = columns["tokens"], columns["loss"], []
+        try:
+            for run in _runs(source):
+                if run.id in run_ids:
+                    keys = [loss, *([tokens] if tokens in run.summary_metrics else [])]
+                    points = run.history(keys=keys, samples=CURVE_POINTS, pandas=False)
+                    rows += [{columns["run_id"]: run.id, **point} for point in points if point.get(loss) is not None]
+        except Exception as error:
+            raise _unreachable(source, error) from error
+        if not rows:
+            raise LawError(
+                "no_curves", f"{source}: no run of the table has a history of {loss!r}; name its loss with columns.curve_loss=…"
+            )
+        return pd.DataFrame(rows), True
 
 
 def _runs(address: str) -> Any:
-    """wandb's own runs, with their configurations and summaries. Raises whatever wandb raises."""
+    """The runs of wandb's API, with their configurations and summaries. Raises LawError, or whatever wandb raises."""
     parts = urlsplit(address)
     path = (parts.netloc + parts.path).strip("/")
     if not re.fullmatch(r"[^/]+/[^/]+", path):
-        raise LawError("unreadable", f"{address} is no project; write wandb://entity/project")
+        raise LawError("unreadable", f"{address} is not a project; write wandb://entity/project")
     import wandb
 
     group = parse_qs(parts.query).get("group")

@@ -1,0 +1,1 @@
+"""Using the answer: evaluate runs on other text, export them, and train the compute-optimal run."""

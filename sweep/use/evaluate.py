@@ -1,13 +1,13 @@
-"""Losses of finished runs on other text than their own: named sets, each source of a mixture, each position of the context.
+"""Losses of finished runs on text they were not trained for: named sets, sources of a mixture, positions in the context.
 
-Runs are read from their last checkpoint, which is the model at its horizon, so sets can be thought of after a sweep: training
-does not depend on them. A run's losses are kept in its evaluations.json until the tokens of a set change.
+They are computed from the last checkpoint, the model at its horizon, so a set can be chosen after the sweep. A run's losses are
+kept in its evaluations.json until the tokens of a set change.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 
 from sweep.config import SourceConfig
 from sweep.data import Corpus, validation_sequences
-from sweep.data.sources import look_into, reader_of
+from sweep.data.sources import reader_of
 from sweep.errors import InputError
 from sweep.files import write_json
 from sweep.plan.run import RunConfig
@@ -33,12 +33,12 @@ TOKENS_AT_ONCE = 8192
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSet:
-    """Held-out text as the runs read it.
+    """Held-out text as token ids.
 
     Attributes:
         name: in tables and figures.
-        tokens: flat ids.
-        bytes_per_token: of the text behind them; None if nobody knows.
+        tokens: ids, shape (tokens,).
+        bytes_per_token: average length of a token in bytes; None if unknown.
     """
 
     name: str
@@ -73,16 +73,16 @@ def sets_of(corpus: Corpus, named: Mapping[str, SourceConfig], most_tokens: int)
 
 
 def check_sets(named: Mapping[str, SourceConfig]) -> None:
-    """Look into every source. Raises InputError if one cannot be read."""
+    """Open every source. Raises InputError if one cannot be read."""
     for name, source in named.items():
-        look_into(reader_of(source, f"evaluation.sets.{name}"))
+        reader_of(source, f"evaluation.sets.{name}").look_into()
 
 
 def _tokenised(name: str, source: SourceConfig, corpus: Corpus, most_tokens: int) -> EvaluationSet:
     tokenizer = corpus.tokenizer()
     parts: list[np.ndarray] = []
     tokens = size = 0
-    for document in _documents(name, source):
+    for document in reader_of(source, f"evaluation.sets.{name}"):
         (ids,) = tokenizer.encode([document])
         parts.append(np.append(ids, tokenizer.end_of_document).astype(np.uint32))
         tokens, size = tokens + len(parts[-1]), size + len(document)
@@ -94,14 +94,8 @@ def _tokenised(name: str, source: SourceConfig, corpus: Corpus, most_tokens: int
     return EvaluationSet(name=name, tokens=flat[: most_tokens + 1], bytes_per_token=size / len(flat))
 
 
-def _documents(name: str, source: SourceConfig) -> Iterator[bytes]:
-    reader = reader_of(source, f"evaluation.sets.{name}")
-    for unit in reader.units():
-        yield from reader.documents(unit)
-
-
 def evaluate(run: RunConfig, directory: RunDirectory, sets: list[EvaluationSet], device: str) -> dict[str, Any]:
-    """Losses of a finished run on `sets`, by name, from its evaluations.json or worked out now.
+    """Losses of a finished run on `sets`, by name, from its evaluations.json or computed now.
 
     Each has "loss" and "loss_se" in nats per token, "bits_per_byte" if that is known, "tokens", and "fingerprint"; the first,
     the corpus's own, also "by_position": the mean loss at each of the T positions.
@@ -168,7 +162,7 @@ def _measure(model: "Transformer", run: RunConfig, what: EvaluationSet, device: 
 
 
 def evaluations(directory: RunDirectory) -> dict[str, Any]:
-    """What `evaluate` has found for a run so far. A damaged file is an InputError."""
+    """The losses that `evaluate` has kept for a run. Raises InputError if the file is damaged."""
     path: Path = directory.path / "evaluations.json"
     try:
         return json.loads(path.read_text())

@@ -1,7 +1,7 @@
-"""A finished run as a Hugging Face folder: the weights as a `LlamaForCausalLM`, and the tokenizer that goes with them.
+"""A finished run as a Hugging Face folder: the weights as a `LlamaForCausalLM`, and its tokenizer.
 
-The architecture is LLaMA's, so nothing is approximated: queries, keys and values, and gate and up, are rows of one matrix here
-and matrices of their own there, and both turn RoPE's pairs (k, k + K/2).
+The architecture is LLaMA's, so nothing is approximated. Queries, keys and values, and gate and up, are rows of one matrix here
+and separate matrices there; both rotate RoPE's pairs (k, k + K/2).
 """
 
 import json
@@ -29,13 +29,13 @@ def export(store: Store, run_id: str, out: Path) -> Path:
     """Write the last weights of a finished run, in float32, and its corpus's tokenizer to `out`.
 
     The folder holds config.json, generation_config.json, model.safetensors, tokenizer.json and tokenizer_config.json, which
-    `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained` read without any code of ours. No token is added
+    `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained` load without custom code. No token is added
     to an encoded text; the end of a document is the end of a sequence, and, as in training, what stands before its first token.
 
     Args:
         store: where the run and its corpus are.
         run_id: of a run that is done.
-        out: a folder that does not exist, or is empty; it appears complete or not at all.
+        out: a folder that does not exist or is empty; it is written completely or not at all.
 
     Raises:
         InputError: if the run is not done or has no sound checkpoint, its corpus is gone, or `out` holds something or cannot be
@@ -89,7 +89,7 @@ def export(store: Store, run_id: str, out: Path) -> Path:
 def hugging_face_config(model: ModelConfig) -> dict[str, Any]:
     """config.json of the `LlamaForCausalLM` that computes what `models.transformer.Transformer(model)` does.
 
-    The base of RoPE is there twice: transformers 5 reads it in `rope_parameters`, earlier releases by itself.
+    RoPE's base is given twice: transformers 5 reads it from `rope_parameters`, earlier releases from `rope_theta`.
     """
     return {
         "architectures": ["LlamaForCausalLM"],
@@ -114,7 +114,7 @@ def hugging_face_config(model: ModelConfig) -> dict[str, Any]:
 
 
 def hugging_face_rows(model: ModelConfig) -> dict[str, tuple[str, slice]]:
-    """For each parameter of `LlamaForCausalLM`, by its name there, the parameter of ours and the rows of it that it is."""
+    """For each parameter of `LlamaForCausalLM`, by name, the parameter of `Transformer` and the rows of it that hold it."""
     q, kv = model.n_heads * model.head_dim, model.n_kv_heads * model.head_dim
     rows = {"model.embed_tokens.weight": ("embedding.weight", EVERYTHING), "model.norm.weight": ("norm.weight", EVERYTHING)}
     if not model.tied_embeddings:
@@ -136,25 +136,25 @@ def hugging_face_rows(model: ModelConfig) -> dict[str, tuple[str, slice]]:
 
 
 def hugging_face_weights(weights: "dict[str, torch.Tensor]", model: ModelConfig) -> "dict[str, torch.Tensor]":
-    """The state of a `LlamaForCausalLM` from the state of a `Transformer`; tensors that lie apart in memory."""
+    """The state of a `LlamaForCausalLM` from the state of a `Transformer`; no two tensors share memory."""
     return {name: weights[ours][part].float().clone() for name, (ours, part) in hugging_face_rows(model).items()}
 
 
 def write_weights(weights: "dict[str, torch.Tensor]", folder: Path, facts: dict[str, Any]) -> None:
-    """model.safetensors; `facts`, as JSON, stand in its header, which `safetensors.safe_open(…).metadata()` shows."""
+    """Write model.safetensors, with `facts` as JSON in its header, where `safetensors.safe_open(…).metadata()` reads them."""
     from safetensors.torch import save
 
     content = save(weights, {"format": "pt", "isosweep": json.dumps(facts)})
-    (folder / "model.safetensors").write_bytes(content)  # save_file would make it readable to its owner alone
+    (folder / "model.safetensors").write_bytes(content)  # save_file would make it readable for its owner only
 
 
 def library_tokenizer(tokenizer: Any) -> "tokenizers.Tokenizer":
-    """The tokenizer as one of the `tokenizers` library: what it is already, unless it is the bytes."""
+    """The tokenizer as a `tokenizers.Tokenizer`; only the byte tokenizer has to be converted."""
     return byte_library() if isinstance(tokenizer, ByteTokenizer) else tokenizer.library
 
 
 def byte_library() -> "tokenizers.Tokenizer":
-    """`ByteTokenizer` in the library's terms: a BPE that knows no character and no merge, so that all falls back to bytes."""
+    """`ByteTokenizer` as a BPE without merges, in which every character falls back to its bytes."""
     from tokenizers import Tokenizer, decoders, models
 
     library = Tokenizer(models.BPE(vocab={f"<0x{byte:02X}>": byte for byte in range(BYTES)}, merges=[], byte_fallback=True))
@@ -164,7 +164,7 @@ def byte_library() -> "tokenizers.Tokenizer":
 
 
 def tokenizer_config(end_of_document: str, context_length: int) -> dict[str, Any]:
-    """tokenizer_config.json: the library's tokenizer as it is, nothing added and nothing cleaned up."""
+    """tokenizer_config.json: the tokenizer as it is, with nothing added and nothing cleaned up."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": end_of_document,

@@ -1,4 +1,4 @@
-"""The compute-optimal run: what a fit asks for at a budget, and the loss that it predicts."""
+"""The compute-optimal run at a budget, and the loss that the fit predicts for it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,15 +19,15 @@ BEYOND = 1.1  # times the largest C fitted, or one over that times the smallest:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimalRun:
-    """The run that a fit asks for at a budget, before it is trained.
+    """The compute-optimal run at a budget, before it is trained.
 
     Attributes:
         budget: FLOPs, in the sweep's convention `fit.flops`.
-        optimum: what the approach says.
-        planned: the nearest model of the ladder, on as many tokens as the budget buys for it.
-        predicted: the loss that Approach 3 expects of it, with the prediction interval of a single run; else why there is none.
+        optimum: N, D and the loss by the chosen approach.
+        planned: the nearest model of the ladder, trained on the tokens that the budget buys for it.
+        predicted: Approach 3's loss with the prediction interval of a single run, or the reason why there is none.
         fitted: smallest and largest C of the runs that were fitted.
-        known: whether it was one of them.
+        known: whether it is one of them.
     """
 
     budget: float
@@ -38,7 +38,7 @@ class OptimalRun:
     known: bool
 
     def summary(self, level: float) -> str:
-        """For a reader."""
+        """A few lines of text."""
         run, shape = self.planned.run, self.planned.run.model
         lines = [
             f"the optimum     {self.optimum.line()}",
@@ -62,7 +62,7 @@ class OptimalRun:
         return "\n".join(lines)
 
     def verdict(self, measured: float, level: float) -> str:
-        """The measured loss against the prediction."""
+        """One line that compares the measured loss with the prediction."""
         if isinstance(self.predicted, str) or self.predicted.low is None:
             return f"measured loss   {measured:.4f}; there is no interval to compare it with"
         where = "inside" if self.holds(measured) else "OUTSIDE"
@@ -98,11 +98,11 @@ def optimal_run(
     """The run that `approach` asks for at `budget`, and its predicted loss.
 
     Args:
-        config: of the sweep whose ladder, data, rules and schedule it gets.
-        corpus: what it trains on.
+        config: of the sweep, whose ladder, data, rules and schedule it uses.
+        corpus: of the sweep.
         budget: FLOPs, in the convention `config.fit.flops`.
         approach: one of "envelope", "isoflop" and "parametric".
-        runs, curves: what is fitted.
+        runs, curves: to fit.
 
     Raises:
         InputError: if the approach cannot be fitted, or no model of the ladder is near its N.
@@ -122,7 +122,7 @@ def optimal_run(
 def _fit(
     config: SweepConfig, budget: float, approach: str, runs: "RunTable", curves: "Sequence[Curve]"
 ) -> tuple["Allocation", Any]:
-    """What the chosen approach says at the budget, and Approach 3's fit, which alone predicts any run's loss, or its reason.
+    """The optimum by the chosen approach, and Approach 3's fit, which predicts the loss of any run, or why it has none.
 
     Raises:
         InputError: if the chosen approach cannot be fitted.
@@ -153,7 +153,7 @@ def _fit(
 
 
 def _plan_one(config: SweepConfig, corpus: CorpusFacts, optimum: "Allocation") -> PlannedRun:
-    """The model of the ladder nearest to N_opt, on the tokens that the budget buys."""
+    """The model of the ladder nearest to N_opt, with the tokens that the budget buys for it."""
     ladder = SizeLadder(vocab_size=corpus.vocab_size, context_length=config.data.context_length, **vars(config.model))
     try:
         shape = ladder.nearest(optimum.N.value, config.fit.parameters)

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from slurm import one_machine
-from slurm.one_machine import NODES, ClusterError, OneMachineCluster, wait_until
+from slurm.one_machine import NODES, ClusterError, OneMachineCluster
+from tests.waiting import PATIENCE_S, wait_until
 
 
 def submit(slurm: OneMachineCluster, directory: Path, script: str, *options: str) -> str:
@@ -46,7 +47,8 @@ def timed_job(
 def test_an_array_runs_every_task_once_and_no_more_than_its_throttle_together(
     clean_slurm: OneMachineCluster, tmp_path: Path
 ) -> None:
-    script = "echo begin $SLURM_ARRAY_TASK_ID; sleep 0.5; echo end $SLURM_ARRAY_TASK_ID"
+    three_began = f"until [ $(grep -c begin {tmp_path}/out) -ge 3 ]; do sleep 0.1; done"  # however slowly tasks start
+    script = f"echo begin $SLURM_ARRAY_TASK_ID; {three_began}; sleep 0.5; echo end $SLURM_ARRAY_TASK_ID"
     job = submit(clean_slurm, tmp_path, script, "--array=0-8%3")
     wait_for_states(clean_slurm, job, "COMPLETED")
     events = [line.split() for line in printed(tmp_path)]
@@ -58,7 +60,8 @@ def test_an_array_runs_every_task_once_and_no_more_than_its_throttle_together(
 
 
 def test_each_task_sees_a_gpu_of_its_own(clean_slurm: OneMachineCluster, tmp_path: Path) -> None:
-    script = "echo $SLURMD_NODENAME ${CUDA_VISIBLE_DEVICES-none}; sleep 2"
+    all_began = f"until [ $(wc -l < {tmp_path}/out) = 4 ]; do sleep 0.1; done"  # no task inherits another's GPU
+    script = f"echo $SLURMD_NODENAME ${{CUDA_VISIBLE_DEVICES-none}}; {all_began}"
     job = submit(clean_slurm, tmp_path, script, "--array=0-3", "--gres=gpu:1")
     wait_for_states(clean_slurm, job, "COMPLETED")
     assert sorted(printed(tmp_path)) == ["n1 0", "n1 1", "n2 0", "n2 1"]
@@ -67,8 +70,8 @@ def test_each_task_sees_a_gpu_of_its_own(clean_slurm: OneMachineCluster, tmp_pat
 RESUMES = """
 echo count ${SLURM_RESTART_COUNT-none} on $SLURMD_NODENAME pid $$
 trap 'echo signalled after $SECONDS' USR1
-[ -n "$SLURM_RESTART_COUNT" ] || for i in {1..1000}; do sleep 0.1; done
-"""  # the first time it runs 100 s, and goes on after a signal
+[ -n "$SLURM_RESTART_COUNT" ] || for i in {1..3000}; do sleep 0.1; done
+"""  # the first time it runs five minutes, and goes on after a signal
 
 
 def test_a_requeued_job_runs_again_and_can_tell(clean_slurm: OneMachineCluster, tmp_path: Path) -> None:
@@ -108,7 +111,7 @@ def test_the_job_of_a_dead_node_runs_again_on_the_other(clean_slurm: OneMachineC
         assert psutil.pid_exists(int(first[5]))  # for a while there were two of it, and nobody had told the first
     finally:
         clean_slurm.start_node(dead)
-    assert clean_slurm.node_state(dead) == "idle"
+    wait_until(lambda: clean_slurm.node_state(dead) == "idle")
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
@@ -126,11 +129,15 @@ def test_nothing_is_left_when_its_owner_ends(end: int, slurm: OneMachineCluster,
     assert len(running_from(conf.parent)) >= 5  # keeper, munged, slurmctld, two slurmds
 
     owner.send_signal(end)
-    assert owner.wait(timeout=20) == (0 if end == signal.SIGINT else -end)
+    assert owner.wait(timeout=PATIENCE_S) == (0 if end == signal.SIGINT else -end)
     wait_until(lambda: not conf.parent.exists())
-    assert running_from(conf.parent) == []
+    wait_until(lambda: not running_from(conf.parent))  # the keeper removes the directory, and then ends
     assert not psutil.pid_exists(sleeper)
-    assert slurm.node_state("n1") == "idle"
+    wait_for_nodes(slurm)
+
+
+def wait_for_nodes(cluster: OneMachineCluster) -> None:
+    wait_until(lambda: {cluster.node_state(name) for name in NODES} == {"idle"})
 
 
 def running_from(root: Path) -> list[str]:
@@ -142,7 +149,7 @@ def test_a_given_directory_is_kept_and_serves_again() -> None:
     with tempfile.TemporaryDirectory(prefix="is-") as directory:
         for _ in range(2):
             with OneMachineCluster(Path(directory)) as cluster:
-                assert [cluster.node_state(name) for name in NODES] == ["idle", "idle"]
+                wait_for_nodes(cluster)
             assert running_from(cluster.root) == []
             assert "slurmctld version" in (cluster.root / "log" / "slurmctld.log").read_text()
 

@@ -1,4 +1,4 @@
-"""The module against Hugging Face's LLaMA, written by other people from the same paper."""
+"""The module against Hugging Face's LLaMA, written independently from the same paper."""
 
 import math
 
@@ -116,7 +116,7 @@ def test_counts_are_the_modules(name: str) -> None:
     ("change", "message"),
     [
         ({"n_heads": 3}, "n_heads is 3"),
-        ({"n_heads": 32}, "even width"),
+        ({"n_heads": 32}, "even head_dim"),
         ({"d_ff": 0}, "d_ff is 0"),
         ({"n_kv_heads": 3}, "n_kv_heads is 3"),
     ],

@@ -10,7 +10,7 @@ from sweep.errors import LawError
 from sweep.fit.result import Estimate, PowerLaw, check_intervals, positive
 from sweep.fit.surface import Compute
 from sweep.store.curves import smooth_curve
-from sweep.tables.table import Curve, as_curves
+from sweep.tables.curves import Curve, as_curves
 
 if TYPE_CHECKING:
     import pandas as pd

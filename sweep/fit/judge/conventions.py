@@ -7,7 +7,7 @@ and attention, and whether losses are read off one long schedule or each run has
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,20 +16,9 @@ from sweep.fit.approaches.envelope import fit_envelope
 from sweep.fit.approaches.parametric import ParametricFit, fit_parametric
 from sweep.fit.result import Estimate
 from sweep.fit.surface import Compute
-from sweep.tables.table import COLUMNS, Curve, RunsLike, RunTable, as_runs, runs_from_frame
+from sweep.tables.curves import Curve
+from sweep.tables.table import RunsLike, RunTable, as_runs
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-# What N and C are, as columns of a sweep's runs.csv; from Kaplan's counting to the exact one.
-KAPLAN_COUNTING = "N without embeddings, C = 6ND"
-CONVENTIONS = (
-    (KAPLAN_COUNTING, "N_non_embedding", "C_kaplan"),
-    ("N without embeddings, C exact", "N_non_embedding", "C_exact"),
-    ("N with embeddings, C = 6ND", "N", "C"),
-    ("N with embeddings, C of Chinchilla's Appendix F", "N", "C_chinchilla"),
-    ("N with embeddings, C exact", "N", "C_exact"),
-)
 AS_RUN, MATCHED, FIXED = "as run", "matched schedules", "one fixed schedule"
 
 
@@ -61,23 +50,6 @@ class ConventionRow:
         """For a reader."""
         value = self.a if self.a is not None else f"not fitted: {self.reason}"
         return f"{self.convention:48}  {self.protocol:18}  {self.approach:10}  {value}"
-
-
-def tables_by_convention(
-    frame: "pd.DataFrame", columns: Mapping[str, str] = COLUMNS, names: Mapping[str, str] = COLUMNS
-) -> dict[str, RunTable]:
-    """The runs of `frame` under every convention whose columns it has, by name.
-
-    Args:
-        frame, columns: as `runs_from_frame` takes them.
-        names: the frame's names for N and C under each convention, where they differ from those in `CONVENTIONS`.
-    """
-    tables = {}
-    for name, *fields in CONVENTIONS:
-        N, C = (names.get(field, field) for field in fields)
-        if N in frame and C in frame:
-            tables[name] = runs_from_frame(frame, {**columns, "N": N, "C": C}, f"the table, {name}")
-    return tables
 
 
 def compare_conventions(

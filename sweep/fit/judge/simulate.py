@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from sweep.fit.surface import Surface
-from sweep.tables.table import Curve, RunTable
+from sweep.tables.curves import Curve
+from sweep.tables.table import RunTable
 
 CURVE_POINTS = 100
 

@@ -9,7 +9,8 @@ from sweep.errors import LawError
 from sweep.fit.kaplan.fits import fit_scale_law, fit_size_data_law, fit_size_steps_law
 from sweep.fit.kaplan.law_fit import LawFit
 from sweep.fit.kaplan.laws import PF_DAY
-from sweep.tables.table import Curve, RunsLike, RunTable, as_runs
+from sweep.tables.curves import Curve
+from sweep.tables.table import RunsLike, RunTable, as_runs
 
 CURVE_POINTS = 20  # of each curve: its neighbouring points say the same
 SETTLED = 0.2  # of the horizon: before it warm-up shows

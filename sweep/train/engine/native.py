@@ -9,6 +9,7 @@ import hashlib
 import math
 import os
 import platform
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -43,19 +44,24 @@ class NoKernels(Exception):
 def kernels() -> ctypes.CDLL:
     """The compiled kernels.cpp: built on first use, in a few seconds, and kept in ~/.cache for this kind of processor.
 
+    $ISOSWEEP_CXXFLAGS is added to the compiler's flags, and the last word on something counts: with -mno-avx512f the kernels
+    are those of a machine without AVX-512. The usual $CXXFLAGS is left alone, as conda's forbids all but the oldest processors.
+
     Raises:
         NoKernels: if there is no C++ compiler ($CXX, or g++), or it refuses the source.
     """
     compiler = os.environ.get("CXX", "g++")
+    flags = [*FLAGS, *shlex.split(os.environ.get("ISOSWEEP_CXXFLAGS", ""))]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isosweep"
-    identity = "\0".join([SOURCE.read_text(), compiler, *FLAGS, platform.machine(), _processor()])
+    sources = [path.read_text() for path in (SOURCE, *sorted(SOURCE.parent.glob("*.h")))]
+    identity = "\0".join([*sources, compiler, *flags, platform.machine(), _processor()])
     library = cache / f"kernels-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     if not library.exists():
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=cache) as directory:  # another process may be building them, too
                 made = Path(directory) / "kernels.so"
-                subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", str(made)], check=True, capture_output=True, text=True)
+                subprocess.run([compiler, *flags, str(SOURCE), "-o", str(made)], check=True, capture_output=True, text=True)
                 os.replace(made, library)
         except subprocess.CalledProcessError as error:
             first = (error.stderr.strip().splitlines() or ["no message"])[0]

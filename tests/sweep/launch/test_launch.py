@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from sweep.launch.local import Outcome, Pool, missing, pool_size
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
 from sweep.train.loop import Progress, train
+from tests.waiting import PATIENCE_S, wait_until
 
 
 def pool(store: Path, corpus: Corpus, workers: int = 2, **cluster: float) -> Pool:
@@ -111,13 +111,10 @@ def test_a_stopped_pool_leaves_a_checkpoint_and_no_process(
         assert process.stdout.readline() == "going\n"
         workers = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(how)
-        process.wait(timeout=30)
-        _, alive = psutil.wait_procs(workers, timeout=30)
+        process.wait(timeout=PATIENCE_S)
+        _, alive = psutil.wait_procs(workers, timeout=PATIENCE_S)
     assert not alive
-    deadline = time.monotonic() + 10
-    while directory.status()["state"] == states.RUNNING and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert directory.status()["state"] == states.INTERRUPTED
+    wait_until(lambda: directory.status()["state"] == states.INTERRUPTED)
     assert 0 < directory.status()["step"] < 8000
     assert train(run, corpus, directory) == states.DONE
     alone = Store(tmp_path / "alone").run(run.run_id)

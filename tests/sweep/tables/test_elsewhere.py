@@ -70,9 +70,9 @@ def test_counts_in_words_and_in_millions_are_the_same_runs(tmp_path: Path, capsy
         found = fitted(str(tmp_path / "millions.parquet"), tmp_path, f"columns.N_unit={unit}", "columns.D_unit=B")
         assert found["parametric"]["a"]["value"] == pytest.approx(truth, rel=1e-9)
     said_twice = refused(capsys, f"table={tmp_path / 'words.csv'}", "columns.N_unit=1e6")
-    assert "column 'N' says its unit in its values" in said_twice
+    assert "column 'N' has units in its values" in said_twice
     for unit in ("furlongs", "0", "-1", "nan"):
-        assert f"columns.N_unit={unit} is no unit" in refused(
+        assert f"columns.N_unit={unit} is not a unit" in refused(
             capsys, f"table={tmp_path / 'words.csv'}", f"columns.N_unit={unit}"
         )
     assert "N must be in parameters" in refused(capsys, f"table={tmp_path / 'millions.parquet'}")

@@ -11,6 +11,7 @@ import pytest
 from sweep.config import Columns
 from sweep.errors import InputError
 from sweep.fit import LawError, fit_isoflop, fit_parametric, read_curves, read_runs
+from sweep.tables.readers import READERS, FileReader
 
 COLUMNS = vars(Columns())
 FRAME = pd.DataFrame({"run_id": ["a", "b", "c"], "N": [1e6, 2e6, 4e6], "D": [1e8, 5e7, 2.5e7], "loss": [3.0, 2.9, 3.1]})
@@ -140,9 +141,9 @@ LOSS = 1.7 + 400 / N**0.34 + 410 / D**0.28
         (
             {"N": np.repeat(N[:6], 2), "D": np.repeat(D[:6], 2), "loss": np.repeat(LOSS[:6], 2)},
             "duplicates",
-            "is there 2 times",
+            "occurs 2 times",
         ),
-        ({"run_id": ["a"] * 12}, "duplicates", "run_id a is there 12 times"),
+        ({"run_id": ["a"] * 12}, "duplicates", "run_id a occurs 12 times"),
     ],
 )
 def test_what_no_run_can_be_is_refused_by_every_door(tmp_path: Path, change: dict, status: str, message: str) -> None:
@@ -185,7 +186,23 @@ def test_columns_for_weights_and_clusters_are_used(tmp_path: Path) -> None:
 def test_runs_that_their_table_tells_apart_may_be_equal() -> None:
     """Rounded losses of two seeds."""
     frame = pd.DataFrame({"N": np.tile(N, 2), "D": np.tile(D, 2), "loss": np.tile(LOSS, 2)})
-    with pytest.raises(LawError, match="tell runs apart by a column run_id"):
+    with pytest.raises(LawError, match="distinguish runs by a column run_id"):
         fit_parametric(frame, resamples=0)
     both = fit_parametric(frame.assign(run_id=[f"run-{i}" for i in range(24)]), resamples=0)
     assert both.alpha.value == pytest.approx(fit_parametric(frame.head(12), resamples=0).alpha.value, rel=1e-6)
+
+
+def test_a_new_format_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LawError, match=r"cannot read \.tsv; give \.csv, \.parquet"):
+        read_runs(tmp_path / "runs.tsv")
+    monkeypatch.setitem(READERS, ".tsv", FileReader("read_csv", sep="\t"))
+    FRAME.to_csv(tmp_path / "runs.tsv", sep="\t", index=False)
+    assert read_runs(tmp_path / "runs.tsv").run_id.tolist() == ["a", "b", "c"]
+    with pytest.raises(LawError, match=r"db://runs: cannot read db://; give"):
+        read_runs("db://runs")
+
+
+def test_rows_without_names_keep_their_numbers(tmp_path: Path) -> None:
+    runs = read_runs(written(FRAME.drop(columns="run_id").assign(state=["done", "failed", "done"]), tmp_path / "runs.csv"))
+    assert runs.run_id.tolist() == ["row 1", "row 3"]
+    assert [run.run_id for run in runs.excluded] == ["row 2"]

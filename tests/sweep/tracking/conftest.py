@@ -13,6 +13,7 @@ from tests.sweep.tracking.wandb_server import KEY, WandbServer, wandb_server
 def no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"))  # the native engine
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))

@@ -14,8 +14,9 @@ from sweep.tracking import Tracker
 from sweep.tracking.mirror import Mirror
 from sweep.train.loop import Runtime, train
 from tests.sweep.tracking.wandb_server import KEY, wandb_server
+from tests.waiting import PATIENCE_S
 
-OFFLINE = Tracker(project="p", group="g", mode="offline", timeout_s=300)  # the machine may be busy
+OFFLINE = Tracker(project="p", group="g", mode="offline", timeout_s=PATIENCE_S)
 AUTO, ONLINE = replace(OFFLINE, mode="auto"), replace(OFFLINE, mode="online")
 NAMES = {"loss": "train/loss", "val_loss": "eval/loss", "val_loss_se": "eval/loss_se"}
 
@@ -55,7 +56,7 @@ def wandb_sync(directory: RunDirectory) -> list[dict[str, float]]:
     with wandb_server() as server:
         environment = os.environ | {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
         command = [sys.executable, "-m", "wandb", "sync", *paths]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, cwd=directory.path)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, cwd=directory.path)
         assert done.returncode == 0, done.stderr
         assert len(paths) == 1
         assert server.conflicts == []

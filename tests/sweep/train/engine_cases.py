@@ -17,6 +17,7 @@ SHAPES = [
     ),
     ModelConfig(vocab_size=100, d_model=128, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=64, context_length=48),  # heads of 64
     ModelConfig(vocab_size=100, d_model=80, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=24, context_length=130),  # heads of 40
+    ModelConfig(vocab_size=61, d_model=512, n_layers=1, n_heads=1, n_kv_heads=1, d_ff=24, context_length=20),  # a head of 512
 ]
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.engine.engine_cases import SHAPES, run_of, sequences_of
 
 from sweep.config import ClusterConfig
 from sweep.data import Corpus
@@ -14,6 +13,7 @@ from sweep.plan.run import RunConfig
 from sweep.store import Store, states
 from sweep.train.engine import Engine, make_engine
 from sweep.train.loop import Runtime, train
+from tests.sweep.train.engine_cases import SHAPES, run_of, sequences_of
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -23,9 +22,9 @@ from sweep.store import RunDirectory, Store, states
 from sweep.train.checkpoint import load_checkpoint
 from sweep.train.loop import Runtime, train
 from sweep.train.ranks import ALONE, Parallel
+from tests.waiting import PATIENCE_S, wait_until
 
 NEVER = 10**9
-ENDS_WITHIN_S = 120
 
 
 def rank_environment(rank: int, size: int, port: int) -> dict[str, str]:
@@ -44,14 +43,20 @@ def rows(directory: RunDirectory) -> list[dict]:
     return [json.loads(line) for line in directory.curve.read_text().splitlines()]
 
 
-def assert_same_curve(found: RunDirectory, expected: RunDirectory, tolerance: float = 1e-5) -> None:
-    """Every row once and in order; what is planned exactly, what is computed to `tolerance`."""
+# What two orders of the same sums may differ by, relative, where fp32 rounds by 6e-8. A loss is a mean of many. Its standard
+# error comes of differences between sequences, a tenth as large as the losses or less. And the gradient's norm feels the
+# weights, in which AdamW magnifies rounding: it divides each gradient by its size.
+ROUNDING = {"loss": 1e-5, "val_loss": 1e-5, "val_loss_se": 1e-4, "grad_norm": 1e-4}
+
+
+def assert_same_curve(found: RunDirectory, expected: RunDirectory, tolerance: float = 0) -> None:
+    """Every row once and in order; what is planned exactly, what is computed to `tolerance`, or to rounding."""
     assert len(rows(found)) == len(rows(expected))
     for ours, theirs in zip(rows(found), rows(expected), strict=True):
         assert ours.keys() == theirs.keys()
         for name, value in theirs.items():
-            computed = name in ("loss", "grad_norm", "val_loss", "val_loss_se")
-            assert ours[name] == (pytest.approx(value, rel=tolerance) if computed else value), (name, theirs["step"])
+            allowed = max(tolerance, ROUNDING[name]) if name in ROUNDING else 0
+            assert ours[name] == (pytest.approx(value, rel=allowed) if allowed else value), (name, theirs["step"])
 
 
 # --- ranks as processes of a pool, which are quick to start ------------------------------------------------------------------
@@ -121,7 +126,7 @@ class Ranks:
             )
             for rank in range(size)
         ]
-        found = [future.exception(timeout=ENDS_WITHIN_S) or future.result() for future in futures]
+        found = [future.exception(timeout=PATIENCE_S) or future.result() for future in futures]
         assert [path.name for path in stores.iterdir()] == ["rank-0"]
         return found
 
@@ -321,13 +326,6 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def trained(directory: RunDirectory, step: int) -> Callable[[], bool]:
     return lambda: directory.status()["step"] >= step
 
@@ -343,7 +341,7 @@ def test_a_signal_to_one_rank_stops_all_with_a_checkpoint(long_run: RunDirectory
     first, second = start_ranks(long_run, "ddp")
     wait_until(trained(long_run, 20))
     second.send_signal(signal.SIGTERM)
-    assert [process.wait(ENDS_WITHIN_S) for process in (first, second)] == [1, 1]
+    assert [process.wait(PATIENCE_S) for process in (first, second)] == [1, 1]
     status = long_run.status()
     assert status["state"] == states.INTERRUPTED
     checkpoint = load_checkpoint(long_run.checkpoints)
@@ -357,7 +355,7 @@ def test_a_killed_rank_ends_the_others_and_the_run_resumes(long_run: RunDirector
     processes = start_ranks(long_run, "fsdp")
     wait_until(trained(long_run, 5))
     processes[victim].kill()
-    assert processes[1 - victim].wait(ENDS_WITHIN_S) == 1
+    assert processes[1 - victim].wait(PATIENCE_S) == 1
     assert long_run.status()["state"] == (states.FAILED if victim else states.RUNNING)  # the first was to say so
     assert not long_run.claim.held()
     assert_finishes(long_run, corpus)
@@ -367,7 +365,7 @@ def test_an_error_on_another_rank_ends_all(long_run: RunDirectory, corpus: Corpu
     port = free_port()
     arguments = ["-c", FAIL_ON_THE_SECOND_RANK, *command(long_run, "ddp")[2:]]
     processes = [start(arguments, **rank_environment(rank, 2, port)) for rank in range(2)]
-    assert [process.wait(ENDS_WITHIN_S) for process in processes] == [1, 1]
+    assert [process.wait(PATIENCE_S) for process in processes] == [1, 1]
     assert long_run.status()["state"] == states.FAILED
     assert_finishes(long_run, corpus)
 
@@ -378,7 +376,7 @@ def test_a_run_ends_with_its_torchrun(long_run: RunDirectory, corpus: Corpus, ho
     launcher = start(["-m", "torch.distributed.run", *options, *command(long_run, "fsdp")])
     wait_until(trained(long_run, 5))
     launcher.send_signal(how)
-    assert launcher.wait(ENDS_WITHIN_S) != 0
+    assert launcher.wait(PATIENCE_S) != 0
     wait_until(lambda: not long_run.claim.held())
     assert long_run.status()["state"] == states.INTERRUPTED
     assert_finishes(long_run, corpus)

@@ -90,7 +90,7 @@ def test_the_sources_of_a_mixture_make_up_the_whole(
     [
         ({"validation": SourceConfig(source="stdlib")}, "choose another name"),
         ({"web": SourceConfig(source="text", paths=["/nowhere/*.txt"])}, r"evaluation\.sets\.web.*matches no file"),
-        ({"web": SourceConfig(source="radio")}, r"evaluation\.sets\.web\.source='radio' is none of"),
+        ({"web": SourceConfig(source="radio")}, r"evaluation\.sets\.web\.source=radio is none of"),
     ],
 )
 def test_bad_sets(corpus: Corpus, named: dict[str, SourceConfig], message: str) -> None:

@@ -1,0 +1,103 @@
+"""How long plan, status and fit take on a large sweep: a store of finished runs of a planted law, none of them trained.
+
+    python scripts/bench_large.py [--horizons 48] [--out results/large]
+
+Makes 24 IsoFLOP profiles of 20 sizes, and 40 sizes at 48 horizons, in a temporary folder (2,400 runs, about 100 MB), and times each
+command as a process of its own.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from models import flops_per_token
+from sweep.commands.sweeps import plan_sweep, sweep_folder
+from sweep.config import compose
+from sweep.fit.surface import Surface
+from sweep.plan.run import RunConfig
+from sweep.store import Store, states
+
+SURFACE = Surface(E=0.5, A=40.0, B=60.0, alpha=0.4, beta=0.35)
+STEPS = 200  # of each run, to within a power of two of its batch
+
+
+def write_run(store: Store, run: RunConfig, rng: np.random.Generator) -> None:
+    """The files of a finished run whose losses follow `SURFACE`."""
+    directory = store.run(run.run_id)
+    directory.path.mkdir(parents=True)
+    (directory.path / "config.yaml").write_text(yaml.dump(run.to_dict(), Dumper=yaml.CSafeDumper, sort_keys=False))
+    tokens = np.arange(1, run.steps + 1) * run.batch_tokens
+    losses = SURFACE.predict(run.N, tokens) * np.exp(rng.normal(0, 0.01, run.steps))
+    final = float(SURFACE.predict(run.N, run.D) * np.exp(rng.normal(0, 0.002)))
+    per_token = flops_per_token(run.model, "exact")
+    rows = [
+        {"step": step, "tokens": int(seen), "flops": seen * per_token, "loss": loss, "lr": 0.01, "grad_norm": 1.0}
+        for step, (seen, loss) in enumerate(zip(tokens.tolist(), losses.tolist(), strict=True), start=1)
+    ]
+    rows.append({"step": run.steps, "tokens": run.D, "flops": run.D * per_token, "val_loss": final, "val_loss_se": 0.001})
+    (directory.path / "curve.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (directory.path / "throughput.jsonl").write_text(json.dumps({"step": run.steps, "loss": rows[-2]["loss"]}) + "\n")
+    status = {"step": run.steps, "steps": run.steps, "tokens": run.D, "val_loss": final, "val_loss_se": 0.001}
+    (directory.path / "status.json").write_text(
+        json.dumps({"state": states.DONE, **status, "elapsed_s": run.N * run.D / 1e10, "device": "cpu", "updated": ""})
+    )
+
+
+def timed(arguments: list[str]) -> dict[str, float]:
+    """Seconds and megabytes of one command."""
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-m", "sweep", *arguments], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"isosweep {' '.join(arguments)} failed")
+    return {
+        "seconds": round(time.perf_counter() - start, 2),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
+        "MB": round(usage.ru_maxrss / 1024),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--horizons", type=int, default=48, help="of each of 40 sizes (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="a folder for large.json")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        budgets, sizes, ratios = (
+            ",".join(f"{value:.4g}" for value in np.geomspace(low, high, count))
+            for low, high, count in ((1e14, 1e18, 24), (1e5, 1e7, 40), (5, 500, options.horizons))
+        )
+        rule = {"coefficient": 1 / STEPS, "parameters": 0, "tokens": 1, "min": 1, "max": 1e12}
+        overrides = [
+            "name=large", "data=synthetic", "data.max_epochs=1e9", "device=cpu", f"store={folder}", "cluster.workers=2",
+            "grid=[isoflop,horizons]", f"grid.isoflop.budgets=[{budgets}]", "grid.isoflop.sizes=20", "grid.isoflop.span=30",
+            f"grid.horizons.parameters=[{sizes}]", f"grid.horizons.tokens_per_parameter=[{ratios}]",
+            *(f"optimizer.batch_rule.{name}={value}" for name, value in rule.items()),
+        ]  # fmt: skip
+        plan, _ = plan_sweep(compose(overrides), overrides=overrides)
+        store, rng = Store(Path(folder)), np.random.default_rng(0)
+        plan.write(sweep_folder(store, "large"))
+        for planned in plan.runs:
+            write_run(store, planned.run, rng)
+        found = {"runs": len(plan.runs)} | {
+            " ".join(words): timed([*words, f"store={folder}"])
+            for words in (["status", "large"], ["plan", "large"], ["fit", "large"])
+        }
+        found["plan from conf/"] = timed(["plan", *overrides])
+    text = json.dumps(found, indent=2)
+    print(text)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "large.json").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Files of token ids: the parts that a source is tokenised into, and the training and held-out tokens gathered from them."""
+
+import hashlib
+import io
+import mmap
+import os
+import resource
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sweep.data.mixture import Documents, Selection
+from sweep.data.tokenizer import Tokenizer
+from sweep.errors import InputError
+from sweep.files import write_atomically
+
+WRITE_BYTES = 1 << 22  # gathered at once
+MIN_LINE_BYTES = 16  # shorter lines do not distinguish documents
+# A row for each document: half of its SHA-256, its tokens (the end of document included), its bytes, and its hashed lines.
+INDEX = np.dtype([("digest", "S16"), ("tokens", np.uint32), ("bytes", np.uint32), ("lines", np.uint32)])
+_FOLD = bytes.maketrans(b"123456789", b"0" * 9)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some documents of a unit: their ids in `path`, a .bin file; beside it .index.npy, and .lines.npy if lines are hashed."""
+
+    path: Path
+
+    def index(self) -> np.ndarray:
+        """A row of `INDEX` for each document."""
+        return np.load(self.path.with_suffix(".index.npy"))
+
+    def lines(self) -> np.ndarray:
+        """Hashes of the lines of all documents in their order, uint64."""
+        return np.load(self.path.with_suffix(".lines.npy"))
+
+
+class PartWriter:
+    """One part, collected in memory and written by `finish`, its index last: a part with an index is complete.
+
+    Args:
+        path: of the .bin file.
+        tokenizer: encodes the documents.
+        hash_lines: whether to keep hashes of lines, for near duplicates.
+    """
+
+    def __init__(self, path: Path, tokenizer: Tokenizer, *, hash_lines: bool) -> None:
+        self.path, self.tokenizer, self.hash_lines, self.bytes = path, tokenizer, hash_lines, 0
+        self.dtype = token_dtype(tokenizer.vocab_size)
+        self.end = np.array([tokenizer.end_of_document], dtype=self.dtype)
+        self.ids: list[np.ndarray] = []
+        self.rows: list[tuple] = []
+        self.lines: list[np.ndarray] = []
+
+    def add(self, documents: list[bytes]) -> None:
+        """Encode documents. Raises InputError if the tokenizer gives an id beyond its vocabulary."""
+        for document, ids in zip(documents, self.tokenizer.encode(documents), strict=True):
+            if len(ids) and int(ids.max()) >= self.tokenizer.vocab_size:
+                raise InputError(
+                    f"data.tokenizer gave the id {int(ids.max()):,}, but its vocabulary has {self.tokenizer.vocab_size:,}; "
+                    "fix its tokenizer.json"
+                )
+            lines = line_hashes(document) if self.hash_lines else np.empty(0, np.uint64)
+            self.ids += [ids.astype(self.dtype), self.end]
+            self.lines.append(lines)
+            self.rows.append((hashlib.sha256(document).digest()[:16], len(ids) + 1, len(document), len(lines)))
+            self.bytes += len(document)
+
+    def finish(self) -> None:
+        """Write the part, unless it is empty."""
+        if not self.rows:
+            return
+        with open(self.path, "wb") as file:
+            for ids in self.ids:
+                file.write(ids)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        if self.hash_lines:
+            _save(self.path.with_suffix(".lines.npy"), np.concatenate(self.lines))
+        _save(self.path.with_suffix(".index.npy"), np.array(self.rows, dtype=INDEX))
+
+
+def line_hashes(document: bytes) -> np.ndarray:
+    """Hashes of a document's distinct lines of at least `MIN_LINE_BYTES`, sorted, uint64.
+
+    Case, digits and surrounding space are ignored, as when CCNet compares paragraphs (Wenzek et al., arXiv 1911.00359).
+    """
+    folded = document.lower().translate(_FOLD)
+    lines = {line.strip() for line in folded.split(b"\n")}
+    hashes = [
+        int.from_bytes(hashlib.blake2b(line, digest_size=8).digest(), "little") for line in lines if len(line) >= MIN_LINE_BYTES
+    ]
+    return np.array(sorted(hashes), dtype=np.uint64)
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The type that ids are stored as."""
+    return np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
+
+
+def write_tokens(path: Path, blocks: Iterable[bytes], dtype: np.dtype) -> dict:
+    """Write blocks of ids one after another; returns the number of tokens and their SHA-256 as in a manifest."""
+    digest, size = hashlib.sha256(), 0
+    with open(path, "wb") as out:
+        for block in blocks:
+            out.write(block)
+            digest.update(block)
+            size += len(block)
+    return {"tokens": size // dtype.itemsize, "sha256": digest.hexdigest()}
+
+
+def gather(chosen: Selection, documents: Documents, parts: list[Part], dtype: np.dtype, directory: Path) -> dict[str, dict]:
+    """Write train.bin and validation.bin; returns the tokens and SHA-256 of each, by "train" and "validation"."""
+    lengths = {"validation": chosen.cut, "train": documents.tokens[chosen.train]}
+    rows = {"validation": chosen.validation, "train": chosen.train}
+    _allow_open_files(len(parts))
+    with ExitStack() as stack:
+        views = []
+        for part in parts:
+            file = stack.enter_context(open(part.path, "rb"))
+            views.append(memoryview(stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))))
+            stack.callback(views[-1].release)
+
+        def blocks(name: str) -> Iterator[bytes]:
+            first = documents.start[rows[name]] * dtype.itemsize
+            last = first + lengths[name] * dtype.itemsize
+            sizes = np.cumsum(last - first)
+            edges = np.searchsorted(sizes, np.arange(0, sizes[-1], WRITE_BYTES))
+            for some in map(slice, edges, [*edges[1:], len(sizes)]):
+                numbers = documents.part[rows[name][some]].tolist()
+                places = zip(numbers, first[some].tolist(), last[some].tolist(), strict=True)
+                yield b"".join([views[part][start:end] for part, start, end in places])
+
+        return {name: write_tokens(directory / f"{name}.bin", blocks(name), dtype) for name in rows}
+
+
+def _allow_open_files(more: int) -> None:
+    """Raise the limit of open files as far as needed and allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * more + 256  # a mapping keeps a descriptor in addition to the file's own
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    write_atomically(path, buffer.getvalue())

@@ -1,0 +1,86 @@
+"""Hugging Face datasets."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sweep.data.sources.reader import MAX_UNITS, Records, expand, file_identity
+from sweep.errors import InputError
+
+
+class HuggingFace(Records, name="huggingface"):
+    """A dataset by name, or a local folder: one that `save_to_disk` wrote, or files that `load_dataset` understands."""
+
+    @cached_property
+    def _folder(self) -> Path | None:
+        """The local folder; None for a dataset by name. Raises InputError if neither is named."""
+        dataset = self.source.dataset
+        if not dataset:
+            raise InputError(f"{self.field}.dataset is empty; name a Hugging Face dataset or a local folder")
+        folder = Path(dataset).expanduser()
+        if dataset.startswith((".", "/", "~")) and not folder.is_dir():
+            raise InputError(f"{self.field}.dataset={dataset} is no folder; check the path (it is relative to {Path.cwd()})")
+        return folder if folder.is_dir() else None
+
+    def identity(self) -> Any:
+        """The files of a local folder; the name and revision of any other dataset, which only a commit hash pins for good."""
+        source = self.source
+        what: dict[str, Any] = {"config": source.config, "split": source.split, "column": source.column, "rows": source.rows}
+        if self._folder is None:
+            return what | {"dataset": source.dataset, "revision": source.revision}
+        return what | {"files": [file_identity(path) for path in expand([str(self._folder)], ("",), self.field)]}
+
+    def most_tokens(self) -> float:
+        return float("inf")
+
+    def check(self) -> None:
+        """Only a local folder is looked into: planning works offline."""
+        if self._folder is not None:
+            self.look_into()
+
+    @cached_property
+    def _stream(self) -> Any:
+        """A `datasets.IterableDataset`."""
+        import datasets
+
+        source, folder = self.source, self._folder
+        try:
+            if folder and ((folder / "state.json").exists() or (folder / "dataset_dict.json").exists()):
+                saved = datasets.load_from_disk(str(folder))
+                saved = saved[source.split] if isinstance(saved, datasets.DatasetDict) else saved
+                stream = saved.to_iterable_dataset(num_shards=max(1, min(MAX_UNITS, len(saved) // 1024)))
+            else:
+                name, options = str(folder or source.dataset), {"split": source.split, "revision": source.revision}
+                stream = datasets.load_dataset(name, source.config, streaming=True, **options)
+            if stream.column_names is not None and source.column not in stream.column_names:
+                raise self.missing_column(stream.column_names, str(source.dataset))
+        except InputError:
+            raise
+        except Exception as error:  # each builder raises errors of its own
+            raise InputError(
+                f"{self.field}.dataset={source.dataset} cannot be loaded ({_reason(error)}); check dataset, config, split and "
+                "revision, and the network, or give a local folder"
+            ) from error
+        return stream.select_columns([source.column]) if stream.column_names is not None else stream
+
+    def units(self) -> list[Any]:
+        return list(range(min(self._stream.num_shards, MAX_UNITS)))
+
+    def texts(self, unit: int) -> Iterator[bytes]:
+        part = self._stream.shard(num_shards=min(self._stream.num_shards, MAX_UNITS), index=unit)
+        where = f"{self.source.dataset}, {self.source.split}"
+        try:
+            for row in part:
+                yield self.text_of(row, where)
+        except InputError:
+            raise
+        except Exception as error:  # from the network, the files or the dataset's builder
+            raise InputError(
+                f"{self.field}.dataset={self.source.dataset}: reading stopped ({_reason(error)}); run the same command again "
+                "to continue from there"
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,96 @@
+"""Plain text files."""
+
+import codecs
+import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sweep.data.sources.reader import LOOK_BYTES, LOOKS, PIECE_BYTES, FileReader, grouped, unit_bytes
+from sweep.errors import InputError
+
+LONGEST_LINE = 1 << 20  # a text without line ends is cut at this size
+
+
+class TextFiles(FileReader, name="text"):
+    """UTF-8 text files, cut at the first line end after each `PIECE_BYTES`, so that part of even a single file can be held
+    out."""
+
+    endings = (".txt",)
+    known_by_content = True
+
+    def most_tokens(self) -> float:
+        sizes = [path.stat().st_size for path in self.files]
+        return sum(size + 1 + size // PIECE_BYTES for size in sizes)
+
+    def check(self) -> None:
+        for path in self.files[:: max(1, len(self.files) // LOOKS)]:
+            with self._opened(path) as file:
+                start = file.read(LOOK_BYTES)
+            try:
+                codecs.getincrementaldecoder("utf-8")().decode(start, final=len(start) < LOOK_BYTES)  # else it may be cut
+            except UnicodeDecodeError as error:
+                raise self._not_utf8(path, error.start) from error
+
+    def units(self) -> list[Any]:
+        """Lists of (path, first byte, end), which begin and end where documents do."""
+        least = unit_bytes(self.most_tokens())
+        spans = [(path, start, end) for path in self.files for start, end in _spans(path, least)]
+        return grouped(spans, [end - start for _, start, end in spans], least)
+
+    def documents(self, unit: Any) -> Iterator[bytes]:
+        for path, start, end in unit:
+            with self._opened(path) as file:
+                file.seek(start)
+                content = file.read(end - start)
+            for first, last in cuts(content):
+                piece = content[first:last]
+                try:
+                    piece.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    raise self._not_utf8(path, start + first + error.start) from error
+                if text := piece.replace(b"\0", b""):
+                    yield text
+
+    @contextmanager
+    def _opened(self, path: Path) -> Iterator[BinaryIO]:
+        try:
+            with open(path, "rb") as file:
+                yield file
+        except OSError as error:
+            raise InputError(f"{self.field}.paths: {path} cannot be read ({error.strerror})") from error
+
+    def _not_utf8(self, path: Path, at: int) -> InputError:
+        return InputError(
+            f"{self.field}.paths: {path} is not UTF-8 text (see byte {at:,}); convert it (iconv -f LATIN1 -t UTF-8), "
+            "or leave it out"
+        )
+
+
+def _spans(path: Path, least: int) -> Iterator[tuple[int, int]]:
+    """Ranges of at least `least` bytes that end where a document does."""
+    size = path.stat().st_size
+    if size <= least:
+        if size:
+            yield 0, size
+        return
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = 0
+        for _, end in cuts(content):
+            if end - start >= least or end == size:
+                yield start, end
+                start = end
+
+
+def cuts(content: "bytes | mmap.mmap") -> Iterator[tuple[int, int]]:
+    """Where the documents of a long text begin and end."""
+    start, size = 0, len(content)
+    while start < size:
+        end = content.find(b"\n", start + PIECE_BYTES, start + LONGEST_LINE) + 1
+        if end == 0:
+            end = min(start + LONGEST_LINE, size)
+            while end < size and content[end] & 0xC0 == 0x80:  # inside a character
+                end += 1
+        yield start, end
+        start = end

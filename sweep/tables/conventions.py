@@ -1,0 +1,92 @@
+"""What N, C and the loss are: columns of a table under each convention, and the tables that a fit needs.
+
+Most of the way between Kaplan's exponent and Chinchilla's is accounting (Porian et al. 2024, arXiv 2406.19146; Pearce and Song
+2024, arXiv 2406.12907): whether N counts embeddings, and whether C counts the output layer and attention.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep.tables.curves import Curve, read_curves
+from sweep.tables.readers import read_frame
+from sweep.tables.table import COLUMNS, RunTable, runs_from_frame
+from sweep.tables.units import Units
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sweep.config import Columns, FitConfig
+
+# What N and C are, as columns of a sweep's runs.csv; from Kaplan's counting to the exact one.
+KAPLAN_COUNTING = "N without embeddings, C = 6ND"
+CONVENTIONS = (
+    (KAPLAN_COUNTING, "N_non_embedding", "C_kaplan"),
+    ("N without embeddings, C exact", "N_non_embedding", "C_exact"),
+    ("N with embeddings, C = 6ND", "N", "C"),
+    ("N with embeddings, C of Chinchilla's Appendix F", "N", "C_chinchilla"),
+    ("N with embeddings, C exact", "N", "C_exact"),
+)
+
+
+def read_tables(
+    columns: "Columns", fit: "FitConfig", table: Path | str, curves: Path | str | None
+) -> tuple[RunTable, list[Curve], dict[str, RunTable]]:
+    """The runs and curves that a fit needs, and the runs under every convention that the table has; see `read_runs`.
+
+    Args:
+        columns: the tables' names for fields, and their units.
+        fit: says which N, C and loss.
+        table, curves: files or addresses of the runs and of their curves; None if there are no curves.
+
+    Raises:
+        LawError: if a table cannot be read or is not one of runs or curves.
+    """
+    names, units = _names(columns, fit), Units.of(vars(columns))
+    chosen = _chosen(names, fit)
+    frame = units.convert(read_frame(table), names)
+    runs = runs_from_frame(frame, chosen, table, require_C=fit.flops != "6N")
+    loss = columns.curve_loss or (chosen if fit.loss == "bits_per_byte" else names)["loss"]
+    known = read_curves(curves, {**names, "loss": loss}, runs, units=units, smoothing=fit.smoothing_steps) if curves else []
+    return runs, known, tables_by_convention(frame, chosen, names)
+
+
+def tables_by_convention(
+    frame: "pd.DataFrame", columns: Mapping[str, str] = COLUMNS, names: Mapping[str, str] = COLUMNS
+) -> dict[str, RunTable]:
+    """The runs of `frame` under every convention whose columns it has, by name.
+
+    Args:
+        frame, columns: as `runs_from_frame` takes them.
+        names: the frame's names for N and C under each convention, where they differ from those in `CONVENTIONS`.
+    """
+    tables = {}
+    for name, *fields in CONVENTIONS:
+        N, C = (names.get(field, field) for field in fields)
+        if N in frame and C in frame:
+            tables[name] = runs_from_frame(frame, {**columns, "N": N, "C": C}, f"the table, {name}")
+    return tables
+
+
+def _names(columns: "Columns", fit: "FitConfig") -> dict[str, str]:
+    """The table's names by field. If the fit declares a convention, a name given for N or C is that convention's column."""
+    others = ("curve_loss", "bytes_per_token")
+    names = {field: name for field, name in vars(columns).items() if field not in others and not field.endswith("_unit")}
+    for field, convention in _declared(fit).items():
+        if names[field] != field:
+            names[convention], names[field] = names[field], field
+    return names
+
+
+def _chosen(names: Mapping[str, str], fit: "FitConfig") -> dict[str, str]:
+    """`names`, with the columns of N, C and the loss that the fit declares."""
+    chosen = {**names, **{field: names[convention] for field, convention in _declared(fit).items()}}
+    if fit.loss != "val" and names["loss"] == "loss":
+        chosen["loss"] = {"train": "train_loss", "bits_per_byte": "bits_per_byte"}[fit.loss]
+    return chosen
+
+
+def _declared(fit: "FitConfig") -> dict[str, str]:
+    """The fields of the fit's conventions, for N and C where they are not the default."""
+    declared = {"N": "N_non_embedding"} if fit.parameters == "non_embedding" else {}
+    return declared | ({"C": f"C_{fit.flops}"} if fit.flops != "6N" else {})

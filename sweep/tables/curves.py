@@ -1,0 +1,150 @@
+"""Training curves: made from what a caller has or read from a table of points, and checked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sweep.errors import LawError
+from sweep.store.curves import smooth_curve
+from sweep.tables.columns import check_units, missing_column, positive_column
+from sweep.tables.readers import read_points
+from sweep.tables.table import COLUMNS, RunTable
+from sweep.tables.units import Units
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Names of a column of optimizer steps.
+STEPS = ("Step", "step", "_step", "global_step", "trainer/global_step", "train/global_step")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One run's training curve: losses after `tokens` tokens, both of shape (points,), tokens ascending."""
+
+    run_id: str
+    N: float
+    flops_per_token: float
+    tokens: np.ndarray
+    loss: np.ndarray
+
+
+def as_curves(curves: "Sequence[Curve] | pd.DataFrame") -> Sequence[Curve]:
+    """Checked curves from `Curve`s, or from a pandas table with columns run_id, N, tokens, loss and optionally
+    flops_per_token (6 N by default).
+
+    Raises:
+        LawError: if a column is missing, or a value is not a positive number.
+    """
+    if not hasattr(curves, "columns"):
+        known = list(curves)
+        if not all(isinstance(curve, Curve) for curve in known):
+            raise LawError("bad_value", "the curves are neither `Curve`s nor a pandas table with run_id, N, tokens and loss")
+        check_curves(known, "the curves")
+        return known
+    frame: pd.DataFrame = curves  # type: ignore[assignment]
+    per_token = "flops_per_token" in frame
+    fields = ("N", "tokens", "loss", *(("flops_per_token",) if per_token else ()))
+    if "run_id" not in frame:
+        raise missing_column(frame, "run_id", "run_id", "the curves")
+    values = {name: positive_column(frame, name, name, "the curves") for name in fields}
+    frame = frame.reset_index(drop=True).assign(**values).sort_values("tokens")
+    sizes = frame.groupby("run_id", sort=False)["N"].nunique()
+    if (sizes > 1).any():
+        raise LawError("bad_value", f"the curve of {sizes.index[sizes > 1][0]} has several N; give each run one")
+    known = [
+        Curve(
+            run_id=str(name),
+            N=float(part["N"].iloc[0]),
+            flops_per_token=float(part["flops_per_token"].iloc[0] if per_token else 6 * part["N"].iloc[0]),
+            tokens=part["tokens"].to_numpy(),
+            loss=part["loss"].to_numpy(),
+        )
+        for name, part in frame.groupby("run_id", sort=False)
+    ]
+    check_curves(known, "the curves")
+    return known
+
+
+def check_curves(curves: Sequence[Curve], source: Path | str) -> None:
+    """Raises LawError if a curve is malformed, is in an impossible unit, or occurs twice."""
+    seen = set()
+    for curve in curves:
+        name = f"{source}: the curve of {curve.run_id}"
+        if curve.run_id in seen:
+            raise LawError("duplicates", f"{name} occurs twice; keep one for each run")
+        seen.add(curve.run_id)
+        tokens, loss = np.asarray(curve.tokens), np.asarray(curve.loss)
+        if tokens.shape != loss.shape or tokens.ndim != 1 or len(tokens) < 2:
+            raise LawError("bad_value", f"{name} has {tokens.shape} tokens and {loss.shape} losses; give two points or more")
+        values = np.concatenate([tokens, loss, [curve.N, curve.flops_per_token]])
+        if not (np.isfinite(values) & (values > 0)).all():
+            raise LawError("bad_value", f"{name} has a value that is not a positive number; fix or drop it")
+        if not (np.diff(tokens) > 0).all():
+            raise LawError("bad_value", f"{name} is not ascending in tokens; sort it, and keep one loss for each")
+    if curves:
+        ends = np.array([(curve.N, curve.tokens[-1], curve.loss[-1]) for curve in curves], dtype=float)
+        check_units("curve", [curve.run_id for curve in curves], ends[:, 0], ends[:, 1], ends[:, 2], source)
+
+
+def read_curves(
+    source: Path | str, columns: Mapping[str, str], runs: RunTable, *, units: Units = Units(), smoothing: float = 0
+) -> list[Curve]:
+    """The curves of `runs`; others are ignored.
+
+    Args:
+        source: a table of points with columns run_id, tokens and the loss; the CSV of a wandb chart, which has a column for
+            each run; or wandb://entity/project. Where points have steps and not tokens, the runs' `batch_tokens` convert them.
+        columns: the table's names for run_id, tokens and loss, where they differ.
+        runs: whose curves to read.
+        units: of tokens and losses.
+        smoothing: standard deviation of a Gaussian, in points, for curves from wandb, which are not smoothed yet.
+
+    Raises:
+        LawError: as `read_runs`, and if no curve belongs to a run of the table.
+    """
+    columns = {**COLUMNS, "tokens": "tokens", **columns}
+    run_id = columns["run_id"]
+    frame, raw = read_points(source, columns, list(map(str, runs.run_id)))
+    if run_id not in frame:
+        raise missing_column(frame, run_id, "run_id", source)
+    frame = _in_tokens(units.convert(frame, columns), columns, runs, source)
+    frame = frame.assign(**{name: positive_column(frame, columns[name], name, source) for name in ("tokens", "loss")})
+    groups = dict(tuple(frame.sort_values("tokens").groupby(frame[run_id].astype(str))))
+    curves = [
+        Curve(
+            run_id=name,
+            N=float(N),
+            flops_per_token=float(C / D),
+            tokens=groups[name]["tokens"].to_numpy(),
+            loss=smooth_curve(groups[name]["loss"].to_numpy(), smoothing if raw else 0),
+        )
+        for name, N, D, C in zip(runs.run_id, runs.N, runs.D, runs.C, strict=True)
+        if name in groups
+    ]
+    if not curves:
+        raise LawError(
+            "no_curves", f"curves={source}: none of its {run_id} is in the table of runs; both must use the same names"
+        )
+    check_curves(curves, source)
+    return curves
+
+
+def _in_tokens(frame: "pd.DataFrame", columns: Mapping[str, str], runs: RunTable, source: Path | str) -> "pd.DataFrame":
+    """`frame` with a column of tokens; steps are multiplied by each run's batch, without step 0, if there is none."""
+    tokens, run_id = columns["tokens"], columns["run_id"]
+    steps = next((name for name in STEPS if name in frame), None)
+    if tokens in frame or steps is None:
+        return frame
+    if runs.batch_tokens is None:
+        raise LawError(
+            "missing_column",
+            f"{source} counts in steps ({steps!r}), and the table of runs has no column batch_tokens to convert them: "
+            "add one, or export the curves against tokens and name them with columns.tokens=…",
+        )
+    batch = dict(zip(map(str, runs.run_id), runs.batch_tokens, strict=True))
+    owned = frame[frame[run_id].astype(str).isin(batch) & (frame[steps] > 0)]
+    return owned.assign(**{tokens: owned[steps] * owned[run_id].astype(str).map(batch)})
