@@ -43,7 +43,7 @@ def test_a_mirrored_project_is_read_back_as_a_table(
     for wrong, message in (
         ("wandb://me/p?group=other", "has no runs"),
         ("wandb://me/nowhere", "Could not find project nowhere"),
-        ("wandb://me", "is no project; write wandb://entity/project"),
+        ("wandb://me", "is not a project; write wandb://entity/project"),
     ):
         with pytest.raises(LawError, match=message):
             read_frame(wrong)

@@ -1,5 +1,5 @@
-"""As much of a wandb server as wandb's client needs to log in, create and resume runs, stream rows by their offset and ask for the
-last step; and to read runs back: all of a project with configuration and summary, and the sampled history of one."""
+"""As much of a wandb server as wandb's client needs to log in, create and resume runs, stream rows by their offset and ask for
+the last step; and to read runs back: all of a project with configuration and summary, and the sampled history of one."""
 
 import gzip
 import json
