@@ -124,7 +124,12 @@ def test_each_law_is_fitted_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     fitted = []
     original = parametric.fit_parametric
-    monkeypatch.setattr(parametric, "fit_parametric", lambda runs, **options: fitted.append(1) or original(runs, **options))
+
+    def count(*runs: Any, **options: Any) -> Any:
+        fitted.append(1)
+        return original(*runs, **options)
+
+    monkeypatch.setattr(parametric, "fit_parametric", count)
     laws = Laws(runs=RUNS, options=QUICK)
     assert laws["isoflop"].fitted
     assert laws["parametric"] is laws["parametric"]
