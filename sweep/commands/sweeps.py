@@ -38,10 +38,6 @@ class Sweep:
     config: SweepConfig
     store: Store
 
-    def statuses(self) -> dict[str, dict[str, Any]]:
-        """The status of every run, by run_id."""
-        return statuses(self.store, (planned.run for planned in self.plan.runs))
-
     def speed(self) -> Speed:
         """How long its runs take, from those that are done."""
         runs = (planned.run for planned in self.plan.runs)
@@ -49,7 +45,7 @@ class Sweep:
 
     def finished(self) -> list[RunConfig]:
         """The runs that are done."""
-        found = self.statuses()
+        found = statuses(self.store, (planned.run for planned in self.plan.runs))
         return [planned.run for planned in self.plan.runs if found[planned.run.run_id]["state"] == states.DONE]
 
 
