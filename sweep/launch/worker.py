@@ -128,7 +128,7 @@ def record_failure(store: Store, run: RunConfig, error: str) -> Outcome:
     directory = store.run(run.run_id)
     message = error.splitlines()[0][:500]
     try:
-        directory.create(run)  # it may have failed before that
+        directory.path.mkdir(parents=True, exist_ok=True)  # the run may have failed before it was made
         status = {key: value for key, value in directory.status().items() if key not in ("state", "updated", "error")}
         directory.write_status(states.FAILED, **status, error=message)
     except (OSError, ValueError) as second:

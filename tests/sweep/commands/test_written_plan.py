@@ -192,7 +192,7 @@ def test_a_plan_survives_json_and_a_damaged_one_is_refused(tmp_path: Path) -> No
     for damaged, message in (
         (json.dumps(values), "it was changed by hand"),
         (json.dumps(values | {"format": 2}), "its format is 2"),
-        ("[]", "it is no plan"),
+        ("[]", "it is not a plan"),
         (path.read_text()[:-20], "cannot be read"),
     ):
         path.write_text(damaged)
