@@ -54,21 +54,18 @@ class JsonLines(RecordFiles, name="jsonl"):
     def _lines(self, path: Path, start: int, end: int) -> Iterator[tuple[int, bytes]]:
         """The lines of a file that begin in [start, end), each with its place; of a compressed file all lines, each with its
         place in the uncompressed text."""
-        try:
-            if path.suffix in COMPRESSED:
-                import pyarrow as pa
+        if path.suffix in COMPRESSED:
+            import pyarrow as pa
 
-                at = 0
-                with pa.input_stream(str(path), compression="detect") as stream:
-                    for line in io.BufferedReader(stream, 1 << 20):
-                        yield at, line
-                        at += len(line)
-                return
-            with open(path, "rb") as file:
-                if start:
-                    file.seek(start - 1)
-                    file.readline()  # the rest of a line that began before
-                while (at := file.tell()) < end:
-                    yield at, file.readline()
-        except OSError as error:
-            raise InputError(f"{self.field}.paths: {path} cannot be read ({error}); make it again, or leave it out") from error
+            at = 0
+            with self.reading(path), pa.input_stream(str(path), compression="detect") as stream:
+                for line in io.BufferedReader(stream, 1 << 20):
+                    yield at, line
+                    at += len(line)
+            return
+        with self.reading(path), open(path, "rb") as file:
+            if start:
+                file.seek(start - 1)
+                file.readline()  # the rest of a line that began before
+            while (at := file.tell()) < end:
+                yield at, file.readline()

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from sweep.data.sources.reader import RecordFiles, grouped, unit_bytes
-from sweep.errors import InputError
 
 BATCH_ROWS = 256  # in memory at once
 
@@ -20,16 +19,12 @@ class ParquetFiles(RecordFiles, name="parquet"):
     @cached_property
     def _groups(self) -> list[tuple[Path, int, int]]:
         """(path, row group, bytes of the column before compression)."""
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         groups: list[tuple[Path, int, int]] = []
         for path in self.files:
-            try:
+            with self.reading(path, "is not a Parquet file"):
                 metadata = pq.read_metadata(path)
-            except (pa.ArrowInvalid, OSError) as error:
-                reason = str(error).splitlines()[0]
-                raise InputError(f"{self.field}.paths: {path} is not a Parquet file ({reason}); leave it out") from error
             names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
             if self.source.column not in names:
                 raise self.missing_column(names, str(path))
@@ -47,18 +42,11 @@ class ParquetFiles(RecordFiles, name="parquet"):
         return grouped([(path, group) for path, group, _ in self._groups], sizes, unit_bytes(sum(sizes)))
 
     def texts(self, unit: Any) -> Iterator[bytes]:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         column = self.source.column
         for path, group in unit:
-            try:
-                with pq.ParquetFile(path) as file:
-                    for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[column]):
-                        for text in batch.column(0).to_pylist():
-                            yield self.text_of({column: text}, str(path))
-            except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
-                reason = str(error).splitlines()[0]
-                raise InputError(
-                    f"{self.field}.paths: {path} cannot be read ({reason}); make it again, or leave it out"
-                ) from error
+            with self.reading(path), pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[column]):
+                    for text in batch.column(0).to_pylist():
+                        yield self.text_of({column: text}, str(path))
