@@ -154,7 +154,9 @@ def select(
         return dict(zip(sources, tokens, strict=True))
 
     of_source = [order[documents.source[order] == number] for number in range(len(sources))]
-    quotas = _whole(held_out, [share.share for share in shares(sources, sizes(of_source)).values()])
+    fractions = [share.share for share in shares(sources, sizes(of_source)).values()]
+    ends = np.round(np.cumsum(fractions) / sum(fractions) * held_out).astype(int)
+    quotas = np.diff(ends, prepend=0).tolist()  # integers that add up to `held_out`
     validation, cut = [], []
     for chosen, quota in zip(of_source, quotas, strict=True):
         candidates = chosen if may_hold_out is None else chosen[may_hold_out[chosen]]
@@ -198,12 +200,6 @@ class TooShortError(InputError):
             f"data: the corpus has only {tokens:,} tokens, too few for data.validation_tokens={validation_tokens:,} and "
             "some training tokens from each source; lower it, or add text"
         )
-
-
-def _whole(total: int, parts: Sequence[float]) -> list[int]:
-    """Integers in the proportions of `parts` that add up to `total`."""
-    ends = np.round(np.cumsum(parts) / sum(parts) * total).astype(int)
-    return np.diff(ends, prepend=0).tolist()
 
 
 def _repeat(chosen: np.ndarray, tokens: np.ndarray, wanted: float) -> np.ndarray:

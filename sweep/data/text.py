@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from sweep.data.parts import INDEX, Part, gather, token_dtype
 from sweep.data.sources import reader_of
 from sweep.data.sources.reader import Reader
 from sweep.data.tokenise import Tokenising
-from sweep.data.tokenizer import FILE, LibraryTokenizer, Tokenizer, identity_of, ready_tokenizer, train_bpe
+from sweep.data.tokenizer import FILE, LibraryTokenizer, Tokenizer, ready_tokenizer, train_bpe
 from sweep.errors import InputError
 
 WHOLE_BYTES = 1 << 26  # plain text up to this size is identified by its documents, not by the files that hold them
@@ -45,8 +44,7 @@ class TextContents:
     def read(cls, spec: CorpusSpec) -> "TextContents":
         """Find the sources and read the first documents of each.
 
-        Raises:
-            InputError: if a source, a weight or the tokenizer is wrong, or there is no text.
+        Raises InputError if a source, a weight or the tokenizer is wrong, or there is no text.
         """
         mixed = spec.source == "mixture"
         sources: dict[str, SourceConfig] = dict(spec.sources or {}) if mixed else {spec.source: spec}
@@ -82,39 +80,34 @@ class TextContents:
         return [in_order[i] for i in np.random.default_rng(spec.shuffle_seed).permutation(len(in_order))]
 
     def identity(self) -> dict:
-        """What the corpus is, as plain JSON, known before it is made.
-
-        The files of a large corpus are identified by their sizes and samples, and a dataset on the Hugging Face Hub by its
-        name and revision, so that nothing is read or downloaded whole.
-        """
+        """The files of a large corpus are identified by their sizes and samples, and a dataset on the Hugging Face Hub by its
+        name and revision, so that nothing is read or downloaded whole."""
         spec = self.spec
+        # Another release of the library may train other merges.
+        library = {"tokenizers": version("tokenizers")} if spec.tokenizer == "bpe" else {}
         if self.documents is not None:
             digest = hashlib.sha256()
             for document in self.documents:
                 digest.update(len(document).to_bytes(8, "little"))
                 digest.update(document)
-            recipe: dict[str, Any] = {"format": 1, "documents": digest.hexdigest(), "tokenizer": spec.tokenizer}
-            recipe["validation_tokens"] = spec.validation_tokens
-            if spec.tokenizer == "bpe":
-                recipe |= {"vocab_size": spec.vocab_size, "tokenizers": version("tokenizers")}
-            return recipe
+            return {
+                "format": 1,
+                "documents": digest.hexdigest(),
+                "tokenizer": spec.tokenizer,
+                "validation_tokens": spec.validation_tokens,
+                **({"vocab_size": spec.vocab_size, **library} if library else {}),
+            }
         return {
             "format": 2,
             "sources": {
-                name: {
-                    "source": source.source,
-                    "content": self.readers[name].identity(),
-                    "max_bytes": source.max_bytes,
-                    "weight": source.weight,
-                    "epochs": source.epochs,
-                }
+                name: {"content": self.readers[name].identity()}
+                | {field: getattr(source, field) for field in ("source", "max_bytes", "weight", "epochs")}
                 for name, source in self.sources.items()
             },
-            "tokenizer": identity_of(spec, self.tokenizer),
-            "validation_tokens": spec.validation_tokens,
-            "shuffle_seed": spec.shuffle_seed,
-            "deduplicate": spec.deduplicate,
-            "near_duplicates": spec.near_duplicates,
+            "tokenizer": {"bpe": spec.vocab_size, **library} if self.tokenizer is None else self.tokenizer.identity(),
+            **{
+                field: getattr(spec, field) for field in ("validation_tokens", "shuffle_seed", "deduplicate", "near_duplicates")
+            },
         }
 
     def most_tokens(self) -> dict[str, float]:
@@ -130,11 +123,6 @@ class TextContents:
         return sizes
 
     def training_tokens(self) -> float:
-        """An upper bound on the tokens to train on.
-
-        Raises:
-            InputError: if the held-out part would leave nothing.
-        """
         sizes = self.most_tokens()
         if not all(sizes.values()):
             lacking = ", ".join(name for name, size in sizes.items() if not size)
@@ -147,13 +135,9 @@ class TextContents:
         return sum(self.most_tokens().values())
 
     def write(self, directory: Path, work: Path, workers: int | None, advance: Callable[[int], None]) -> dict:
-        """Write the token files and the tokenizer into `directory`. Parts in `work` from an earlier start are used again.
+        """Write the token files, the tokenizer and the manifest. Parts in `work` from an earlier start are used again.
 
-        Returns:
-            The manifest.
-
-        Raises:
-            InputError: if a document cannot be read, or there is too little text.
+        Raises InputError if a document cannot be read, or there is too little text.
         """
         spec = self.spec
         for reader in self.readers.values():

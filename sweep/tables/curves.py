@@ -9,10 +9,9 @@ import numpy as np
 
 from sweep.errors import LawError
 from sweep.store.curves import smooth_curve
-from sweep.tables.columns import check_units, missing_column, positive_column
-from sweep.tables.readers import read_points
+from sweep.tables.readers import reader_of
 from sweep.tables.table import COLUMNS, RunTable
-from sweep.tables.units import Units
+from sweep.tables.units import Units, check_units, missing_column, positive_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,7 +107,7 @@ def read_curves(
     """
     columns = {**COLUMNS, "tokens": "tokens", **columns}
     run_id = columns["run_id"]
-    frame, raw = read_points(source, columns, list(map(str, runs.run_id)))
+    frame, raw = reader_of(source).points(str(source), columns, list(map(str, runs.run_id)))
     if run_id not in frame:
         raise missing_column(frame, run_id, "run_id", source)
     frame = _in_tokens(units.convert(frame, columns), columns, runs, source)

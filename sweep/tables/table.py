@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sweep.errors import LawError
-from sweep.tables.columns import check_units, missing_column, positive_column
 from sweep.tables.readers import read_frame
-from sweep.tables.units import Units
+from sweep.tables.units import Units, check_units, missing_column, positive_column
 
 if TYPE_CHECKING:
     import pandas as pd

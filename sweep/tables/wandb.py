@@ -9,7 +9,8 @@
 import ast
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -102,15 +103,11 @@ class Project:
         import pandas as pd
 
         keys = {"run_id": "id", "name": "name", "state": "state", "group": "group", "config": "config"}
-        try:
+        with _asking(source):
             found = [
                 {name: getattr(run, key) for name, key in keys.items()} | {"summary": run.summary_metrics}
                 for run in _runs(source)
             ]
-        except ModuleNotFoundError:
-            raise
-        except Exception as error:
-            raise _unreachable(source, error) from error
         if not found:
             raise LawError("too_few_runs", f"{source} has no runs; check entity, project and group")
         frame = flatten(pd.DataFrame(found))
@@ -127,16 +124,12 @@ class Project:
         import pandas as pd
 
         tokens, loss, rows = columns["tokens"], columns["loss"], []
-        try:
+        with _asking(source):
             for run in _runs(source):
                 if run.id in run_ids:
                     keys = [loss, *([tokens] if tokens in run.summary_metrics else [])]
                     points = run.history(keys=keys, samples=CURVE_POINTS, pandas=False)
                     rows += [{columns["run_id"]: run.id, **point} for point in points if point.get(loss) is not None]
-        except ModuleNotFoundError:
-            raise
-        except Exception as error:
-            raise _unreachable(source, error) from error
         if not rows:
             raise LawError(
                 "no_curves", f"{source}: no run of the table has a history of {loss!r}; name its loss with columns.curve_loss=…"
@@ -156,10 +149,14 @@ def _runs(address: str) -> Any:
     return wandb.Api(timeout=TIMEOUT_S).runs(path, filters={"group": group[0]} if group else {}, lazy=False)
 
 
-def _unreachable(address: str, error: Exception) -> LawError:
-    if isinstance(error, LawError):
-        return error
-    reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")[:200]
-    return LawError(
-        "unreadable", f"{address}: {reason}; check the address, the key (wandb login) and the network, or export a CSV"
-    )
+@contextmanager
+def _asking(address: str) -> Iterator[None]:
+    """Raises LawError in place of wandb's errors."""
+    try:
+        yield
+    except (LawError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")[:200]
+        remedy = "check the address, the key (wandb login) and the network, or export a CSV"
+        raise LawError("unreadable", f"{address}: {reason}; {remedy}") from error
