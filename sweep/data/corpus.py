@@ -131,10 +131,8 @@ class CorpusRecipe:
 
     @classmethod
     def read(cls, spec: CorpusSpec) -> "CorpusRecipe":
-        """Find what `spec` names, and check as much of it as is quick.
-
-        Raises InputError if a field is out of range, a source or the tokenizer is unknown or unusable, or there is no text.
-        """
+        """Find what `spec` names, and check as much of it as is quick. Raises InputError if a field is out of range, a source
+        or the tokenizer is unknown or unusable, or there is no text."""
         check_fields(spec, "data.")
         known = {**dict.fromkeys(SOURCES, TextContents.read), **CONTENTS}
         return cls(spec, named(known, spec.source, "data.source")(spec))
@@ -159,15 +157,13 @@ class CorpusRecipe:
         return self.contents.training_tokens()
 
     def build(self, root: Path, *, workers: int | None = None, advance: Callable[[int], None] = lambda size: None) -> Corpus:
-        """The corpus under `root`, built if it is not there. Parts that a killed process has tokenised are used again.
+        """The corpus under `root`, built if it is not there. Parts that a killed process has tokenised are used again. Raises
+        InputError if a document cannot be read, or there is too little text for the held-out part and some training.
 
         Args:
             root: the folder of all corpora.
             workers: processes that tokenise; by default one for each core.
             advance: called with the bytes finished since the last call.
-
-        Raises:
-            InputError: if a document cannot be read, or there is too little text for the held-out part and some training.
         """
         work = root / f".{self.fingerprint}.partial"
         while (corpus := self.find(root)) is None:

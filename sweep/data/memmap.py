@@ -36,10 +36,8 @@ class MemmapContents:
 
     @classmethod
     def read(cls, spec: CorpusSpec) -> "MemmapContents":
-        """Open the files and check the first and last ids of each.
-
-        Raises InputError if a file is missing, empty, of another length or type than declared, or has ids beyond the vocabulary.
-        """
+        """Open the files and check the first and last ids of each. Raises InputError if a file is missing, empty, of another
+        length or type than declared, or has ids beyond the vocabulary."""
         memmap = spec.memmap or MemmapConfig()
         tokenizer = ready_tokenizer(spec) if spec.tokenizer != "none" else None
         if spec.tokenizer == "bpe":

@@ -18,13 +18,7 @@ WEIGHTS_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Share:
-    """What one source contributes to the training tokens.
-
-    Attributes:
-        share: fraction of all training tokens.
-        tokens: number of training tokens.
-        epochs: how often the source is repeated to give them.
-    """
+    """What one source contributes: a fraction of all training tokens, their number, and how often it is repeated for them."""
 
     share: float
     tokens: float
@@ -123,6 +117,7 @@ def select(
 
     Documents are sorted by content, then shuffled, so that the order does not depend on file names. The first documents of each
     source are held out, up to the source's share of the held-out tokens; the rest are trained on. No document is in both parts.
+    Raises TooShortError if a source is too short for its share of the held-out part, or has nothing left to train on.
 
     Args:
         documents: all documents.
@@ -132,9 +127,6 @@ def select(
         deduplicate: use each document once, from the first source that has it.
         near_duplicates: leave out a document if at least this fraction of its lines is in documents before it.
         may_hold_out: which documents may be held out, a mask of shape (documents,); by default all.
-
-    Raises:
-        TooShortError: if a source is too short for its share of the held-out part, or has nothing left to train on.
     """
     by_content = np.argsort(documents.digest, kind="stable")
     if deduplicate:

@@ -15,14 +15,8 @@ MULTIPLIER = 0x9E3779B97F4A7C15  # odd, so that multiplying loses no bit
 def measure_overlap(directory: Path, dtype: np.dtype, bytes_per_token: float) -> dict:
     """The fraction of held-out n-grams that also occur in the training tokens, compared by 64-bit hashes.
 
-    Args:
-        directory: that holds train.bin and validation.bin.
-        dtype: of their ids.
-        bytes_per_token: of the held-out text.
-
-    Returns:
-        {"tokens": n, "share": fraction of the n-grams at all held-out positions}; n is the power of two closest to
-        `GRAM_BYTES` of text.
+    `directory` holds train.bin and validation.bin, with ids of type `dtype`. Returns {"tokens": n, "share": fraction of the
+    n-grams at all held-out positions}; n is the power of two closest to `GRAM_BYTES` of text.
     """
     doublings = max(1, round(np.log2(GRAM_BYTES / bytes_per_token)))
     n = 2**doublings

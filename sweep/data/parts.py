@@ -40,13 +40,8 @@ class Part:
 
 
 class PartWriter:
-    """One part, collected in memory and written by `finish`, its index last: a part with an index is complete.
-
-    Args:
-        path: of the .bin file.
-        tokenizer: encodes the documents.
-        hash_lines: whether to keep hashes of lines, for near duplicates.
-    """
+    """One part, collected in memory and written by `finish` to `path`, its index last: a part with an index is complete. With
+    `hash_lines`, hashes of lines are kept for near duplicates."""
 
     def __init__(self, path: Path, tokenizer: Tokenizer, *, hash_lines: bool) -> None:
         self.path, self.tokenizer, self.hash_lines, self.bytes = path, tokenizer, hash_lines, 0

@@ -42,10 +42,8 @@ class TextContents:
 
     @classmethod
     def read(cls, spec: CorpusSpec) -> "TextContents":
-        """Find the sources and read the first documents of each.
-
-        Raises InputError if a source, a weight or the tokenizer is wrong, or there is no text.
-        """
+        """Find the sources and read the first documents of each. Raises InputError if a source, a weight or the tokenizer is
+        wrong, or there is no text."""
         mixed = spec.source == "mixture"
         sources: dict[str, SourceConfig] = dict(spec.sources or {}) if mixed else {spec.source: spec}
         if mixed:
@@ -135,10 +133,7 @@ class TextContents:
         return sum(self.most_tokens().values())
 
     def write(self, directory: Path, work: Path, workers: int | None, advance: Callable[[int], None]) -> dict:
-        """Write the token files, the tokenizer and the manifest. Parts in `work` from an earlier start are used again.
-
-        Raises InputError if a document cannot be read, or there is too little text.
-        """
+        """Write the token files and tokenizer. Raises InputError if a document cannot be read, or there is too little text."""
         spec = self.spec
         for reader in self.readers.values():
             reader.look_into()  # planning could not look at remote datasets; fail before hours of work on another source

@@ -40,13 +40,10 @@ class ByteTokenizer:
 
 
 class LibraryTokenizer:
-    """A tokenizer of the `tokenizers` library, without padding, truncation or added tokens.
+    """A tokenizer of the `tokenizers` library, without padding, truncation or added tokens. Raises InputError if it lacks the
+    token `end_of_document`.
 
     The names of special tokens in a text are encoded as plain text, so that no document can contain its own end.
-
-    Args:
-        library: a `tokenizers.Tokenizer`.
-        end_of_document: the token that ends a document; InputError is raised if the library does not know it.
     """
 
     def __init__(self, library: Any, end_of_document: str = END_OF_DOCUMENT) -> None:
@@ -87,9 +84,7 @@ def train_bpe(documents: Iterable[bytes], vocab_size: int) -> LibraryTokenizer:
     """Train a byte-level BPE with `vocab_size` ids, the 256 bytes and the end of document included.
 
     Numbers are split into single digits, as in LLaMA. Characters that no merge covers fall back to bytes, so none is unknown.
-
-    Raises:
-        InputError: if `vocab_size` leaves no room for merges, or the documents do not support that many.
+    Raises InputError if `vocab_size` leaves no room for merges, or the documents do not support that many.
     """
     if vocab_size <= BYTES + 1:
         raise InputError(f"data.vocab_size={vocab_size} is too small for BPE; ask for more than {BYTES + 1}")
@@ -117,10 +112,8 @@ def train_bpe(documents: Iterable[bytes], vocab_size: int) -> LibraryTokenizer:
 
 
 def ready_tokenizer(spec: CorpusSpec) -> Tokenizer | None:
-    """The tokenizer that `spec` names; None if it is still to be trained on the corpus.
-
-    Raises InputError if it cannot be loaded, or it is not known which of its tokens ends a document.
-    """
+    """The tokenizer that `spec` names; None if it is still to be trained on the corpus. Raises InputError if it cannot be
+    loaded, or it is not known which of its tokens ends a document."""
     if spec.tokenizer == "bytes":
         return ByteTokenizer()
     if spec.tokenizer == "bpe":

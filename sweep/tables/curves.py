@@ -33,11 +33,7 @@ class Curve:
 
 def as_curves(curves: "Sequence[Curve] | pd.DataFrame") -> Sequence[Curve]:
     """Checked curves from `Curve`s, or from a pandas table with columns run_id, N, tokens, loss and optionally
-    flops_per_token (6 N by default).
-
-    Raises:
-        LawError: if a column is missing, or a value is not a positive number.
-    """
+    flops_per_token (6 N by default). Raises LawError if a column is missing, or a value is not a positive number."""
     if not hasattr(curves, "columns"):
         known = list(curves)
         if not all(isinstance(curve, Curve) for curve in known):
@@ -92,7 +88,7 @@ def check_curves(curves: Sequence[Curve], source: Path | str) -> None:
 def read_curves(
     source: Path | str, columns: Mapping[str, str], runs: RunTable, *, units: Units = Units(), smoothing: float = 0
 ) -> list[Curve]:
-    """The curves of `runs`; others are ignored.
+    """The curves of `runs`; others are ignored. Raises LawError as `read_runs`, and if no curve belongs to a run of the table.
 
     Args:
         source: a table of points with columns run_id, tokens and the loss; the CSV of a wandb chart, which has a column for
@@ -101,9 +97,6 @@ def read_curves(
         runs: whose curves to read.
         units: of tokens and losses.
         smoothing: standard deviation of a Gaussian, in points, for curves from wandb, which are not smoothed yet.
-
-    Raises:
-        LawError: as `read_runs`, and if no curve belongs to a run of the table.
     """
     columns = {**COLUMNS, "tokens": "tokens", **columns}
     run_id = columns["run_id"]

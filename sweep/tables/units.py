@@ -46,16 +46,13 @@ def number(value: object) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Units:
-    """The units of a table's columns.
+    """The units of a table's columns. Raises LawError if one is unknown, or bits per byte lack bytes per token.
 
     Attributes:
         N, D, C, tokens: unit of parameters, training tokens, FLOPs (budgets included) and the tokens of a curve's points: a
             number, or k, M, B or T.
         loss: one of `LOSS_UNITS`.
         bytes_per_token: of the tokenizer that D is counted in, for bits per byte; 1 fits the loss per byte.
-
-    Raises:
-        LawError: if a unit is unknown, or bits per byte are given without bytes per token.
     """
 
     N: float | str = 1.0
@@ -89,14 +86,11 @@ class Units:
 
     def convert(self, frame: "pd.DataFrame", columns: Mapping[str, str]) -> "pd.DataFrame":
         """The table in parameters, tokens, FLOPs and nats per token. Values that are not numbers stay; `positive_column` names
-        them later.
+        them later. Raises LawError if a value has a unit of its own ("70M") in a column whose unit is declared.
 
         Args:
             frame: one row per run, or per point of a curve.
             columns: its names for fields, where they differ.
-
-        Raises:
-            LawError: if a value has a unit of its own ("70M") in a column whose unit is declared.
         """
         converted: dict[str, np.ndarray] = {}
         for unit, fields in COUNTS.items():
@@ -138,11 +132,8 @@ def _each(column: "pd.Series", change: Callable[[np.ndarray], np.ndarray]) -> np
 def positive_column(
     frame: "pd.DataFrame", column: str, field: str, source: Path | str, *, optional: bool = False
 ) -> np.ndarray:
-    """A column as positive finite floats; a missing value becomes NaN if `optional`.
-
-    Raises:
-        LawError: if there is no such column, or a value is not a positive number.
-    """
+    """A column as positive finite floats; a missing value becomes NaN if `optional`. Raises LawError if there is no such
+    column, or a value is not a positive number."""
     if column not in frame:
         raise missing_column(frame, column, field, source)
     raw = frame[column].to_numpy()
@@ -169,11 +160,8 @@ def missing_column(frame: "pd.DataFrame", column: str, field: str, source: Path 
 
 
 def check_units(what: str, names: Sequence[str], N: np.ndarray, D: np.ndarray, loss: np.ndarray, source: Path | str) -> None:
-    """Check runs or curves, which `what` says, by their N, D and final losses, each of shape (runs,).
-
-    Raises:
-        LawError: if one of these is in a unit that no run can have.
-    """
+    """Check runs or curves, which `what` says, by their N, D and final losses, each of shape (runs,). Raises LawError if one of
+    these is in a unit that no run can have."""
     for field, unit, values, least in (("N", "parameters", N, MIN_N), ("D", "tokens", D, MIN_D)):
         if (small := values < least).any():
             first, count = int(np.flatnonzero(small)[0]), int(small.sum())
