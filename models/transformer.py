@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.config import ModelConfig
 
-MAX_LOGITS = 2**26  # in memory at once: 256 MB in float32
+MAX_LOGITS = 2**26  # of the head in memory at once: 256 MB in float32
 
 
 class Attention(nn.Module):

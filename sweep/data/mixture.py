@@ -25,18 +25,18 @@ class Share:
     epochs: float
 
 
-def check_weights(sources: Mapping[str, SourceConfig], field: str = "data.sources") -> None:
+def check_weights(sources: Mapping[str, SourceConfig]) -> None:
     """Raises InputError if a mixture is empty, some of its sources have no weight, or the weights do not add up to 1."""
     if not sources:
-        raise InputError(f"{field} is empty; name the sources of the mixture, for instance as in conf/data/mixture.yaml")
+        raise InputError("data.sources is empty; name the sources of the mixture, for instance as in conf/data/mixture.yaml")
     weights = {name: source.weight for name, source in sources.items()}
     given = {name: weight for name, weight in weights.items() if weight is not None}
     if given and len(given) < len(sources):
         lacking = ", ".join(name for name in weights if name not in given)
-        raise InputError(f"{field}: {lacking} has no weight and others have one; give every source a weight, or none")
+        raise InputError(f"data.sources: {lacking} has no weight and others have one; give every source a weight, or none")
     if given and abs(sum(given.values()) - 1) > WEIGHTS_TOLERANCE:
         listed = ", ".join(f"{name} {weight:g}" for name, weight in given.items())
-        raise InputError(f"{field}: the weights add up to {sum(given.values()):.6g} ({listed}); make them add up to 1")
+        raise InputError(f"data.sources: the weights add up to {sum(given.values()):.6g} ({listed}); make them add up to 1")
 
 
 def shares(sources: Mapping[str, SourceConfig], sizes: Mapping[str, float]) -> dict[str, Share]:

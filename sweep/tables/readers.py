@@ -39,9 +39,7 @@ class FileReader:
 
         path = Path(source)
         try:
-            frame = getattr(pd, self.function)(path, **self.options)
-            exported = flatten(frame)
-            return frame if exported is None else exported
+            return flatten(getattr(pd, self.function)(path, **self.options))
         except FileNotFoundError as error:
             raise LawError("unreadable", f"{path} does not exist; check the path (it is relative to {Path.cwd()})") from error
         except (ValueError, OSError) as error:  # pandas' and pyarrow's parse errors are ValueErrors
@@ -54,9 +52,9 @@ class FileReader:
         return (frame, False) if chart is None else (chart, True)
 
 
-def flatten(frame: "pd.DataFrame") -> "pd.DataFrame | None":
-    """A table of runs that wandb exported, with columns run_id and state, and configuration and summary under dotted keys; None
-    if it is another table."""
+def flatten(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """A table of runs that wandb exported, with columns run_id and state, and configuration and summary under dotted keys; any
+    other table as it is."""
     import pandas as pd
 
     if set(NESTED) <= set(frame):
@@ -65,7 +63,7 @@ def flatten(frame: "pd.DataFrame") -> "pd.DataFrame | None":
         frame = pd.concat([frame.drop(columns=list(NESTED)).reset_index(drop=True), pd.json_normalize(known)], axis=1)
         frame = frame.loc[:, ~frame.columns.duplicated(keep="last")]
     elif not {"Name", "State"} <= set(frame):
-        return None
+        return frame
     capitals = {"Name": "name", "State": "state", "ID": "id"}
     frame = frame.rename(columns={old: new for old, new in capitals.items() if old in frame and new not in frame})
     if "run_id" in frame or "name" not in frame:
@@ -129,9 +127,7 @@ class Project:
             ]
         if not found:
             raise LawError("too_few_runs", f"{source} has no runs; check entity, project and group")
-        frame = flatten(pd.DataFrame(found))
-        assert frame is not None
-        return frame
+        return flatten(pd.DataFrame(found))
 
     def points(self, source: str, columns: Mapping[str, str], run_ids: Sequence[str]) -> tuple["pd.DataFrame", bool]:
         """The histories of the runs, as wandb samples them: run_id, tokens (or _step, of runs that did not log tokens) and the

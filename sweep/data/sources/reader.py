@@ -132,14 +132,6 @@ class Records(Reader):
         )
 
 
-class RecordFiles(FileReader, Records):
-    """Records in local files."""
-
-    def identity(self) -> Any:
-        files = [file_identity(path) for path in self.files]
-        return {"files": files, "column": self.source.column, "rows": self.source.rows}
-
-
 def expand(paths: list[str], endings: tuple[str, ...], field: str) -> list[Path]:
     """The files that `paths` name, sorted, each once; of a folder those with one of `endings`. Raises InputError if there are
     none."""
