@@ -90,16 +90,14 @@ class Selection:
         validation: the held-out documents, in order; the last one of each source is cut.
         cut: how many tokens of each of them are used.
         train: the training documents, in order; a document may occur several times.
-        available: how many distinct training documents each source has.
-        epochs: how often each source is repeated.
+        distinct: the distinct training documents of each source.
         left_out: how many documents are not used at all, by reason.
     """
 
     validation: np.ndarray
     cut: np.ndarray
     train: np.ndarray
-    available: dict[str, int]
-    epochs: dict[str, float]
+    distinct: dict[str, np.ndarray]
     left_out: dict[str, int]
 
 
@@ -175,11 +173,7 @@ def select(
         validation=np.concatenate(validation),
         cut=np.concatenate(cut),
         train=train,
-        available=dict(zip(sources, map(len, rest), strict=True)),
-        epochs={
-            name: float(documents.tokens[used].sum() / documents.tokens[chosen].sum())
-            for name, used, chosen in zip(sources, trained, rest, strict=True)
-        },
+        distinct=dict(zip(sources, rest, strict=True)),
         left_out=left_out,
     )
 

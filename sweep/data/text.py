@@ -234,16 +234,16 @@ class TextContents:
         total = written["train"]["tokens"]
         held_bytes = documents.bytes[chosen.validation] * chosen.cut / documents.tokens[chosen.validation]
         sources: dict[str, dict] = {"train": {}, "validation": {}}
-        for number, name in enumerate(self.sources):
+        for number, (name, distinct) in enumerate(chosen.distinct.items()):
             trained = chosen.train[documents.source[chosen.train] == number]
             held = documents.source[chosen.validation] == number
             tokens = int(documents.tokens[trained].sum())
             sources["train"][name] = {
                 "tokens": tokens,
                 "bytes": int(documents.bytes[trained].sum()),
-                "documents": chosen.available[name],
+                "documents": len(distinct),
                 "share": tokens / total,
-                "epochs": chosen.epochs[name],
+                "epochs": tokens / int(documents.tokens[distinct].sum()),
             }
             sources["validation"][name] = {"tokens": int(chosen.cut[held].sum()), "bytes": round(held_bytes[held].sum())}
         sizes = {part: sum(source["bytes"] for source in sources[part].values()) for part in written}

@@ -106,15 +106,15 @@ class Tokenising:
     def unit(self, number: int, unit: Any, part_bytes: int) -> Iterator[int]:
         """Write the missing parts of a unit; yields the bytes of each encoded batch."""
         before = [np.load(path, mmap_mode="r") for path in self._indices(number)]
-        skip, read, place = sum(map(len, before)), self._bytes_of(number), len(before)
-        part = PartWriter(self._path(number, place), self.tokenizer, hash_lines=self.lines)
+        skip, read = sum(map(len, before)), self._bytes_of(number)
+        paths = (self._path(number, place) for place in count(len(before)))
+        part = PartWriter(next(paths), self.tokenizer, hash_lines=self.lines)
         for batch in _batches(islice(self.reader.documents(unit), skip, None), self.max_bytes - read):
             part.add(batch)
             yield sum(map(len, batch))
             if part.bytes >= part_bytes:
                 part.finish()
-                place += 1
-                part = PartWriter(self._path(number, place), self.tokenizer, hash_lines=self.lines)
+                part = PartWriter(next(paths), self.tokenizer, hash_lines=self.lines)
         part.finish()
         write_atomically(self._end_of(number), b"")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sweep.tables.curves import Curve, read_curves
 from sweep.tables.readers import read_frame
 from sweep.tables.table import COLUMNS, RunTable, runs_from_frame
-from sweep.tables.units import Units
+from sweep.tables.units import COUNTS, Units
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +42,10 @@ def read_tables(
     """
     declared = {"N": "N_non_embedding"} if fit.parameters == "non_embedding" else {}
     declared |= {"C": f"C_{fit.flops}"} if fit.flops != "6N" else {}
-    names, units = _names(columns, declared), Units.of(vars(columns))
+    names = _names(columns, declared)
+    units = Units(
+        **{unit: getattr(columns, f"{unit}_unit") for unit in (*COUNTS, "loss")}, bytes_per_token=columns.bytes_per_token
+    )
     chosen = {**names, **{field: names[convention] for field, convention in declared.items()}}
     if fit.loss != "val" and names["loss"] == "loss":
         chosen["loss"] = {"train": "train_loss", "bits_per_byte": "bits_per_byte"}[fit.loss]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -77,12 +77,6 @@ class Units:
                 "columns.loss_unit=bits_per_byte needs columns.bytes_per_token, of the tokenizer that D is counted in "
                 "(about 4 for English; 1 fits the loss per byte)",
             )
-
-    @classmethod
-    def of(cls, columns: Mapping[str, Any]) -> "Units":
-        """From the fields of `sweep.config.Columns`."""
-        counts = {name: columns[f"{name}_unit"] for name in COUNTS}
-        return cls(**counts, loss=columns["loss_unit"], bytes_per_token=columns["bytes_per_token"])
 
     def convert(self, frame: "pd.DataFrame", columns: Mapping[str, str]) -> "pd.DataFrame":
         """The table in parameters, tokens, FLOPs and nats per token. Values that are not numbers stay; `positive_column` names
