@@ -8,8 +8,7 @@ import numpy as np
 
 from sweep.config import CorpusSpec, MemmapConfig
 from sweep.data.mixture import TooShortError
-from sweep.data.overlap import measure_overlap
-from sweep.data.parts import token_dtype, write_tokens
+from sweep.data.parts import measure_overlap, token_dtype, write_tokens
 from sweep.data.sources.reader import expand, file_identity
 from sweep.data.tokenizer import Tokenizer, ready_tokenizer
 from sweep.errors import InputError, explained

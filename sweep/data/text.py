@@ -11,8 +11,7 @@ import numpy as np
 
 from sweep.config import CorpusSpec, SourceConfig
 from sweep.data.mixture import Documents, Selection, TooShortError, check_weights, select, shares
-from sweep.data.overlap import measure_overlap
-from sweep.data.parts import INDEX, Part, gather, token_dtype
+from sweep.data.parts import INDEX, Part, gather, measure_overlap, token_dtype
 from sweep.data.sources import reader_of
 from sweep.data.sources.reader import Reader
 from sweep.data.tokenise import Tokenising
