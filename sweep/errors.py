@@ -12,14 +12,13 @@ class InputError(ValueError):
 
 @contextmanager
 def explained(problem: str, remedy: str, errors: type[Exception] | tuple[type[Exception], ...] = Exception) -> Iterator[None]:
-    """Raise an InputError in place of `errors`, which gives the first line of the error as the reason."""
+    """Raise an InputError in place of `errors`, with `one_line` of the error as the reason."""
     try:
         yield
     except InputError:
         raise
     except errors as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{problem} ({reason}); {remedy}") from error
+        raise InputError(f"{problem} ({one_line(error)}); {remedy}") from error
 
 
 class LawError(InputError):
@@ -36,3 +35,8 @@ class LawError(InputError):
     def summary(self) -> str:
         """One line of text."""
         return f"not fitted ({self.status}): {self}"
+
+
+def one_line(error: BaseException) -> str:
+    """Another library's error, its type and the first line of its message, for a message of ours."""
+    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")[:300]

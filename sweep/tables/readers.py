@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from sweep.errors import LawError
+from sweep.errors import LawError, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,9 +168,8 @@ def _asking(address: str) -> Iterator[None]:
     except (LawError, ModuleNotFoundError):
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")[:200]
         remedy = "check the address, the key (wandb login) and the network, or export a CSV"
-        raise LawError("unreadable", f"{address}: {reason}; {remedy}") from error
+        raise LawError("unreadable", f"{address}: {one_line(error)}; {remedy}") from error
 
 
 # By the ending of a file's name, or the scheme of an address.
