@@ -51,17 +51,16 @@ def as_curves(curves: "Sequence[Curve] | pd.DataFrame") -> Sequence[Curve]:
     if (sizes > 1).any():
         raise LawError("bad_value", f"the curve of {sizes.index[sizes > 1][0]} has several N; give each run one")
     known = [
-        Curve(
-            run_id=str(name),
-            N=float(part["N"].iloc[0]),
-            flops_per_token=float(part["flops_per_token"].iloc[0]),
-            tokens=part["tokens"].to_numpy(),
-            loss=part["loss"].to_numpy(),
-        )
-        for name, part in frame.groupby("run_id", sort=False)
+        _curve(str(name), points["N"].iloc[0], points["flops_per_token"].iloc[0], points)
+        for name, points in frame.groupby("run_id", sort=False)
     ]
     check_curves(known, "the curves")
     return known
+
+
+def _curve(run_id: str, N: float, flops_per_token: float, points: "pd.DataFrame", smoothing: float = 0) -> Curve:
+    tokens, loss = points["tokens"].to_numpy(), smooth_curve(points["loss"].to_numpy(), smoothing)
+    return Curve(run_id=run_id, N=float(N), flops_per_token=float(flops_per_token), tokens=tokens, loss=loss)
 
 
 def check_curves(curves: Sequence[Curve], source: Path | str) -> None:
@@ -107,13 +106,7 @@ def read_curves(
     frame = frame.assign(**{name: positive_column(frame, columns[name], name, source) for name in ("tokens", "loss")})
     groups = dict(tuple(frame.sort_values("tokens").groupby(frame[run_id].astype(str))))
     curves = [
-        Curve(
-            run_id=name,
-            N=float(N),
-            flops_per_token=float(C / D),
-            tokens=groups[name]["tokens"].to_numpy(),
-            loss=smooth_curve(groups[name]["loss"].to_numpy(), smoothing if raw else 0),
-        )
+        _curve(name, N, C / D, groups[name], smoothing if raw else 0)
         for name, N, D, C in zip(runs.run_id, runs.N, runs.D, runs.C, strict=True)
         if name in groups
     ]
