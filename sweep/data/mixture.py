@@ -145,8 +145,8 @@ def select(
 
     of_source = [order[documents.source[order] == number] for number in range(len(sources))]
     fractions = [share.share for share in shares(sources, sizes(of_source)).values()]
-    ends = np.round(np.cumsum(fractions) / sum(fractions) * held_out).astype(int)
-    quotas = np.diff(ends, prepend=0).tolist()  # integers that add up to `held_out`
+    edges = np.round(np.cumsum(fractions) / sum(fractions) * held_out).astype(int)
+    quotas = np.diff(edges, prepend=0).tolist()  # integers that add up to `held_out`
     validation, cut = [], []
     for chosen, quota in zip(of_source, quotas, strict=True):
         candidates = chosen if may_hold_out is None else chosen[may_hold_out[chosen]]

@@ -102,9 +102,10 @@ class TextContents:
                 for name, source in self.sources.items()
             },
             "tokenizer": {"bpe": spec.vocab_size, **library} if self.tokenizer is None else self.tokenizer.identity(),
-            **{
-                field: getattr(spec, field) for field in ("validation_tokens", "shuffle_seed", "deduplicate", "near_duplicates")
-            },
+            "validation_tokens": spec.validation_tokens,
+            "shuffle_seed": spec.shuffle_seed,
+            "deduplicate": spec.deduplicate,
+            "near_duplicates": spec.near_duplicates,
         }
 
     def most_tokens(self) -> dict[str, float]:
