@@ -7,9 +7,18 @@ from typing import Any
 import numpy as np
 
 from sweep.errors import LawError
-from sweep.fit.costs import Footprint, LifetimeOptimum, SizePenalty, footprint, lifetime_optimum, size_penalty
-from sweep.fit.frontier import Allocation, allocate, budget_for_loss
-from sweep.fit.result import Estimate, positive
+from sweep.fit.frontier import (
+    Allocation,
+    Footprint,
+    LifetimeOptimum,
+    SizePenalty,
+    allocate,
+    budget_for_loss,
+    footprint,
+    lifetime_optimum,
+    size_penalty,
+)
+from sweep.fit.result import Estimate, Record, plain, positive
 
 FACTORS = (0.5, 2.0)  # times N_opt: sizes whose cost is given
 DECADES = (1, 10, 100)  # times the largest C
@@ -35,7 +44,7 @@ class Questions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Goal:
+class Goal(Record):
     """How to reach a loss: C with its N and D, and, if use was asked about, the cheapest model over training and use. `reason`
     says why no budget reaches it."""
 
@@ -44,20 +53,9 @@ class Goal:
     N: float | None
     D: float | None
     lifetime: LifetimeOptimum | None
-    reason: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "loss": self.loss,
-            "C": self.C.to_dict() if self.C else None,
-            "N": self.N,
-            "D": self.D,
-            "lifetime": dict(vars(self.lifetime)) if self.lifetime else None,
-            "reason": self.reason or None,
-        }
+    reason: str | None = None
 
     def lines(self) -> list[str]:
-        """For a reader."""
         if self.C is None:
             return [f"  loss {self.loss:g}: {self.reason}"]
         found = [f"  loss {self.loss:g}: C = {self.C}, N = {self.N:.4g}, D = {self.D:.4g}"]
@@ -87,18 +85,13 @@ class Answers:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "allocations": [row.to_dict() for row in self.allocations],
-            "penalties": [
-                {"C": C, **{key: value if np.isfinite(value) else None for key, value in vars(penalty).items()}}
-                for C, penalties in self.penalties.items()
-                for penalty in penalties
-            ],
-            "goals": [goal.to_dict() for goal in self.goals],
-            "footprints": [{"C": C, **vars(print_)} for C, print_ in self.footprints.items()],
+            "allocations": plain(self.allocations),
+            "penalties": [{"C": C, **penalty.to_dict()} for C, penalties in self.penalties.items() for penalty in penalties],
+            "goals": plain(self.goals),
+            "footprints": [{"C": C, **cost.to_dict()} for C, cost in self.footprints.items()],
         }
 
     def summary(self) -> str:
-        """For a reader."""
         lines = ["Compute-optimal runs"]
         for C in dict.fromkeys(row.C for row in self.allocations):
             lines += [f"  {row.line()}" for row in self.allocations if row.C == C]

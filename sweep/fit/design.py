@@ -43,7 +43,6 @@ class NextRuns:
         return {"target": self.target, "sd_before": self.sd_before, "sd_after": self.sd_after, "runs": runs}
 
     def summary(self) -> str:
-        """For a reader."""
         lines = [
             f"{len(self.N)} runs of {self.C.sum():.3g} FLOPs take the standard deviation of {self.target} from "
             f"{self.sd_before:.4f} to {self.sd_after:.4f}"

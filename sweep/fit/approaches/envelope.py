@@ -9,7 +9,7 @@ import numpy as np
 from sweep.errors import LawError
 from sweep.fit.approaches.approach import Options, PowerLaws
 from sweep.fit.approaches.lower_envelope import METHODS, MIN_SIZES, LowerEnvelope, statistics
-from sweep.fit.result import Estimate, Intervals, PowerLaw, count_distinct, positive
+from sweep.fit.result import Estimate, Intervals, PowerLaw, Record, count_distinct, positive
 from sweep.fit.surface import Compute
 from sweep.tables.curves import Curve, as_curves
 
@@ -23,7 +23,7 @@ CurvesLike: TypeAlias = "Sequence[Curve] | pd.DataFrame"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curvature:
+class Curvature(Record):
     """Whether log N_opt bends in log C (Hoffmann et al. 2022, Fig. A5).
 
     Attributes:
@@ -35,9 +35,6 @@ class Curvature:
     thirds: tuple[Estimate, Estimate, Estimate]
     second: Estimate
     bends: bool | None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"thirds": [third.to_dict() for third in self.thirds], "second": self.second.to_dict(), "bends": self.bends}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -177,15 +174,10 @@ def fit_envelope(
             bends=None if second.low is None or second.high is None else not second.low <= 0 <= second.high,
         ),
         envelope=method,
-        compute=_compute(known),
+        compute=Compute.of_runs(sweep.N, np.ones_like(sweep.N), sweep.per_token),
         replicates={
             name: PowerLaw(exponent=drawn[:, i], coefficient=np.exp(drawn[:, i + 1]))
             for i, name in ((0, "N"), (2, "D"), (4, "loss"))
         },
         level=intervals.level,
     )
-
-
-def _compute(curves: Sequence[Curve]) -> Compute:
-    N, per_token = (np.array([getattr(curve, name) for curve in curves]) for name in ("N", "flops_per_token"))
-    return Compute.of_runs(N, np.ones_like(N), per_token)

@@ -28,7 +28,7 @@ from sweep.fit.approaches.parametric_problem import (
 )
 from sweep.fit.bootstrap import resample_weights
 from sweep.fit.result import Estimate, Intervals, positive
-from sweep.fit.solver.certificate import Certificate
+from sweep.fit.solver.finish import Certificate
 from sweep.fit.surface import Compute, Surface
 from sweep.tables.table import RunsLike, as_runs
 
@@ -103,11 +103,9 @@ class ParametricFit(Approach):
         return replace(self, surface=surface, replicates=replicates, a=a, b=b)
 
     def to_dict(self) -> dict[str, Any]:
-        names = ("E", "A", "B", "alpha", "beta", "a", "b")
-        values: dict[str, Any] = {name: getattr(self, name).to_dict() for name in names}
-        values |= {name: getattr(self, name) for name in ("objective", "delta", "status", "kind", "residual_sd")}
-        values["gradient_norm"] = self.certificate.gradient_norm
-        return values | {"certificate": self.certificate.to_dict(), "compute": dict(vars(self.surface.compute))}
+        values = self.pick("E", "A", "B", "alpha", "beta", "a", "b", "objective", "delta", "status", "kind", "residual_sd")
+        proof = {"gradient_norm": self.certificate.gradient_norm, "certificate": self.certificate.to_dict()}
+        return values | proof | {"compute": self.surface.compute.to_dict()}
 
     def remarks(self) -> list[str]:
         what = "Huber" if self.kind == "huber" else self.kind

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from sweep.errors import LawError
 from sweep.fit.result import SAME, Status, count_distinct
-from sweep.fit.solver.certificate import Certificate
+from sweep.fit.solver.finish import Certificate
 from sweep.fit.solver.objective import Objective
 from sweep.fit.solver.search import Search
 from sweep.tables.table import RunTable

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sweep.fit.approaches import APPROACHES, Approach, Laws, Options
-from sweep.fit.result import Estimate, Intervals, attempt
+from sweep.fit.result import Estimate, Intervals, Record, attempt
 from sweep.fit.surface import Compute
 from sweep.tables.curves import Curve
 from sweep.tables.table import RunsLike, RunTable, as_runs
@@ -21,7 +21,7 @@ AS_RUN, MATCHED, FIXED = "as run", "matched schedules", "one fixed schedule"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConventionRow:
+class ConventionRow(Record):
     """a under one convention and protocol, by one approach.
 
     Attributes:
@@ -38,15 +38,10 @@ class ConventionRow:
     protocol: str
     approach: str
     a: Estimate | None
-    reason: str = ""
+    reason: str | None = None
     runs: int
 
-    def to_dict(self) -> dict[str, Any]:
-        a = self.a.to_dict() if self.a is not None else None
-        return {**vars(self), "a": a, "reason": self.reason or None}
-
     def line(self) -> str:
-        """For a reader."""
         value = self.a if self.a is not None else f"not fitted: {self.reason}"
         return f"{self.convention:48}  {self.protocol:18}  {self.approach:10}  {value}"
 
@@ -94,7 +89,7 @@ def compare_conventions(
             tried += [(protocol, approach, points, len(points)) for approach in chosen if approach.has_surface]
         for protocol, approach, points, used in tried:
             law = exponent(approach, protocol, points, own)
-            a, reason = (law.a, "") if law.fitted else (None, law.reason)
+            a, reason = (law.a, None) if law.fitted else (None, law.reason)
             rows.append(
                 ConventionRow(convention=convention, protocol=protocol, approach=approach.name, a=a, reason=reason, runs=used)
             )

@@ -9,7 +9,7 @@ import numpy as np
 from sweep.fit.approaches import APPROACHES, Laws, Options
 from sweep.fit.approaches.envelope import CurvesLike
 from sweep.fit.approaches.parametric import fit_parametric
-from sweep.fit.result import Estimate, Intervals, attempt, positive
+from sweep.fit.result import Estimate, Intervals, Record, attempt, positive
 from sweep.tables.curves import as_curves
 from sweep.tables.table import RunsLike, RunTable, as_runs
 
@@ -20,29 +20,24 @@ FAR = 3  # robust standard deviations
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variant:
+class Variant(Record):
     """One choice, and the a that it leads to.
 
     Attributes:
         group: which kind of choice: "approach", "loss function", "outliers", "sizes", "budgets" or "convention".
         label: the choice.
+        runs: how many were fitted.
         a: exponent of N_opt; None if it could not be fitted.
         reason: why not.
-        runs: how many were fitted.
     """
 
     group: str
     label: str
-    a: Estimate | None
-    reason: str = ""
     runs: int
-
-    def to_dict(self) -> dict[str, Any]:
-        a = self.a.to_dict() if self.a is not None else None
-        return {"group": self.group, "label": self.label, "runs": self.runs, "a": a, "reason": self.reason or None}
+    a: Estimate | None
+    reason: str | None = None
 
     def line(self) -> str:
-        """For a reader."""
         return f"{self.group:13}  {self.label:38}  {self.a if self.a is not None else f'not fitted: {self.reason}'}"
 
 
@@ -97,7 +92,7 @@ def _by_approach(laws: Laws) -> Iterator[Variant]:
     for name, law in laws.items():
         for label, attribute in APPROACHES[name].variants.items():
             a = getattr(law, attribute) if law.fitted else None
-            reason = "" if a else "too few profiles, or no surface" if law.fitted else law.reason
+            reason = None if a else "too few profiles, or no surface" if law.fitted else law.reason
             yield Variant(
                 group="approach", label=f"{APPROACHES[name].number}, {label}", a=a, reason=reason, runs=len(laws.runs)
             )

@@ -5,7 +5,6 @@ Fits of them can be checked against the truth: constants, intervals, and the val
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -89,17 +88,3 @@ class Simulator:
     def _run_noise(self, C: np.ndarray) -> np.ndarray:
         scale = (C / np.exp(np.log(C).mean())) ** -self.noise.decay
         return self.noise.run * scale * np.random.default_rng([self.seed, 0]).standard_normal(len(C))
-
-
-def write_simulated(runs: RunTable, curves: Sequence[Curve], out: Path) -> tuple[Path, Path]:
-    """runs.csv and curves.parquet under `out`, with the columns that `isosweep fit table=… curves=…` reads."""
-    import pandas as pd
-
-    out.mkdir(parents=True, exist_ok=True)
-    frame = {name: getattr(runs, name) for name in ("run_id", "budget", "N", "D", "C", "loss")}
-    pd.DataFrame(frame).assign(state="done").to_csv(out / "runs.csv", index=False)
-    pd.concat(
-        [pd.DataFrame({"run_id": curve.run_id, "tokens": curve.tokens, "loss": curve.loss}) for curve in curves]
-        or [pd.DataFrame({"run_id": [], "tokens": [], "loss": []})]
-    ).to_parquet(out / "curves.parquet", index=False)
-    return out / "runs.csv", out / "curves.parquet"

@@ -7,7 +7,7 @@ import numpy as np
 
 from sweep.errors import LawError
 from sweep.fit.bootstrap import resample_counts
-from sweep.fit.result import SAME, Estimate, Intervals
+from sweep.fit.result import SAME, Estimate, Intervals, Record, plain
 
 MAX_EXPONENT = 5  # measured exponents of a loss are below 1
 
@@ -22,7 +22,7 @@ LawT = TypeVar("LawT", bound=Law)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LawFit(Generic[LawT]):
+class LawFit(Record, Generic[LawT]):
     """A law with its constants' intervals.
 
     Attributes:
@@ -89,12 +89,10 @@ class LawFit(Generic[LawT]):
         return self.law.predict(*args, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        constants = {name: estimate.to_dict() for name, estimate in self.constants.items()}
-        scalars = {name: getattr(self, name) for name in ("points", "rms", "level", "identified")}
-        return {"equation": self.law.equation, "status": self.status, **constants, **scalars}
+        scalars = self.pick("points", "rms", "level", "identified")
+        return {"equation": self.law.equation, "status": self.status, **plain(self.constants), **scalars}
 
     def summary(self) -> str:
-        """The same for a reader."""
         lines = [f"{self.law.equation}; {self.points} points, {self.level:.0%} intervals"]
         lines += [f"  {name:8} = {estimate}" for name, estimate in self.constants.items()]
         note = f": {self.identified:.0%} of resamples identify it" if self.status == "weak" else ""

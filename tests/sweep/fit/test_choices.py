@@ -30,7 +30,7 @@ from sweep.fit import (
 from sweep.fit.design import expected_sd
 from sweep.fit.judge.conventions import FIXED, MATCHED, by_protocol
 from sweep.fit.kaplan.table import fit_kaplan, unbeaten
-from sweep.fit.published import CHINCHILLA
+from sweep.fit.surface import CHINCHILLA
 from sweep.tables.conventions import KAPLAN_COUNTING
 
 BUDGETS = np.geomspace(1e18, 1e20, 5).tolist()
