@@ -40,17 +40,9 @@ def allocate(fit: Approach, budgets: Sequence[float]) -> list[Allocation]:
         (N, D), loss = fit.optimal(C), fit.optimal_loss(C)
         drawn_N, drawn_D, drawn_loss = fit.resampled_at(C)
         pairs = ((N, drawn_N), (D, drawn_D), (D / N, drawn_D / drawn_N), (loss, drawn_loss))
-        estimates = [Estimate.from_resamples(float(value), drawn, fit.level) for value, drawn in pairs]
-        rows.append(
-            Allocation(
-                approach=fit.name,
-                C=float(C),
-                N=estimates[0],
-                D=estimates[1],
-                tokens_per_parameter=estimates[2],
-                loss=estimates[3] if fit.reach >= C else None,
-            )
-        )
+        of_N, of_D, ratio, of_loss = (Estimate.from_resamples(float(value), drawn, fit.level) for value, drawn in pairs)
+        believed = of_loss if fit.reach >= C else None
+        rows.append(Allocation(approach=fit.name, C=C, N=of_N, D=of_D, tokens_per_parameter=ratio, loss=believed))
     return rows
 
 

@@ -32,10 +32,8 @@ class Compute(Record):
             return cls()
         slope, intercept = np.polyfit(np.log(N), np.log(C / D), 1)
         if not PLAUSIBLE_ETA[0] <= slope <= PLAUSIBLE_ETA[1]:
-            raise LawError(
-                "mixed_counting",
-                f"C / D grows as N^{slope:.2g} over the runs, where it should grow about as N: check the columns of N, D and C",
-            )
+            reason = f"C / D grows as N^{slope:.2g} over the runs, where it should grow about as N"
+            raise LawError("mixed_counting", f"{reason}: check the columns of N, D and C")
         off = float(np.quantile(np.abs(np.log(C / D) - slope * np.log(N) - intercept), 0.9))
         if off > FAR_OFF:
             raise LawError(

@@ -135,16 +135,14 @@ def fit_envelope(
     if not known:
         raise LawError("no_curves", "there are no training curves; Approach 1 needs them beside the table of runs")
     if count_distinct(np.array([curve.N for curve in known])) < MIN_SIZES:
-        raise LawError(
-            "too_few_sizes", f"the curves are of fewer than {MIN_SIZES} sizes; Approach 1 needs more: widen the grid"
-        )
+        reason = f"the curves are of fewer than {MIN_SIZES} sizes; Approach 1 needs more: widen the grid"
+        raise LawError("too_few_sizes", reason)
     sweep = LowerEnvelope(known, smoothing, points, method)
     everything = np.arange(len(known))
     flops, N, D, loss = sweep.of(everything)
     if (sizes := count_distinct(N)) < MIN_SIZES:
-        raise LawError(
-            "too_few_sizes", f"only {sizes} sizes are ever best; Approach 1 needs at least {MIN_SIZES}: widen the grid"
-        )
+        reason = f"only {sizes} sizes are ever best; Approach 1 needs at least {MIN_SIZES}: widen the grid"
+        raise LawError("too_few_sizes", reason)
     rng = np.random.default_rng(intervals.seed)
     drawn = np.full((intervals.resamples, 10), np.nan)
     # The vertices of a hull are few, and extremes: intervals from resampling them hold the truth in one case of four.
@@ -158,6 +156,7 @@ def fit_envelope(
     estimates = [Estimate.from_resamples(value[i], drawn[:, i], intervals.level) for i in range(10)]
     second = estimates[9]
     N_law, D_law, loss_law = (PowerLaw(exponent=value[i], coefficient=float(np.exp(value[i + 1]))) for i in (0, 2, 4))
+    resampled = [PowerLaw(exponent=drawn[:, i], coefficient=np.exp(drawn[:, i + 1])) for i in (0, 2, 4)]
     return EnvelopeFit(
         a=estimates[0],
         b=estimates[2],
@@ -175,9 +174,6 @@ def fit_envelope(
         ),
         envelope=method,
         compute=Compute.of_runs(sweep.N, np.ones_like(sweep.N), sweep.per_token),
-        replicates={
-            name: PowerLaw(exponent=drawn[:, i], coefficient=np.exp(drawn[:, i + 1]))
-            for i, name in ((0, "N"), (2, "D"), (4, "loss"))
-        },
+        replicates=dict(zip(("N", "D", "loss"), resampled, strict=True)),
         level=intervals.level,
     )

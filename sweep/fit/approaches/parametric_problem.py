@@ -79,9 +79,8 @@ def check_clusters(clusters: ArrayLike | None, runs: int) -> np.ndarray | None:
     if labels.shape != (runs,):
         raise LawError("bad_option", f"clusters has shape {labels.shape}; give one label for each of the {runs} runs")
     if len(np.unique(labels)) < MIN_CLUSTERS:
-        raise LawError(
-            "bad_option", f"clusters has fewer than {MIN_CLUSTERS} different labels; give more of them, or leave clusters out"
-        )
+        reason = f"clusters has fewer than {MIN_CLUSTERS} different labels; give more of them, or leave clusters out"
+        raise LawError("bad_option", reason)
     return labels
 
 
@@ -111,11 +110,8 @@ def require_above(table: RunTable, E: float) -> None:
         raise LawError("bad_option", f"fixed_E={E} is out of range; it is a loss, or 0 for a law without E")
     lowest = int(table.loss.argmin())
     if table.loss[lowest] <= E:
-        raise LawError(
-            "loss_below_E",
-            f"the loss {table.loss[lowest]:g} of {table.run_id[lowest]} is not above fixed_E={E:g}, which no run can beat: "
-            "lower fixed_E",
-        )
+        reason = f"the loss {table.loss[lowest]:g} of {table.run_id[lowest]} is not above fixed_E={E:g}, which no run can beat"
+        raise LawError("loss_below_E", f"{reason}: lower fixed_E")
 
 
 def require_identified(theta: np.ndarray, problem: Objective) -> np.ndarray:

@@ -90,9 +90,8 @@ def compare_conventions(
         for protocol, approach, points, used in tried:
             law = exponent(approach, protocol, points, own)
             a, reason = (law.a, None) if law.fitted else (None, law.reason)
-            rows.append(
-                ConventionRow(convention=convention, protocol=protocol, approach=approach.name, a=a, reason=reason, runs=used)
-            )
+            labels = {"convention": convention, "protocol": protocol, "approach": approach.name}
+            rows.append(ConventionRow(**labels, a=a, reason=reason, runs=used))
     return tuple(rows)
 
 
@@ -120,11 +119,6 @@ def by_protocol(table: RunTable, curves: Sequence[Curve]) -> dict[str, RunTable]
 
 def _recount(curves: Sequence[Curve], table: RunTable) -> list[Curve]:
     """The curves of the table's runs, with N and FLOPs per token as the table counts them."""
-    counts = {
-        str(name): (float(N), float(C / D)) for name, N, D, C in zip(table.run_id, table.N, table.D, table.C, strict=True)
-    }
-    return [
-        replace(curve, N=counts[curve.run_id][0], flops_per_token=counts[curve.run_id][1])
-        for curve in curves
-        if curve.run_id in counts
-    ]
+    row = {str(run_id): i for i, run_id in enumerate(table.run_id)}
+    known = [(curve, row[curve.run_id]) for curve in curves if curve.run_id in row]
+    return [replace(curve, N=float(table.N[i]), flops_per_token=float(table.C[i] / table.D[i])) for curve, i in known]
