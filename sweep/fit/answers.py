@@ -49,10 +49,10 @@ class Goal(Record):
     says why no budget reaches it."""
 
     loss: float
-    C: Estimate | None
-    N: float | None
-    D: float | None
-    lifetime: LifetimeOptimum | None
+    C: Estimate | None = None
+    N: float | None = None
+    D: float | None = None
+    lifetime: LifetimeOptimum | None = None
     reason: str | None = None
 
     def lines(self) -> list[str]:
@@ -60,10 +60,8 @@ class Goal(Record):
             return [f"  loss {self.loss:g}: {self.reason}"]
         found = [f"  loss {self.loss:g}: C = {self.C}, N = {self.N:.4g}, D = {self.D:.4g}"]
         if self.lifetime:
-            found.append(
-                f"    with inference: N = {self.lifetime.N:.4g} on D = {self.lifetime.D:.4g} saves "
-                f"{self.lifetime.saving:.0%} of all FLOPs"
-            )
+            model = f"N = {self.lifetime.N:.4g} on D = {self.lifetime.D:.4g}"
+            found.append(f"    with inference: {model} saves {self.lifetime.saving:.0%} of all FLOPs")
         return found
 
 
@@ -113,17 +111,13 @@ def answer(fits: Sequence[Any], questions: Questions, *, largest: float) -> Answ
     for name, values in (("budgets", questions.budgets), ("losses", questions.losses)):
         positive(f"ask.{name}", list(values))
     budgets = [float(C) for C in questions.budgets] or [factor * largest for factor in DECADES]
-    fitted = [fit for fit in fits if fit.fitted]
+    fitted, rate = [fit for fit in fits if fit.fitted], questions.flops_per_second
     surface = next((fit for fit in fitted if fit.has_surface), None)
     return Answers(
         allocations=tuple(row for C in budgets for fit in fitted for row in allocate(fit, [C])),
         penalties={C: tuple(size_penalty(surface.surface, C, k) for k in FACTORS) for C in budgets} if surface else {},
         goals=tuple(_goal(surface, loss, questions.inference_tokens) for loss in questions.losses) if surface else (),
-        footprints={
-            C: footprint(C, flops_per_second=questions.flops_per_second, watts=questions.watts)
-            for C in budgets
-            if questions.flops_per_second
-        },
+        footprints={C: footprint(C, flops_per_second=rate, watts=questions.watts) for C in budgets} if rate else {},
     )
 
 
@@ -131,7 +125,7 @@ def _goal(fit: Any, loss: float, inference_tokens: float) -> Goal:
     try:
         C = budget_for_loss(fit, loss)
     except LawError as error:
-        return Goal(loss=loss, C=None, N=None, D=None, lifetime=None, reason=str(error))
+        return Goal(loss=loss, reason=str(error))
     N, D = fit.optimal(C.value)
     lifetime = lifetime_optimum(fit.surface, loss, inference_tokens) if inference_tokens > 0 else None
     return Goal(loss=loss, C=C, N=float(N), D=float(D), lifetime=lifetime)

@@ -71,7 +71,6 @@ class Fits:
         return {name: law for name, law in self.laws.items() if not law.fitted}
 
     def to_dict(self) -> dict[str, Any]:
-        """What fits.json holds."""
         excluded = [{"run_id": run.run_id, "reason": run.reason} for run in self.runs.excluded]
         return {
             "convention": self.convention,

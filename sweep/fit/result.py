@@ -77,12 +77,10 @@ class Refused:
 
     @property
     def status(self) -> str:
-        """A short name for the reason."""
         return self.error.status
 
     @property
     def reason(self) -> str:
-        """What is needed."""
         return str(self.error)
 
     @property

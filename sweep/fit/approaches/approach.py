@@ -103,12 +103,10 @@ class Approach(Record, ABC):
 
     @classmethod
     def title(cls) -> str:
-        """A short name: "Approach 1"."""
         return f"Approach {cls.number}"
 
     @classmethod
     def heading(cls) -> str:
-        """The short name and the method."""
         return f"{cls.title()}, {cls.method}"
 
     @property

@@ -28,7 +28,6 @@ ILL_CONDITIONED = 1e7  # IsoFLOP sweeps have about 1e4
 MAX_EXPONENT = 5  # measured exponents are below 1; the start grid ends at 2
 NEGLIGIBLE_TERM, NEGLIGIBLE_E = 1e-3, 0.02  # shares of the predicted loss
 ONE_BUDGET = 1.5 * (1 - SAME)  # between the 5 % and the 95 % quantile of C; below it all runs have one budget
-MIN_CLUSTERS = 3
 COLLINEAR = 0.05  # the spread of log D at given log N, relative to that of log D, below which N and D are one variable
 
 
@@ -69,19 +68,6 @@ def check_weights(weights: ArrayLike | None, runs: int) -> np.ndarray:
     if weight.shape != (runs,) or not (np.isfinite(weight) & (weight >= 0)).all() or not weight.any():
         raise LawError("bad_option", f"weights must be {runs} numbers, not negative and not all zero, one for each run")
     return weight * runs / weight.sum()
-
-
-def check_clusters(clusters: ArrayLike | None, runs: int) -> np.ndarray | None:
-    """The label of each run, shape (runs,). Raises LawError if there are fewer than three, or not one for each run."""
-    if clusters is None:
-        return None
-    labels = np.asarray(clusters).astype(str)
-    if labels.shape != (runs,):
-        raise LawError("bad_option", f"clusters has shape {labels.shape}; give one label for each of the {runs} runs")
-    if len(np.unique(labels)) < MIN_CLUSTERS:
-        reason = f"clusters has fewer than {MIN_CLUSTERS} different labels; give more of them, or leave clusters out"
-        raise LawError("bad_option", reason)
-    return labels
 
 
 def require_enough(table: RunTable, free: int) -> None:

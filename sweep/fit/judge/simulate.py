@@ -58,7 +58,8 @@ class Simulator:
     def runs(self, N: np.ndarray, D: np.ndarray, *, budget: np.ndarray | None = None) -> RunTable:
         """Runs of `N` parameters on `D` tokens, each of shape (runs,)."""
         C = self.surface.compute.flops(N, D)
-        loss = self.surface.predict(N, D) * np.exp(self._run_noise(C))
+        scale = self.noise.run * (C / np.exp(np.log(C).mean())) ** -self.noise.decay
+        loss = self.surface.predict(N, D) * np.exp(scale * np.random.default_rng([self.seed, 0]).standard_normal(len(N)))
         return RunTable(
             run_id=np.array([f"simulated-{i:04d}" for i in range(len(N))]),
             N=np.asarray(N, dtype=float),
@@ -84,7 +85,3 @@ class Simulator:
                 Curve(run_id=str(runs.run_id[i]), N=float(N), flops_per_token=float(runs.C[i] / D), tokens=share * D, loss=loss)
             )
         return curves
-
-    def _run_noise(self, C: np.ndarray) -> np.ndarray:
-        scale = (C / np.exp(np.log(C).mean())) ** -self.noise.decay
-        return self.noise.run * scale * np.random.default_rng([self.seed, 0]).standard_normal(len(C))

@@ -136,9 +136,8 @@ def fit_critical_batch(batch_tokens: Any, steps: Any, loss: Any, *, intervals: I
 def fit_level(loss: float, B: np.ndarray, S: np.ndarray) -> BatchLevel:
     """The line through the rows of one level, B and S of shape (rows,)."""
     if (batches := len(np.unique(B))) < MIN_BATCHES:
-        return BatchLevel(
-            loss=loss, batches=batches, status="too_few_batches", reason=f"{batches} batch size; a line needs {MIN_BATCHES}"
-        )
+        reason = f"{batches} batch size; a line needs {MIN_BATCHES}"
+        return BatchLevel(loss=loss, batches=batches, status="too_few_batches", reason=reason)
     B_crit, S_min, E_min = (float(of[0]) for of in lines(B, S, np.ones((1, len(B)))))
     if np.isfinite(B_crit):
         return BatchLevel(loss=loss, batches=batches, status="converged", S_min=S_min, E_min=E_min, B_crit=B_crit)

@@ -68,8 +68,8 @@ def fit_size_data_law(
         clusters, intervals: as in `fit_scale_law`.
 
     Raises:
-        LawError: as `fit_scale_law`; "unidentified" if the points cannot tell N's part from D's, if one of the two terms is nowhere a thousandth of their sum, or if a power law
-            without it fits as well (an F test at 0.001).
+        LawError: as `fit_scale_law`; "unidentified" if the points cannot tell N's part from D's, if one of the two terms is
+            nowhere a thousandth of their sum, or if a power law without it fits as well (an F test at 0.001).
     """
     return _fit_two_terms(SizeDataLaw, {"N": N, "D": D}, loss, True, clusters, intervals)
 

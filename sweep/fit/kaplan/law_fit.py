@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 import numpy as np
 
 from sweep.errors import LawError
-from sweep.fit.bootstrap import resample_counts
+from sweep.fit.bootstrap import check_clusters, resample_counts
 from sweep.fit.result import SAME, Estimate, Intervals, Record, plain
 
 MAX_EXPONENT = 5  # measured exponents of a loss are below 1
@@ -142,13 +142,8 @@ def require_exponent(name: str, value: float, largest: float = MAX_EXPONENT) -> 
 
 def draw(points: int, clusters: Any, intervals: Intervals) -> np.ndarray:
     """`resample_counts`, shape (resamples, points). Raises LawError "bad_input" if there are fewer than three labels."""
-    if clusters is not None:
-        clusters = np.asarray(clusters)
-        if clusters.shape != (points,):
-            raise LawError("bad_input", f"clusters has shape {clusters.shape}; give one label for each of {points} points")
-        if (labels := len(np.unique(clusters))) < 3:
-            raise LawError("bad_input", f"clusters has {labels} different labels; intervals need 3: add runs, or leave it out")
-    return resample_counts(points, intervals.resamples, seed=intervals.seed, clusters=clusters)
+    labels = check_clusters(clusters, points, "bad_input")
+    return resample_counts(points, intervals.resamples, seed=intervals.seed, clusters=labels)
 
 
 def distinct(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
