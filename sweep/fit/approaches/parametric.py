@@ -183,7 +183,7 @@ def fit_parametric(
     )
 
 
-def _estimates(surface: Surface, replicates: Surface, level: float) -> dict[str, Estimate]:
+def _estimates(surface: Surface, replicates: Surface, level: float) -> dict[str, Any]:
     """All constants and exponents by name."""
     names = (*surface.constants, "a", "b")
     return {name: Estimate.from_resamples(getattr(surface, name), getattr(replicates, name), level) for name in names}
