@@ -167,7 +167,7 @@ def footprint(C: float, *, flops_per_second: float, watts: float, pue: float = 1
         pue: power usage effectiveness of the building.
         tonnes_per_MWh: CO2 equivalent of the electricity.
     """
-    for name, value in (("C", C), ("flops_per_second", flops_per_second), ("watts", watts), ("pue", pue)):
+    for name, value in {"C": C, "flops_per_second": flops_per_second, "watts": watts, "pue": pue}.items():
         positive(name, value)
     hours = C / flops_per_second / 3600
     kWh = hours * watts * pue / 1e3

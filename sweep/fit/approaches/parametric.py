@@ -3,7 +3,7 @@
     L(N, D) = E + A / N^alpha + B / D^beta
 
 fitted by the sum over runs of Huber_delta(LSE(a - alpha log N, b - beta log D, e) - log L). `sweep.fit.solver` says
-what is minimised (objective), where the search starts (starts), how it descends (newton) and how it ends (search).
+what is minimised and where the search starts (objective), how it descends (newton) and how it ends (search, finish).
 """
 
 from collections.abc import Iterator

@@ -99,9 +99,8 @@ def predict_runs(fit: ParametricFit, fitted: RunsLike, N: ArrayLike, D: ArrayLik
 
 
 def rolling_hold_out(runs: RunsLike, *, laws: Laws | None = None, **options: Any) -> RollingHoldOut:
-    """`hold_out` for every budget in turn, each predicted from all smaller ones. A budget is left out if they cannot be fitted.
-
-    Of more than twelve budgets, twelve are predicted, evenly spread, the largest among them.
+    """`hold_out` for every budget in turn, each predicted from all smaller ones. A budget is left out if they cannot be fitted;
+    of more than twelve, twelve are predicted, evenly spread, the largest among them.
 
     Args:
         runs: the table.

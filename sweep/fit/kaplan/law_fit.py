@@ -85,7 +85,6 @@ class LawFit(Record, Generic[LawT]):
         )
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
-        """`law.predict`."""
         return self.law.predict(*args, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
