@@ -17,13 +17,12 @@ from sweep.errors import InputError
 from sweep.plan.run import RunConfig
 from sweep.plan.written import SweepPlan
 from sweep.store import Store, states
-from sweep.store.statuses import speed_seen
 
 if TYPE_CHECKING:
     from sweep.data import Corpus
-    from sweep.launch.events import Event
     from sweep.launch.launchers import Watch
     from sweep.tracking.mirror import Tracker
+    from sweep.train.events import Event
 
 
 def launch(options: Namespace) -> int:
@@ -73,7 +72,7 @@ def launch_runs(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus"
         cluster=config.cluster,
         compile=config.runtime.compile,
         worth_compiling=worth_compiling(runs),
-        speed=speed_seen(store, runs, device, config.data.validation_tokens),
+        speed=store.speed_seen(runs, device, config.data.validation_tokens),
         tracker=asdict(tracker) if tracker else None,
     )
     told = launcher.submit(new, what, watching(tracker, store, finished=[run.run_id for run in runs if run not in todo]))

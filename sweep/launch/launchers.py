@@ -18,10 +18,10 @@ from typing import Any, ClassVar, TypeAlias
 
 from sweep.config import ClusterConfig
 from sweep.errors import InputError
-from sweep.launch.events import Event
 from sweep.plan.estimate import Speed
 from sweep.plan.run import RunConfig
 from sweep.store import Store
+from sweep.train.events import Event
 
 # Given the runs to be trained and a function that says whether the launch was asked to stop: a context that lasts as long as
 # the training, and yields the function that every event goes to.

@@ -11,13 +11,13 @@ from multiprocessing.process import BaseProcess
 
 from sweep.config import ClusterConfig
 from sweep.errors import InputError
-from sweep.launch.events import Event, Outcome
 from sweep.launch.launchers import Launch
 from sweep.launch.signals import STOP_SIGNALS, StopFlag
 from sweep.launch.worker import Ready, record_failure, work
 from sweep.plan.cost import MAX_STREAMS, fits_beside
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
+from sweep.train.events import Event, Outcome
 
 MAX_DEATHS_AT_START = 3
 MAX_IDLE_EXIT_S = 60  # that a worker without a run may take to end

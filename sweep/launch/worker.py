@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
-from sweep.launch.events import Event, Outcome
+from sweep.config import ClusterConfig
+from sweep.errors import InputError
 from sweep.launch.launchers import Launch
 from sweep.launch.signals import STOP_SIGNALS, StopFlag
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
+from sweep.train.events import Event, Outcome
 
 if TYPE_CHECKING:
     from sweep.data import Corpus
@@ -67,28 +69,35 @@ def work(connection: Connection, launch: Launch, index: int) -> None:
 
 
 def _prepare(launch: Launch, index: int) -> tuple["Corpus", "Runtime", Ready]:
-    """Choose this worker's GPU and threads, which must come before anything computes, and open the corpus."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(launch.store.compiled))  # before torch reads it
-    import torch
+    """Choose this worker's threads and GPU, which must come before anything computes, and open the corpus."""
+    runtime, ready = set_up_torch(launch.store, launch.cluster, launch.device, launch.compile), Ready()
+    from sweep.data import Corpus
 
-    torch.set_num_threads(launch.cluster.threads)
-    ready = Ready()
     if launch.device == "cuda":
+        import torch
+
         gpu = index % torch.cuda.device_count()
         torch.cuda.set_device(gpu)
         _measure_peak(launch.store, gpu)
         ready = Ready(free_bytes=torch.cuda.mem_get_info()[0])
-    from sweep.data import Corpus
+    return Corpus.open(launch.corpus), runtime, ready
+
+
+def set_up_torch(store: Store, cluster: ClusterConfig, device: str, compile: str) -> "Runtime":
+    """Import torch with this process's cache and number of threads; how to train on `device`."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(store.compiled))  # before torch reads it
+    import torch
+
     from sweep.train.loop import Runtime
 
-    runtime = Runtime(
-        device=launch.device,
-        compile=launch.compile,
-        checkpoint_interval_s=launch.cluster.checkpoint_interval_s,
-        log_interval_s=launch.cluster.log_interval_s,
-        micro_batch=launch.cluster.micro_batch,
+    torch.set_num_threads(cluster.threads)
+    return Runtime(
+        device=device,
+        compile=compile,
+        checkpoint_interval_s=cluster.checkpoint_interval_s,
+        log_interval_s=cluster.log_interval_s,
+        micro_batch=cluster.micro_batch,
     )
-    return Corpus.open(launch.corpus), runtime, ready
 
 
 def _measure_peak(store: Store, gpu: int) -> None:
@@ -110,14 +119,23 @@ def _empty_gpu_cache() -> None:
 
 
 def train_safely(run: RunConfig, corpus: "Corpus", store: Store, runtime: "Runtime", **callbacks: Any) -> Outcome:
-    """Train `run`. An exception becomes its outcome and its status, and does not end this process."""
+    """Train `run`. An exception becomes its outcome and its status, and does not end this process.
+
+    The ranks beside rank 0 print the exception instead of writing it to the store.
+    """
     from sweep.train.loop import train
 
+    on_rank0 = runtime.parallel.rank == 0
     try:
         directory = store.run(run.run_id)
         state = train(run, corpus, directory, runtime, **callbacks)
-        return Outcome(run_id=run.run_id, state=state, training_s=directory.status().get("training_s", 0.0))
+        training_s = directory.status().get("training_s", 0.0) if on_rank0 else 0.0
+        return Outcome(run_id=run.run_id, state=state, training_s=training_s)
     except Exception as error:  # one run's failure must not stop the sweep
+        if not on_rank0:
+            if not isinstance(error, InputError):
+                traceback.print_exc()
+            return Outcome(run_id=run.run_id, state=states.FAILED, error=str(error))
         with suppress(OSError):
             store.run(run.run_id).traceback.write_text(traceback.format_exc())
         return record_failure(store, run, f"{type(error).__name__}: {error}")

@@ -28,17 +28,15 @@ class Jobs(Protocol):
 
     def current_job(self) -> tuple[str, int]:
         """The job that this process belongs to, and how often it was restarted; ("", 0) outside of any."""
-
-    def alive(self, job: str) -> bool | None:
-        """Whether a job is running; None if that is unknown."""
-
-
-class _NoJobs:
-    def current_job(self) -> tuple[str, int]:
         return "", 0
 
     def alive(self, job: str) -> bool | None:
+        """Whether a job is running; None if that is unknown."""
         return None
+
+
+class _NoJobs(Jobs):
+    """Where no batch system is known."""
 
 
 jobs: Jobs = _NoJobs()  # set by sweep.launch, which knows the batch systems
@@ -105,9 +103,7 @@ class Claim:
         """Own the run; False if a living process owns it, or another was quicker."""
         self.directory.mkdir(parents=True, exist_ok=True)
         last = self._last()
-        if last and not self._free(last):
-            return False
-        if not self._create(last + 1):
+        if not self._free(last) or not self._create(last + 1):
             return False
         self.number = last + 1
         if self.lost():  # this process was so slow that the number had come and gone
@@ -147,19 +143,18 @@ class Claim:
 
     def owner(self) -> Owner | None:
         """The owner of the run, alive or not; None if there is none."""
-        last = self._last()
-        return self._owner(last) if last else None
+        return self._owner(self._last())
 
     def held(self) -> bool:
         """Whether a living process owns the run."""
-        last = self._last()
-        return bool(last) and not self._free(last)
+        return not self._free(self._last())
 
     def _free(self, number: int) -> bool:
+        """Whether the run's last claim, which has this number, holds nobody off; number 0 is that of no claim."""
+        if number == 0 or self._read(number).get("released") is True:
+            return True
         owner = self._owner(number)
-        if owner is None:
-            return self._released(number) or self._age(number) > self.stale_s
-        alive = owner.alive()
+        alive = owner.alive() if owner is not None else None
         return self._age(number) > self.stale_s if alive is None else not alive
 
     def _beat(self) -> None:
@@ -198,9 +193,6 @@ class Claim:
             return Owner(**self._read(number))
         except TypeError:
             return None
-
-    def _released(self, number: int) -> bool:
-        return self._read(number).get("released") is True
 
     def _path(self, number: int) -> Path:
         return self.directory / f"{number:08d}.json"

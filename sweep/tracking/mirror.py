@@ -11,15 +11,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweep.config import SweepConfig
 from sweep.errors import InputError
-from sweep.launch.events import Outcome
 from sweep.store import RunDirectory, Store, states
-
-if TYPE_CHECKING:
-    from sweep.train.loop import Progress
+from sweep.train.events import Outcome, Progress
 
 DELIVERED, WARNING, UNREACHABLE, ALIVE = "delivered", "warning", "unreachable", "alive"  # what the process reports
 

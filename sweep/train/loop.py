@@ -25,7 +25,7 @@ from sweep.train.checkpoint import load_checkpoint, save_checkpoint
 from sweep.train.curve import Curve, cut
 from sweep.train.device import describe_device, matmul_peak
 from sweep.train.engine import make_engine, native_available
-from sweep.train.progress import Progress
+from sweep.train.events import Progress
 from sweep.train.ranks import ALONE, Parallel
 from sweep.train.schedule import learning_rate
 

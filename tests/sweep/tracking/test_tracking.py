@@ -20,11 +20,11 @@ from sweep.commands import BAD_INPUT, DONE, SOME_RUNS_FAILED
 from sweep.config import ClusterConfig, SlurmConfig, compose
 from sweep.data import Corpus
 from sweep.fit import LawError, read_curves, read_frame, runs_from_frame
-from sweep.launch.events import Outcome
 from sweep.plan.run import RunConfig
 from sweep.store import RunDirectory, Store, states
 from sweep.store.claim import Claim
 from sweep.tracking.mirror import Mirror, Tracker, is_mirrored
+from sweep.train.events import Outcome
 from sweep.train.loop import Runtime, train
 from tests.sweep.tracking.wandb_server import KEY, WandbServer, wandb_server
 from tests.waiting import PATIENCE_S, wait_until
@@ -209,7 +209,7 @@ import os, signal, sys
 from pathlib import Path
 from sweep.data import Corpus
 from sweep.fit import LawError, read_curves, read_frame, runs_from_frame
-from sweep.launch.events import Outcome
+from sweep.train.events import Outcome
 from sweep.store import Store
 from sweep.tracking.mirror import Mirror, Tracker
 from sweep.train.loop import Runtime, train
