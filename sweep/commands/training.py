@@ -136,7 +136,7 @@ def _warn_of_wandb(text: str) -> None:
 def train(options: Namespace) -> int:
     """Train one run in this process, or together with the other processes of torchrun or srun."""
     from sweep.data import Corpus
-    from sweep.launch.torchrun import train_together
+    from sweep.launch.worker import train_together
     from sweep.plan.device import require_device, resolve_device
     from sweep.tracking.mirror import Tracker
     from sweep.train.ranks import Parallel

@@ -1,20 +1,23 @@
-"""A worker process of the pool: one interpreter trains many runs, one after another, and survives those that fail."""
+"""The processes that train: a worker of the pool, which trains one run after another, or a rank of a single run."""
 
 import fcntl
 import math
 import os
 import platform
 import signal
+import sys
 import traceback
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from sweep.config import ClusterConfig
 from sweep.errors import InputError
-from sweep.launch.launchers import Launch
+from sweep.launch.launchers import Launch, Watch
 from sweep.launch.signals import STOP_SIGNALS, StopFlag
+from sweep.plan.cost import worth_compiling
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
 from sweep.train.events import Event, Outcome
@@ -22,6 +25,7 @@ from sweep.train.events import Event, Outcome
 if TYPE_CHECKING:
     from sweep.data import Corpus
     from sweep.train.loop import Runtime
+    from sweep.train.ranks import Parallel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +40,7 @@ class Ready:
 
 
 def work(connection: Connection, launch: Launch, index: int) -> None:
-    """Train the runs that `connection` delivers, and report on it, until it closes."""
+    """Train the runs that `connection` delivers, and report on it, until it closes. A run that fails stops no other run."""
     with StopFlag() as stopping:  # before the slow imports: a signal must not end the process half-way through them
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         parent = os.getppid()
@@ -66,6 +70,50 @@ def work(connection: Connection, launch: Launch, index: int) -> None:
                         _empty_gpu_cache()
             except (EOFError, ConnectionResetError):
                 return
+
+
+def train_together(
+    parallel: "Parallel",
+    find: Callable[[], tuple[RunConfig, "Corpus"]],
+    store: Store,
+    cluster: ClusterConfig,
+    compile: str,
+    watch: Watch,
+) -> int:
+    """Train a run in this process, one of its ranks; the exit code: 0 if the run is done, else 1.
+
+    SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 to any rank lets all finish their step, write a checkpoint and end. If one fails or
+    dies, the others end too: the ranks communicate on the host before every step, where a lost connection is an error at once.
+
+    Args:
+        parallel: this process, not connected yet.
+        find: returns the run and its corpus; called on rank 0.
+        store: where the run goes.
+        cluster: threads, intervals and micro-batch.
+        compile: as `RuntimeConfig.compile`.
+        watch: what to watch the run with, on rank 0.
+
+    Raises:
+        InputError: from `find`.
+    """
+    runtime = set_up_torch(store, cluster, parallel.device, compile)
+    parent = os.getppid()
+    with StopFlag() as stopping, parallel:
+        run, corpus = parallel.on_rank0(find)
+        runtime = replace(runtime, compile_pays=bool(worth_compiling([run])), parallel=parallel)
+
+        def should_stop(step: int) -> bool:
+            # A launcher that was killed cannot ask its processes to stop: they notice that their parent has changed.
+            return stopping() or (parallel.size > 1 and os.getppid() != parent)
+
+        with watch([run], stopping) if parallel.rank == 0 else nullcontext(lambda event: None) as report:
+            outcome = train_safely(run, corpus, store, runtime, on_progress=report, should_stop=should_stop)
+            report(outcome)
+        if outcome.state == states.FAILED and parallel.size > 1:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(1)  # not through the interpreter's exit, where libraries may wait for processes that are gone
+    return int(outcome.state != states.DONE)
 
 
 def _prepare(launch: Launch, index: int) -> tuple["Corpus", "Runtime", Ready]:

@@ -19,22 +19,27 @@
 """
 
 import json
+import os
+import platform
 import re
 import shutil
+import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 import yaml
 
+from sweep import __version__
 from sweep.errors import InputError
 from sweep.files import write_atomically, write_json
 from sweep.plan.estimate import Speed
 from sweep.plan.run import RunConfig
 from sweep.store.claim import Claim
-from sweep.store.provenance import now, provenance
 from sweep.store.states import DONE, FAILED, FINAL_STATES, WAITING
 
 RESULTS = {"val_loss", "val_loss_se", "elapsed_s", "device"}  # in the status of every finished run
@@ -125,7 +130,7 @@ class RunDirectory:
         return status
 
     def write_status(self, state: str, **fields: Any) -> None:
-        write_json(self.path / "status.json", {"state": state, **fields, "updated": now()})
+        write_json(self.path / "status.json", {"state": state, **fields, "updated": _now()})
 
     def add_provenance(self, **fields: Any) -> None:
         """Append the provenance of this start of the run, and `fields`."""
@@ -189,3 +194,41 @@ def read_benchmarks(path: Path) -> list[dict[str, Any]]:
         return []
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); delete it and bench again") from error
+
+
+def provenance() -> dict[str, Any]:
+    """Commit, versions, host, process and time of this start."""
+    return {
+        "time": _now(),
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {"isosweep": __version__} | {name: _version(name) for name in ("torch", "numpy", "tokenizers")},
+        "commit": _commit(),
+        "pid": os.getpid(),
+    }
+
+
+def _now() -> str:
+    """The time in UTC, to the second, in ISO format."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The checkout's commit, marked "-dirty" if files differ from it; None outside a checkout."""
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / ".git").exists():  # git would find the repository around an installed package
+        return None
+    git = ["git", "--no-optional-locks", "-C", str(checkout)]
+    command = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -81,47 +81,38 @@ def train(
             parallel_size=parallel.size,
             micro_batch=runtime.micro_batch,
         )
-        why_not_native = native_available() if engine == "native" else None
-        engine = "eager" if why_not_native else engine
-        notes = {"engine": engine, "why_not_native": why_not_native}
-        state = parallel.on_rank0(lambda: _reason_to_leave(run, corpus, directory, runtime, notes, claim))
-        return state or _Training(run, corpus, directory, runtime, engine, on_progress, claim).loop(should_stop)
+        notes = {"engine": engine}
+        if engine == "native" and (reason := native_available()):
+            engine, notes = "eager", {"engine": "eager", "why_not_native": reason}
 
+        def reason_to_leave() -> str | None:
+            """The state of a run that this process must not train; else write down that it does, and return None."""
+            if claim is None:
+                return states.RUNNING
+            if (state := directory.status()["state"]) in states.FINAL_STATES:
+                return state
+            directory.require_space(run)
+            directory.add_provenance(
+                device=describe_device(runtime.device),
+                **notes,
+                ranks=parallel.size,
+                strategy=parallel.strategy,
+                corpus=corpus.manifest["parts"],
+            )
+            return None
 
-def _reason_to_leave(
-    run: RunConfig, corpus: Corpus, directory: RunDirectory, runtime: Runtime, notes: dict[str, Any], claim: Claim | None
-) -> str | None:
-    """The state of a run that this process must not train; else write down that it does, and return None."""
-    if claim is None:
-        return states.RUNNING
-    if (state := directory.status()["state"]) in states.FINAL_STATES:
-        return state
-    directory.require_space(run)
-    directory.add_provenance(
-        device=describe_device(runtime.device),
-        **{name: note for name, note in notes.items() if note},
-        ranks=runtime.parallel.size,
-        strategy=runtime.parallel.strategy,
-        corpus=corpus.manifest["parts"],
-    )
-    return None
+        if (state := parallel.on_rank0(reason_to_leave)) is not None:
+            return state
+        return _Training(run, corpus, directory, runtime, engine, claim).loop(on_progress, should_stop)
 
 
 class _Training:
     """The state of a run in training. `claim` is None on the ranks beside rank 0."""
 
     def __init__(
-        self,
-        run: RunConfig,
-        corpus: Corpus,
-        directory: RunDirectory,
-        runtime: Runtime,
-        engine: str,
-        on_progress: Callable[[Progress], None],
-        claim: Claim | None,
+        self, run: RunConfig, corpus: Corpus, directory: RunDirectory, runtime: Runtime, engine: str, claim: Claim | None
     ) -> None:
-        self.run, self.directory, self.runtime, self.on_progress = run, directory, runtime, on_progress
-        self.parallel, self.claim = runtime.parallel, claim
+        self.run, self.directory, self.runtime, self.parallel, self.claim = run, directory, runtime, runtime.parallel, claim
         sequences = TrainingSequences(
             corpus.tokens("train"), context_length=run.model.context_length, batch_size=run.batch_size, seed=run.seed
         )
@@ -137,8 +128,9 @@ class _Training:
         self.pending: list[Tensor] = []  # loss and gradient norm of steps whose results are still on the device
         self.validation: dict[str, float] = {}
 
-    def loop(self, should_stop: Callable[[int], bool]) -> str:
+    def loop(self, on_progress: Callable[[Progress], None], should_stop: Callable[[int], bool]) -> str:
         """Train until the horizon, a divergence, a stop or the loss of the claim; the state."""
+        self.on_progress = on_progress
         self._resume()
         with Curve(self.directory.curve if self.parallel.rank == 0 else None, self.run) as self.curve:
             self.interval_start = self.saved_at = self.started = time.perf_counter()

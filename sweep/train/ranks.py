@@ -178,8 +178,12 @@ class Parallel:
         if self.strategy == "fsdp":
             inner.reshard()  # type: ignore[operator]  # an evaluation leaves the root's weights gathered
         # torch would take a step to fill a state that is still empty.
-        named = get_optimizer_state_dict(inner, optimizer, options=options) if optimizer.state else None
-        numbered = _numbered(named) if named else optimizer.state_dict()
+        if optimizer.state:
+            named: dict[str, Any] = get_optimizer_state_dict(inner, optimizer, options=options)
+            names = [name for group in named["param_groups"] for name in group["params"]]
+            numbered = _renamed(named, {name: number for number, name in enumerate(names)})
+        else:
+            numbered = optimizer.state_dict()
         return {"model": get_model_state_dict(inner, options=options), "optimizer": numbered}
 
     def scatter(self, state: dict[str, Any], model: Transformer, optimizer: torch.optim.Optimizer) -> None:
@@ -188,16 +192,14 @@ class Parallel:
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             return
-        from torch.distributed.checkpoint.state_dict import (
-            StateDictOptions,
-            set_model_state_dict,
-            set_optimizer_state_dict,
-        )
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict, set_optimizer_state_dict
 
         inner, options = _inner(model), StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
         set_model_state_dict(inner, state["model"] if self.rank == 0 else {}, options=options)
         if self.on_rank0(lambda: bool(state["optimizer"]["state"])):
-            named = _named(state["optimizer"], inner, optimizer) if self.rank == 0 else {}
+            name_of = {parameter: name for name, parameter in inner.named_parameters()}
+            names = [name_of[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+            named = _renamed(state["optimizer"], dict(enumerate(names))) if self.rank == 0 else {}
             set_optimizer_state_dict(inner, optimizer, named, options=options)
 
 
@@ -220,21 +222,9 @@ def _inner(model: Transformer) -> Transformer:
     return getattr(model, "module", model)
 
 
-def _numbered(state: dict[str, Any]) -> dict[str, Any]:
-    """The state of an optimizer with parameters by number, as in `state_dict`, from one with parameters by name."""
-    names = [name for group in state["param_groups"] for name in group["params"]]
-    numbers = {name: number for number, name in enumerate(names)}
+def _renamed(state: dict[str, Any], new: Mapping[Any, Any]) -> dict[str, Any]:
+    """The state of an optimizer with its parameters by other keys: by number, as in `state_dict`, or by name."""
     return {
-        "state": {numbers[name]: value for name, value in state["state"].items()},
-        "param_groups": [{**group, "params": [numbers[name] for name in group["params"]]} for group in state["param_groups"]],
-    }
-
-
-def _named(state: dict[str, Any], model: Transformer, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The inverse of `_numbered`."""
-    name_of = {parameter: name for name, parameter in model.named_parameters()}
-    names = [name_of[parameter] for group in optimizer.param_groups for parameter in group["params"]]
-    return {
-        "state": {names[number]: value for number, value in state["state"].items()},
-        "param_groups": [{**group, "params": [names[number] for number in group["params"]]} for group in state["param_groups"]],
+        "state": {new[key]: value for key, value in state["state"].items()},
+        "param_groups": [{**group, "params": [new[key] for key in group["params"]]} for group in state["param_groups"]],
     }

@@ -16,12 +16,34 @@ from models.transformer import Transformer
 from sweep.data import TrainingSequences
 from sweep.files import content_hash
 from sweep.plan.run import RunConfig
-from sweep.train.engine.optimizer import build_optimizer
 from sweep.train.ranks import ALONE, Parallel
 from sweep.train.schedule import learning_rate
 
 EVALUATION_TOKENS = 8192  # tokens per forward pass of an evaluation
 MAX_SHAPES = 4096  # shapes that one process may compile
+
+
+def by_decay(model: Transformer) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The parameters by name: matrices, which decay, and gains of norms, which do not. AdamW's state has this order."""
+    named: dict[str, Tensor] = dict(model.named_parameters())
+    matrices = {name: parameter for name, parameter in named.items() if parameter.ndim >= 2}
+    return matrices, {name: parameter for name, parameter in named.items() if name not in matrices}
+
+
+def build_optimizer(model: Transformer, run: RunConfig, lr: Tensor | None = None) -> torch.optim.AdamW:
+    """AdamW (arXiv 1711.05101) for `run`, fused; with a tensor `lr`, a CUDA graph can capture the step."""
+    o, (matrices, gains) = run.optimizer, by_decay(model)
+    return torch.optim.AdamW(
+        [
+            {"params": list(matrices.values()), "weight_decay": o.weight_decay},
+            {"params": list(gains.values()), "weight_decay": 0.0},
+        ],
+        lr=o.peak_lr if lr is None else lr,
+        betas=(o.beta1, o.beta2),
+        eps=o.eps,
+        fused=True,
+        capturable=lr is not None and lr.is_cuda,
+    )
 
 
 class AutogradEngine:
@@ -34,6 +56,8 @@ class AutogradEngine:
         micro_batch: sequences per forward pass; None for the whole batch, or as many as fit the GPU.
         parallel: the processes that train the run.
     """
+
+    lr: Tensor | None = None  # of a subclass whose learning rate is on the device
 
     def __init__(
         self,
@@ -55,11 +79,8 @@ class AutogradEngine:
         if compiled:  # a worker trains many shapes; by default torch silently stops compiling after eight
             torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = MAX_SHAPES
         self.loss = torch.compile(self.model.loss, dynamic=False) if compiled else self.model.loss
-        self.optimizer = self._make_optimizer()
+        self.optimizer = build_optimizer(self.model, run, self.lr)
         self.may_shrink = micro_batch is None and parallel.size == 1  # until the first step has succeeded
-
-    def _make_optimizer(self) -> torch.optim.AdamW:
-        return build_optimizer(self.model, self.run)
 
     def step(self, step: int) -> Tensor:
         for group in self.optimizer.param_groups:
@@ -72,9 +93,8 @@ class AutogradEngine:
         while True:
             try:
                 with self._compiling():
-                    result = optimizer_step(
-                        self.model, self.optimizer, batch_BS, self.run, self.micro_batch, self.parallel, loss=self.loss
-                    )
+                    arguments = (self.model, self.optimizer, batch_BS, self.run, self.micro_batch, self.parallel)
+                    result = optimizer_step(*arguments, loss=self.loss)
                 self.compiles = self.may_shrink = False
                 return torch.stack(result)
             except torch.OutOfMemoryError:

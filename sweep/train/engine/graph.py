@@ -16,7 +16,6 @@ from torch import Tensor
 from sweep.data import TrainingSequences
 from sweep.plan.run import RunConfig
 from sweep.train.engine.autograd import AutogradEngine, to_device
-from sweep.train.engine.optimizer import build_optimizer
 from sweep.train.schedule import learning_rate
 
 log = logging.getLogger(__name__)
@@ -30,15 +29,9 @@ class GraphEngine(AutogradEngine):
     """See `sweep.train.engine.Engine`; one process on one GPU. On a CPU it does the same, uncaptured: for tests."""
 
     def __init__(
-        self,
-        run: RunConfig,
-        sequences: TrainingSequences,
-        *,
-        device: str = "cuda",
-        compiled: bool = False,
-        micro_batch: int | None = None,
+        self, run: RunConfig, sequences: TrainingSequences, *, device: str, compiled: bool, micro_batch: int | None
     ) -> None:
-        self.lr = torch.zeros((), device=device)
+        self.lr: Tensor = torch.zeros((), device=device)
         super().__init__(run, sequences, device=device, compiled=compiled, micro_batch=micro_batch)
         self.name += ", graph"
         self.feed = Feed(run, sequences, device)
@@ -46,9 +39,6 @@ class GraphEngine(AutogradEngine):
         self.captures = device == "cuda"
         self.graph: torch.cuda.CUDAGraph | None = None
         self.eager_steps = 0
-
-    def _make_optimizer(self) -> torch.optim.AdamW:
-        return build_optimizer(self.model, self.run, self.lr)
 
     def load(self, state: dict[str, Any]) -> None:
         super().load(state)
@@ -101,12 +91,7 @@ def _side_stream() -> torch.cuda.Stream:
 
 
 class Feed:
-    """The batches and learning rates of a run, from buffers on the device.
-
-    Args:
-        run, sequences: the run and its training data.
-        device: "cpu" or "cuda".
-    """
+    """The batches and learning rates of a run, from buffers on the device, "cpu" or "cuda"."""
 
     def __init__(self, run: RunConfig, sequences: TrainingSequences, device: str) -> None:
         self.run, self.sequences, self.device = run, sequences, device
