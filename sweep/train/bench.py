@@ -162,8 +162,8 @@ def _report(
         torch.cuda.set_device(index % torch.cuda.device_count())
     barrier.wait()
     # All processes measure the peak of their cores at once; a GPU that several share is measured by one, while the others wait.
-    alone = device == "cpu" or index < torch.cuda.device_count()
-    peak = matmul_peak(device, run.precision) if alone else 0.0
+    measures = device == "cpu" or index < torch.cuda.device_count()
+    peak = matmul_peak(device, run.precision) if measures else 0.0
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -178,9 +178,8 @@ def _report(
     _wait(device)
     barrier.wait()
     times: list[float] = []
-    end = time.perf_counter() + seconds
+    step, end = WARM_UP_STEPS, time.perf_counter() + seconds
     at_once = 1 if device == "cpu" else 20  # as in training, steps on a GPU are queued and rarely waited for
-    step = WARM_UP_STEPS
     while time.perf_counter() < end or not times:
         start = time.perf_counter()
         for _ in range(at_once):

@@ -1,8 +1,4 @@
-"""Training one run, from top to bottom.
-
-Several processes, the ranks, can train one run (see `sweep.train.ranks`). Each rank goes through all of this; only rank 0 does
-what is given to `parallel.on_rank0`, which is everything that reads or writes the store.
-"""
+"""Training one run, from top to bottom: every rank goes through all of this, and only rank 0 reads and writes the store."""
 
 import json
 import math
@@ -113,9 +109,8 @@ class _Training:
         self, run: RunConfig, corpus: Corpus, directory: RunDirectory, runtime: Runtime, engine: str, claim: Claim | None
     ) -> None:
         self.run, self.directory, self.runtime, self.parallel, self.claim = run, directory, runtime, runtime.parallel, claim
-        sequences = TrainingSequences(
-            corpus.tokens("train"), context_length=run.model.context_length, batch_size=run.batch_size, seed=run.seed
-        )
+        shape = {"context_length": run.model.context_length, "batch_size": run.batch_size}
+        sequences = TrainingSequences(corpus.tokens("train"), **shape, seed=run.seed)
         self.held_out = validation_sequences(corpus.tokens("validation"), run.model.context_length)
         self.engine = make_engine(
             engine, run, sequences, device=runtime.device, micro_batch=runtime.micro_batch, parallel=self.parallel
@@ -159,11 +154,7 @@ class _Training:
             return self._stop(states.DONE)
 
     def _resume(self) -> None:
-        """Load the last checkpoint, and cut the curve back to it: the steps after it will be trained again.
-
-        Raises:
-            InputError: if all checkpoints are damaged, or the curve lacks steps that the checkpoint has.
-        """
+        """Load the last checkpoint, and cut the curve back to it: the steps after it will be trained again."""
         weights: dict[str, Any] = {}
 
         def read() -> dict[str, Any] | None:
@@ -237,7 +228,8 @@ class _Training:
         weights = self.engine.state()
 
         def write() -> None:
-            at = {"step": self.step, "curve_bytes": self.curve.sync(), "elapsed_s": self._elapsed_s()}
+            elapsed_s = self.elapsed_before_s + time.perf_counter() - self.started
+            at = {"step": self.step, "curve_bytes": self.curve.sync(), "elapsed_s": elapsed_s}
             state = {**at, "validation": self.validation, **weights}
             save_checkpoint(self.directory.checkpoints, self.step, state, keep=keep)
             self.beside_s["saving_s"] += time.perf_counter() - begin
@@ -266,19 +258,16 @@ class _Training:
         return self.parallel.on_rank0(lambda: self.claim is None or self.claim.lost())
 
     def _write_status(self, state: str) -> None:
+        seconds = time.perf_counter() - self.started
         values = {
             "step": self.step,
             "steps": self.run.steps,
             "tokens": self.step * self.run.batch_tokens,
             "device": self.runtime.device,
             "ranks": self.parallel.size,
-            "elapsed_s": round(self._elapsed_s(), 3),
-            "training_s": round(time.perf_counter() - self.started - sum(self.beside_s.values()), 3),  # of this start
-            **{name: round(seconds, 3) for name, seconds in self.beside_s.items()},
+            "elapsed_s": round(self.elapsed_before_s + seconds, 3),  # over all starts
+            "training_s": round(seconds - sum(self.beside_s.values()), 3),  # of this start
+            **{name: round(beside, 3) for name, beside in self.beside_s.items()},
             **self.validation,
         }
         self.parallel.on_rank0(lambda: self.directory.write_status(state, **values))
-
-    def _elapsed_s(self) -> float:
-        """Seconds that this run has trained, over all its starts."""
-        return self.elapsed_before_s + time.perf_counter() - self.started

@@ -177,13 +177,12 @@ class Parallel:
         inner, options = _inner(model), StateDictOptions(full_state_dict=True, cpu_offload=True)
         if self.strategy == "fsdp":
             inner.reshard()  # type: ignore[operator]  # an evaluation leaves the root's weights gathered
-        # torch would take a step to fill a state that is still empty.
-        if optimizer.state:
-            named: dict[str, Any] = get_optimizer_state_dict(inner, optimizer, options=options)
+        # torch would take a step to fill a state that is still empty. It returns nothing on the other ranks.
+        named: Any = get_optimizer_state_dict(inner, optimizer, options=options) if optimizer.state else None
+        numbered = optimizer.state_dict()
+        if named:
             names = [name for group in named["param_groups"] for name in group["params"]]
             numbered = _renamed(named, {name: number for number, name in enumerate(names)})
-        else:
-            numbered = optimizer.state_dict()
         return {"model": get_model_state_dict(inner, options=options), "optimizer": numbered}
 
     def scatter(self, state: dict[str, Any], model: Transformer, optimizer: torch.optim.Optimizer) -> None:

@@ -93,8 +93,8 @@ class AutogradEngine:
         while True:
             try:
                 with self._compiling():
-                    arguments = (self.model, self.optimizer, batch_BS, self.run, self.micro_batch, self.parallel)
-                    result = optimizer_step(*arguments, loss=self.loss)
+                    settings = (self.run, self.micro_batch, self.parallel, self.loss)
+                    result = optimizer_step(self.model, self.optimizer, batch_BS, *settings)
                 self.compiles = self.may_shrink = False
                 return torch.stack(result)
             except torch.OutOfMemoryError:

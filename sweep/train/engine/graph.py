@@ -28,11 +28,9 @@ MEMORY_FOR_TOKENS = 0.25  # fraction of the free memory
 class GraphEngine(AutogradEngine):
     """See `sweep.train.engine.Engine`; one process on one GPU. On a CPU it does the same, uncaptured: for tests."""
 
-    def __init__(
-        self, run: RunConfig, sequences: TrainingSequences, *, device: str, compiled: bool, micro_batch: int | None
-    ) -> None:
+    def __init__(self, run: RunConfig, sequences: TrainingSequences, *, device: str, **options: Any) -> None:
         self.lr: Tensor = torch.zeros((), device=device)
-        super().__init__(run, sequences, device=device, compiled=compiled, micro_batch=micro_batch)
+        super().__init__(run, sequences, device=device, **options)
         self.name += ", graph"
         self.feed = Feed(run, sequences, device)
         self.result = torch.zeros(2, device=device)
