@@ -66,34 +66,23 @@ class Queued:
 
 
 class Launcher(ABC):
-    """One way to train runs. A subclass registers itself by its `name`, which cluster.launcher chooses.
-
-    `waits` says whether `submit` returns only when the runs have ended.
-    """
+    """One way to train runs. A subclass registers itself by its `name`, which cluster.launcher chooses."""
 
     name: ClassVar[str]
-    waits: ClassVar[bool] = False
+    waits: ClassVar[bool] = False  # whether `submit` returns only when the runs have ended
 
     def __init_subclass__(cls) -> None:
         _registered[cls.name] = cls()
 
     @abstractmethod
     def submit(self, runs: Sequence[RunConfig], launch: Launch, watch: Watch) -> str:
-        """Train `runs`, or have them trained; one line about that for the user.
-
-        A launcher that waits enters `watch`, even if there are no runs.
-
-        Raises:
-            InputError: if the runs cannot be trained this way.
-        """
+        """Train `runs`, or have them trained; one line about that for the user. A launcher that waits enters `watch`, even if
+        there are no runs. Raises InputError if the runs cannot be trained this way."""
 
     @abstractmethod
     def queued(self, store: Store) -> dict[str, Queued]:
-        """The runs of `store` that this launcher has taken and that are not known to have ended, by run_id.
-
-        Raises:
-            InputError: if there was a launch and its state cannot be found out.
-        """
+        """The runs of `store` that this launcher has taken and that are not known to have ended, by run_id. Raises InputError
+        if there was a launch and its state cannot be found out."""
 
     @abstractmethod
     def cancel(self, store: Store, run_ids: Collection[str]) -> str:

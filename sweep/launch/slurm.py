@@ -127,16 +127,15 @@ def _submit(tasks: Sequence[Task], launch: Launch, slurm: SlurmConfig) -> str:
     command = ["sbatch", "--parsable", *_options(tasks, directory, launch, slurm), str(script())]
     command += [str(directory), slurm.python or sys.executable]
     # The tasks import this very code, and see nothing of the job, if any, that this shell itself runs in.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "SBATCH_"))}
-    environment |= {key: value for key, value in os.environ.items() if key == "SLURM_CONF"}
+    own = [key for key in os.environ if key.startswith(("SLURM_", "SBATCH_")) and key != "SLURM_CONF"]
+    environment = {key: value for key, value in os.environ.items() if key not in own}
     package = str(Path(__file__).resolve().parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")]))
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
     except FileNotFoundError as error:
-        raise InputError(
-            "cluster=slurm: there is no sbatch on this machine; launch from a login node of the cluster"
-        ) from error
+        remedy = "launch from a login node of the cluster"
+        raise InputError(f"cluster=slurm: there is no sbatch on this machine; {remedy}") from error
     if done.returncode:
         raise InputError(f"cluster=slurm: sbatch refused: {last_line(done.stderr)} (the command was: {shlex.join(command)})")
     job = done.stdout.strip().split(";")[0]
@@ -165,11 +164,8 @@ def _options(tasks: Sequence[Task], directory: Path, launch: Launch, slurm: Slur
 
 
 def _tasks(store: Store) -> Iterator[tuple[str, str, list[str]]]:
-    """<job>_<index>, state and run_ids of every task of this store that Slurm has in its queue.
-
-    Raises:
-        InputError: if there were submissions and Slurm cannot be asked about them.
-    """
+    """<job>_<index>, state and run_ids of every task of this store that Slurm has in its queue. Raises InputError if there
+    were submissions and Slurm cannot be asked about them."""
     submissions = {}
     for path in sorted((store.root / "submissions").glob("*/job.json")):
         try:

@@ -76,17 +76,14 @@ def task_name() -> str:
 
 
 def run_task(directory: Path, index: int, watch_for: Callable[[dict[str, Any] | None, Store], Watch]) -> int:
-    """Train those runs of task `index` that are neither finished nor in training elsewhere; the exit code.
+    """Train those runs of task `index` of a submission that are neither finished nor in training elsewhere; the exit code.
 
     USR1 and USR2, which come before a time limit or a preemption, and SIGTERM make every run write a checkpoint. After USR1 or
     USR2 the task asks Slurm to queue it again. SIGTERM alone is how Slurm cancels, and how it preempts where no user signal
     goes before. Slurm then ends the task, and knows whether to queue it again: a task that ended itself would count as
     complete, so this one waits to be ended.
 
-    Args:
-        directory: the submission.
-        index: of the task.
-        watch_for: given the fields of the tracker and the store, what to watch the runs with.
+    `watch_for` returns what to watch the runs with, given the fields of the tracker and the store.
     """
     manifest = read_tasks(directory)
     if not 0 <= index < len(manifest["tasks"]):

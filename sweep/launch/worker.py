@@ -30,10 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """A worker's first message: it can take runs, or `error` says why it cannot.
-
-    `free_bytes` is the memory that its GPU had free; infinite on a CPU.
-    """
+    """A worker's first message: it can take runs, or `error` says why not. `free_bytes` of its GPU are infinite on a CPU."""
 
     free_bytes: float = math.inf
     error: str = ""
@@ -87,14 +84,11 @@ def train_together(
 
     Args:
         parallel: this process, not connected yet.
-        find: returns the run and its corpus; called on rank 0.
+        find: returns the run and its corpus; called on rank 0, and may raise InputError.
         store: where the run goes.
         cluster: threads, intervals and micro-batch.
         compile: as `RuntimeConfig.compile`.
         watch: what to watch the run with, on rank 0.
-
-    Raises:
-        InputError: from `find`.
     """
     runtime = set_up_torch(store, cluster, parallel.device, compile)
     parent = os.getppid()

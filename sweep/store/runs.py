@@ -64,11 +64,8 @@ class RunDirectory:
         self.checkpoints = path / "checkpoint"
 
     def create(self, run: RunConfig) -> None:
-        """Make the directory for `run`, or check that it is `run`'s already.
-
-        Raises:
-            InputError: if it holds another configuration, or cannot be written.
-        """
+        """Make the directory for `run`, or check that it is `run`'s already. Raises InputError if it holds another
+        configuration, or cannot be written."""
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:

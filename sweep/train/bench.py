@@ -85,11 +85,8 @@ def measure(
     batch_tokens: int,
     seconds: float,
 ) -> Measurement:
-    """Train `processes` models at once on random tokens for about `seconds`.
-
-    Raises:
-        InputError: if a process fails, for instance because memory runs out.
-    """
+    """Train `processes` models at once on random tokens for about `seconds`. Raises InputError if a process fails, for
+    instance because memory runs out."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # which the processes inherit; else torch's profiler logs much
     context = multiprocessing.get_context("spawn")
     run = _run(model, precision, max(1, batch_tokens // model.context_length))

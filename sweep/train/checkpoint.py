@@ -40,10 +40,7 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
 
 def load_checkpoint(directory: Path, device: str = "cpu") -> dict[str, Any] | None:
     """The latest checkpoint that is not damaged, after a warning for each damaged one; None if there are none.
-
-    Raises:
-        InputError: if there are checkpoints and all are damaged.
-    """
+    Raises InputError if there are checkpoints and all are damaged."""
     import torch
 
     entries = read_manifest(directory)

@@ -49,16 +49,8 @@ class Parallel:
 
     @classmethod
     def from_environment(cls, device: str, strategy: str, environment: Mapping[str, str] = os.environ) -> "Parallel":
-        """The rank that torchrun or srun made of this process; `ALONE` if neither did.
-
-        Args:
-            device: "cpu" or "cuda".
-            strategy: "ddp" or "fsdp", for more than one process.
-            environment: of the process.
-
-        Raises:
-            InputError: under srun without MASTER_ADDR.
-        """
+        """The rank that torchrun or srun made of this process, as its `environment` says; `ALONE` on `device` if neither did.
+        `strategy` is "ddp" or "fsdp", for more than one process. Raises InputError under srun without MASTER_ADDR."""
         if "RANK" in environment:
             rank, size, local_rank = (int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
         elif "SLURM_STEP_ID" in environment:  # a job's script has the other variables too, but srun did not start it
@@ -127,10 +119,10 @@ class Parallel:
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean of `values` over all ranks, in place."""
-        if self.size == 1:
-            return values
-        dist.all_reduce(values)
-        return values.div_(self.size)
+        if self.size > 1:
+            dist.all_reduce(values)
+            values.div_(self.size)
+        return values
 
     def shard(self, model: Transformer, device: str) -> Transformer:
         """Put `model`, which is equal on all ranks, on their devices, and let it average its gradients over the ranks.
@@ -174,7 +166,8 @@ class Parallel:
             return {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, get_optimizer_state_dict
 
-        inner, options = _inner(model), StateDictOptions(full_state_dict=True, cpu_offload=True)
+        inner = getattr(model, "module", model)  # that inside DDP
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         if self.strategy == "fsdp":
             inner.reshard()  # type: ignore[operator]  # an evaluation leaves the root's weights gathered
         # torch would take a step to fill a state that is still empty. It returns nothing on the other ranks.
@@ -193,7 +186,8 @@ class Parallel:
             return
         from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict, set_optimizer_state_dict
 
-        inner, options = _inner(model), StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+        inner = getattr(model, "module", model)  # that inside DDP
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
         set_model_state_dict(inner, state["model"] if self.rank == 0 else {}, options=options)
         if self.on_rank0(lambda: bool(state["optimizer"]["state"])):
             name_of = {parameter: name for name, parameter in inner.named_parameters()}
@@ -214,11 +208,6 @@ class Replicated(DistributedDataParallel):
             super().__init__(model, broadcast_buffers=False, gradient_as_bucket_view=True)  # the buffers are constants
 
     loss = Transformer.loss
-
-
-def _inner(model: Transformer) -> Transformer:
-    """The model inside DDP, or the model itself."""
-    return getattr(model, "module", model)
 
 
 def _renamed(state: dict[str, Any], new: Mapping[Any, Any]) -> dict[str, Any]:

@@ -159,15 +159,12 @@ def optimizer_step(
     parallel: Parallel = ALONE,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One update from `batch_BS`, ids of shape (B, T + 1), taken `micro_batch` at a time; `loss` is the model's, if not
-    as it is then compiled.
+    """One update from `batch_BS`, ids of shape (B, T + 1), taken `micro_batch` at a time, with the model's loss or `loss`.
 
-    Each rank computes its shard of the batch, weighted so that the mean of the gradients over ranks is the mean over the
-    batch.
+    Each rank computes its shard, weighted so that the mean of the gradients over ranks is the mean over the batch.
 
     Returns:
-        The batch's mean loss, to be averaged over ranks, and the norm of its gradient before clipping, as scalars on the
-        device.
+        The batch's mean loss, to be averaged over ranks, and the norm of its gradient before clipping: scalars on the device.
     """
     loss, total = loss or model.loss, torch.zeros((), device=batch_BS.device)
     shares = parallel.share(len(batch_BS), micro_batch)

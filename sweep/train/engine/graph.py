@@ -6,6 +6,7 @@ they fit.
 """
 
 import logging
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -99,17 +100,12 @@ class Feed:
         self.position = torch.zeros(1, dtype=torch.int64, device=device)
         self.expected: int | None = None  # the current step, and the first step beyond the tables
         self.end = 0
-        self.tokens = self._tokens_on_device()
+        # All tokens, if they fit. Ids are signed, because not every device can index uint16.
+        dtype = np.int16 if run.model.vocab_size <= 2**15 else np.int32
+        free = torch.cuda.mem_get_info()[0] if device == "cuda" else math.inf
+        fit = len(sequences.tokens) * np.dtype(dtype).itemsize <= MEMORY_FOR_TOKENS * free
+        self.tokens = torch.from_numpy(sequences.tokens.astype(dtype)).to(device) if fit else None
         self.batch_BS = torch.zeros(run.batch_size, len(self.offsets), dtype=torch.int64, device=device)
-
-    def _tokens_on_device(self) -> Tensor | None:
-        """All tokens, if they fit. Ids are signed, because not every device can index uint16."""
-        dtype = np.int16 if self.run.model.vocab_size <= 2**15 else np.int32
-        if self.device == "cuda":
-            free, _ = torch.cuda.mem_get_info()
-            if len(self.sequences.tokens) * np.dtype(dtype).itemsize > MEMORY_FOR_TOKENS * free:
-                return None
-        return torch.from_numpy(self.sequences.tokens.astype(dtype)).to(self.device)
 
     def prepare(self, step: int) -> None:
         """Copy what step `step` needs to the device, if it is not there; outside the graph and without waiting."""

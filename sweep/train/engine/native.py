@@ -44,11 +44,7 @@ class _Stretch:
 
 
 class NativeEngine:
-    """See `sweep.train.engine.Engine`.
-
-    Raises:
-        NoKernels: from `kernels`.
-    """
+    """See `sweep.train.engine.Engine`. Raises NoKernels where `kernels` does."""
 
     name = "native"
 
