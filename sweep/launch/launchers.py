@@ -32,29 +32,17 @@ _registered: dict[str, "Launcher"] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """What all runs of a launch share.
+    """What all runs of a launch share."""
 
-    Attributes:
-        name: of the sweep.
-        store: where the runs go.
-        corpus: directory of the corpus.
-        device: "cpu" or "cuda".
-        cluster: the chosen file of conf/cluster/.
-        compile: as `RuntimeConfig.compile`.
-        worth_compiling: run_id of the runs that compile="auto" compiles.
-        speed: how long runs take.
-        tracker: the fields of the tracker, for a launcher whose runs are trained by another process; None for no tracker.
-    """
-
-    name: str
+    name: str  # of the sweep
     store: Store
-    corpus: Path
-    device: str
+    corpus: Path  # its directory
+    device: str  # "cpu" or "cuda"
     cluster: ClusterConfig
-    compile: str = "auto"
-    worth_compiling: frozenset[str] = frozenset()
+    compile: str = "auto"  # as `RuntimeConfig.compile`
+    worth_compiling: frozenset[str] = frozenset()  # run_ids of the runs that compile="auto" compiles
     speed: Speed = field(default_factory=lambda: Speed(0, {}))
-    tracker: dict[str, Any] | None = None
+    tracker: dict[str, Any] | None = None  # its fields, for a launcher whose runs are trained by another process
 
 
 @dataclass(frozen=True, kw_only=True)

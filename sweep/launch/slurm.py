@@ -197,10 +197,8 @@ def _max_array_tasks() -> int:
         shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
         raise InputError(f"cluster=slurm: scontrol cannot be run ({error}); launch from a login node of the cluster") from error
-    for line in shown.stdout.splitlines():
-        name, _, value = line.partition("=")
-        if name.strip() == "MaxArraySize" and value.strip().isdigit():
-            return max(1, int(value) - 1)  # it is one above the largest index
+    if found := re.search(r"^\s*MaxArraySize\s*=\s*(\d+)\s*$", shown.stdout, re.MULTILINE):
+        return max(1, int(found[1]) - 1)  # it is one above the largest index
     raise InputError(f"cluster=slurm: scontrol names no MaxArraySize: {last_line(shown.stderr)}")
 
 

@@ -56,13 +56,12 @@ def work(connection: Connection, launch: Launch, index: int) -> None:
             report(Ready(error=f"{type(error).__name__}: {error}"))
             return
         report(ready)
-        store = launch.store
         while not orphaned_or_stopping():
             try:
                 if connection.poll(1):
                     run = connection.recv()
                     own = replace(runtime, compile_pays=run.run_id in launch.worth_compiling)
-                    report(train_safely(run, corpus, store, own, on_progress=report, should_stop=orphaned_or_stopping))
+                    report(train_safely(run, corpus, launch.store, own, on_progress=report, should_stop=orphaned_or_stopping))
                     if launch.device == "cuda":
                         _empty_gpu_cache()
             except (EOFError, ConnectionResetError):
@@ -85,9 +84,7 @@ def train_together(
     Args:
         parallel: this process, not connected yet.
         find: returns the run and its corpus; called on rank 0, and may raise InputError.
-        store: where the run goes.
-        cluster: threads, intervals and micro-batch.
-        compile: as `RuntimeConfig.compile`.
+        store, cluster, compile: as in `Launch`.
         watch: what to watch the run with, on rank 0.
     """
     runtime = set_up_torch(store, cluster, parallel.device, compile)

@@ -14,6 +14,7 @@ import os
 import platform
 import socket
 import threading
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,21 +45,13 @@ jobs: Jobs = _NoJobs()  # set by sweep.launch, which knows the batch systems
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """A process, described so that others can find out whether it is alive.
+    """A process, described so that others can find out whether it is alive."""
 
-    Attributes:
-        host: its machine, and which boot of it.
-        pid: on that machine.
-        started: clock ticks from boot to its start, because process numbers come again; 0 where the system does not say.
-        job: the batch job it belongs to; "" outside of any.
-        restarts: how often that job was restarted.
-    """
-
-    host: str
-    pid: int
-    started: int
-    job: str = ""
-    restarts: int = 0
+    host: str  # its machine, and which boot of it
+    pid: int  # on that machine
+    started: int  # clock ticks from boot to its start, because process numbers come again; 0 where the system does not say
+    job: str = ""  # the batch job it belongs to; "" outside of any
+    restarts: int = 0  # of that job
 
     @classmethod
     def here(cls) -> "Owner":
@@ -86,12 +79,9 @@ class Owner:
 
 
 class Claim:
-    """A run's claim, held by this process from `take` to `release`.
+    """A run's claim, held by this process from `take` to `release`; `directory` is the run's claim/.
 
-    Args:
-        directory: the run's claim/; made if it is missing.
-        heartbeat_s: seconds between two touches of the file.
-        stale_s: seconds after which an owner that has not touched its file is dead.
+    The file is touched every `heartbeat_s`. An owner that has not touched its file for `stale_s` is dead.
     """
 
     def __init__(self, directory: Path, *, heartbeat_s: float = HEARTBEAT_S, stale_s: float = STALE_S) -> None:
@@ -158,11 +148,9 @@ class Claim:
         return self._age(number) > self.stale_s if alive is None else not alive
 
     def _beat(self) -> None:
-        while not self._ended.wait(self.heartbeat_s):
-            try:
+        with suppress(OSError):  # taken over and deleted: `lost` says so
+            while not self._ended.wait(self.heartbeat_s):
                 os.utime(self._path(self.number))
-            except OSError:
-                return  # taken over and deleted: `lost` says so
 
     def _age(self, number: int) -> float:
         """Seconds since the file was touched, by the file system's clock; infinite if it is gone."""

@@ -37,37 +37,21 @@ STEPS_OF_BREAKDOWN = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One row of the table.
-
-    Attributes:
-        N: parameters.
-        engine: see `sweep.train.engine`, or "plain": fp32, module + torch.optim.AdamW + clip_grad_norm_.
-        precision: of the run.
-        device: its name.
-        processes: how many processes trained at the same time, each a model of its own.
-        threads: of each process.
-        batch_tokens: tokens per step of each process.
-        tokens_per_s: of all processes together; medians over steps.
-        flops_per_s: the same in FLOP/s; exact FLOPs, causal attention counted half.
-        peak_flops_per_s: of a large matrix product, measured by all processes together just before.
-        memory_bytes: the most that one process held: GPU memory, or its resident set on a CPU.
-        first_step_s: seconds of the first step, with compilation.
-        breakdown: share of a step's time by operation, largest first.
-    """
+    """One row of the table."""
 
     N: int
-    engine: str
+    engine: str  # see `sweep.train.engine`, or "plain": fp32, module + torch.optim.AdamW + clip_grad_norm_
     precision: str
-    device: str
-    processes: int
-    threads: int
-    batch_tokens: int
-    tokens_per_s: float
-    flops_per_s: float
-    peak_flops_per_s: float
-    memory_bytes: int
-    first_step_s: float
-    breakdown: dict[str, float]
+    device: str  # its name
+    processes: int  # that trained at the same time, each a model of its own
+    threads: int  # of each process
+    batch_tokens: int  # per step of each process
+    tokens_per_s: float  # of all processes together; medians over steps
+    flops_per_s: float  # of all processes together; exact FLOPs, causal attention counted half
+    peak_flops_per_s: float  # of a large matrix product, measured by all processes together just before
+    memory_bytes: int  # the most that one process held: GPU memory, or its resident set on a CPU
+    first_step_s: float  # with compilation
+    breakdown: dict[str, float]  # share of a step's time by operation, largest first
 
     @property
     def share_of_peak(self) -> float:

@@ -53,9 +53,7 @@ def train(
     With several ranks, each makes this call, and all return the same state.
 
     Args:
-        run: what to train.
-        corpus: the data it names.
-        directory: where its files are.
+        run, corpus, directory: what to train, the data it names, and where its files are.
         runtime: device, intervals, and the other ranks.
         on_progress: called about every `runtime.log_interval_s`, on rank 0.
         should_stop: called before every step with the steps done; True, on any rank, writes a checkpoint and ends the call.
@@ -143,12 +141,11 @@ class _Training:
                 self.pending.append(self.engine.step(self.step))
                 self.step += 1
                 evaluate = self.step in self.evaluate_at
-                if (log or evaluate or save) and self._lost():
-                    return states.RUNNING
-                if (log or evaluate or save) and not self._log():
-                    return self._stop(states.DIVERGED)
-                if evaluate and not self._evaluate():
-                    return self._stop(states.DIVERGED)
+                if log or evaluate or save:
+                    if self._lost():
+                        return states.RUNNING
+                    if not self._log() or (evaluate and not self._evaluate()):
+                        return self._stop(states.DIVERGED)
                 if save:
                     self._save()
             return self._stop(states.DONE)

@@ -32,20 +32,15 @@ T = TypeVar("T")
 class Parallel:
     """This process among the ranks of a run; a context manager that connects them.
 
-    Attributes:
-        rank: of this process, from 0.
-        size: number of ranks.
-        local_rank: number of this process on its machine, which chooses its GPU.
-        device: "cpu" or "cuda".
-        strategy: "ddp": every rank holds the whole model. "fsdp": every rank holds a shard of weights, gradients and moments,
-            and gathers a block's weights when it needs them. "none" for one process.
+    With `strategy` "ddp", every rank holds the whole model. With "fsdp", every rank holds a shard of weights, gradients and
+    moments, and gathers a block's weights when it needs them.
     """
 
     rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    device: str = "cpu"
-    strategy: str = "none"
+    size: int = 1  # number of ranks
+    local_rank: int = 0  # number of this process on its machine, which chooses its GPU
+    device: str = "cpu"  # or "cuda"
+    strategy: str = "none"  # for one process, else "ddp" or "fsdp"
 
     @classmethod
     def from_environment(cls, device: str, strategy: str, environment: Mapping[str, str] = os.environ) -> "Parallel":

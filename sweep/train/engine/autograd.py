@@ -49,12 +49,8 @@ def build_optimizer(model: Transformer, run: RunConfig, lr: Tensor | None = None
 class AutogradEngine:
     """See `sweep.train.engine.Engine`.
 
-    Args:
-        run, sequences: the run and its training data.
-        device: "cpu" or "cuda".
-        compiled: whether to use torch.compile; the first step of a shape then takes about a minute.
-        micro_batch: sequences per forward pass; None for the whole batch, or as many as fit the GPU.
-        parallel: the processes that train the run.
+    With `compiled`, torch.compile makes the first step of a shape take about a minute. `micro_batch` is the number of
+    sequences per forward pass; None for the whole batch, or as many as fit the GPU.
     """
 
     lr: Tensor | None = None  # of a subclass whose learning rate is on the device

@@ -78,18 +78,12 @@ class NativeEngine:
         return torch.cat(means)
 
     def state(self) -> dict[str, Any]:
-        moments = {
-            number: {
-                "step": torch.tensor(float(self.steps_done)),
-                "exp_avg": self.means[name].clone(),
-                "exp_avg_sq": self.squares[name].clone(),
-            }
-            for number, name in enumerate(self.numbered)
-        }
-        return {
-            "model": {name: self.weights[name].clone() for name in self.names},
-            "optimizer": {"state": moments if self.steps_done else {}},
-        }
+        step, moments = torch.tensor(float(self.steps_done)), {}
+        if self.steps_done:
+            for number, name in enumerate(self.numbered):
+                mean, square = self.means[name].clone(), self.squares[name].clone()
+                moments[number] = {"step": step.clone(), "exp_avg": mean, "exp_avg_sq": square}
+        return {"model": {name: self.weights[name].clone() for name in self.names}, "optimizer": {"state": moments}}
 
     def load(self, state: dict[str, Any]) -> None:
         for name, value in state["model"].items():
