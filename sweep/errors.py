@@ -22,3 +22,8 @@ class LawError(InputError):
     def summary(self) -> str:
         """One line of text."""
         return f"not fitted ({self.status}): {self}"
+
+
+def one_line(error: BaseException) -> str:
+    """Another library's error, its type and the first line of its message, for a message of ours."""
+    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")[:300]

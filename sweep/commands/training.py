@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweep.commands import DONE, SOME_RUNS_FAILED, console
 from sweep.commands.corpora import corpus_of, make_corpus
@@ -21,7 +21,7 @@ from sweep.store import Store, states
 if TYPE_CHECKING:
     from sweep.data import Corpus
     from sweep.launch.launchers import Watch
-    from sweep.tracking.mirror import Tracker
+    from sweep.tracking import Tracker
     from sweep.train.events import Event
 
 
@@ -54,7 +54,7 @@ def launch_runs(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus"
     from sweep.launch import launchers
     from sweep.plan.cost import worth_compiling
     from sweep.plan.device import resolve_device
-    from sweep.tracking.mirror import Tracker
+    from sweep.tracking import Tracker
 
     launcher, device = launchers.of(config.cluster.launcher), resolve_device(config.device)
     store = Store(Path(config.store).resolve())
@@ -63,7 +63,7 @@ def launch_runs(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus"
     taken = "" if launcher.waits else f"{len(todo) - len(new)} queued or running, "
     finished = len(runs) - len(todo) - left_out
     print(f"{config.name}: {len(runs)} runs, {finished} finished before, {taken}{len(new)} to train on {device}")
-    tracker = Tracker.of(config) if config.tracker.kind == "wandb" else None
+    tracker = Tracker.of(config)
     what = launchers.Launch(
         name=config.name,
         store=store,
@@ -73,7 +73,7 @@ def launch_runs(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus"
         compile=config.runtime.compile,
         worth_compiling=worth_compiling(runs),
         speed=store.speed_seen(runs, device, config.data.validation_tokens),
-        tracker=asdict(tracker) if tracker else None,
+        tracker=asdict(tracker),
     )
     told = launcher.submit(new, what, watching(tracker, store, finished=[run.run_id for run in runs if run not in todo]))
     if told:
@@ -117,7 +117,7 @@ def watching(
 
     @contextmanager
     def watch(runs: Sequence[RunConfig], stopping: Callable[[], bool]) -> "Iterator[Callable[[Event], None]]":
-        with Mirror(tracker, store, _warn_of_wandb) as mirror:
+        with Mirror(tracker, store, _warn_of_wandb, labels=_labels(tracker, store)) as mirror:
             mirror.send(finished)
             with SweepProgress(runs, console()) if screen and runs else nullcontext(lambda event: None) as progress:
                 yield mirror.beside(progress)
@@ -129,8 +129,17 @@ def watching(
     return watch
 
 
+def _labels(tracker: "Tracker | None", store: Store) -> dict[str, dict[str, Any]]:
+    """Budget and labels of every run of the sweep that `tracker` mirrors, by run_id, from its plan."""
+    plan = SweepPlan.read(sweep_folder(store, tracker.group)) if tracker is not None and tracker.kind != "none" else None
+    return {
+        each.run.run_id: ({"budget": each.budget} if each.budget else {}) | dict(each.labels)
+        for each in (plan.runs if plan else ())
+    }
+
+
 def _warn_of_wandb(text: str) -> None:
-    print(f"isosweep: wandb: {text}; the runs go on, and isosweep wandb-sync sends what it lacks", file=sys.stderr)
+    print(f"isosweep: wandb: {text}; training is not affected, and isosweep wandb-sync sends what wandb lacks", file=sys.stderr)
 
 
 def train(options: Namespace) -> int:
@@ -138,7 +147,7 @@ def train(options: Namespace) -> int:
     from sweep.data import Corpus
     from sweep.launch.worker import train_together
     from sweep.plan.device import require_device, resolve_device
-    from sweep.tracking.mirror import Tracker
+    from sweep.tracking import Tracker
     from sweep.train.ranks import Parallel
 
     config = composed(options)
@@ -146,7 +155,7 @@ def train(options: Namespace) -> int:
     require_device(device)
     parallel = Parallel.from_environment(device, config.cluster.strategy)
     store = Store(Path(config.store).resolve())
-    tracker = Tracker.of(config) if config.tracker.kind == "wandb" else None
+    tracker = Tracker.of(config)
 
     def find() -> tuple[RunConfig, Corpus]:
         run = planned_run(store, find_run_id(store, options.run_id))
@@ -174,13 +183,13 @@ def _report_states(runs: Sequence[RunConfig], store: Store) -> int:
 
 def wandb_sync(options: Namespace) -> int:
     """Send wandb the parts of the sweep's curves that it does not have."""
-    from sweep.tracking.mirror import Mirror, Tracker
+    from sweep.tracking import Tracker
+    from sweep.tracking.mirror import Mirror
 
     sweep = open_sweep(options)
-    tracker = Tracker.of(sweep.config)
-    if tracker.mode != "offline":  # this command means now, and not a file for later
-        tracker = replace(tracker, mode="online")
-    with Mirror(tracker, sweep.store) as mirror:
+    mode = "offline" if "tracker.mode=offline" in options.overrides else "online"  # whatever the launch's was
+    tracker = replace(Tracker.of(sweep.config), kind="wandb", mode=mode)
+    with Mirror(tracker, sweep.store, labels=_labels(tracker, sweep.store), patient=True) as mirror:
         mirror.send(planned.run.run_id for planned in sweep.plan.runs)
     if mirror.unreachable:
         raise InputError(f"wandb: {mirror.warnings[0]}; tracker.mode=offline writes offline runs")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from sweep.errors import LawError
+from sweep.errors import LawError, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,7 +159,6 @@ def _runs(address: str) -> Any:
 def _unreachable(address: str, error: Exception) -> LawError:
     if isinstance(error, LawError):
         return error
-    reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")[:200]
     return LawError(
-        "unreadable", f"{address}: {reason}; check the address, the key (wandb login) and the network, or export a CSV"
+        "unreadable", f"{address}: {one_line(error)}; check the address, the key (wandb login) and the network, or export a CSV"
     )

@@ -112,7 +112,7 @@ SURFACE = Surface(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)
 
 def test_the_parabolas_bias_is_found_and_taken_off() -> None:
     """Without noise, on a wide grid: the parabola is some per cent off, the corrected minimum exact."""
-    runs = Simulator(surface=SURFACE).isoflop(np.geomspace(1e18, 1e21, 5).tolist(), sizes=9, span=64)
+    runs = Simulator(surface=SURFACE).isoflop(np.geomspace(1e18, 1e21, 5), sizes=9, span=64)
     for profile in fit_isoflop(runs, intervals=NO_INTERVALS).profiles:
         N_opt = SURFACE.optimal(profile.budget)[0]
         assert np.log(profile.N_opt / N_opt) == pytest.approx(0.032, abs=0.002)
@@ -129,9 +129,8 @@ def test_a_grid_that_drifts_off_centre_biases_the_exponent() -> None:
         Simulator(surface=SURFACE).isoflop([C], sizes=9, span=200, off_centre=off)
         for C, off in zip(budgets, drift, strict=True)
     ]
-    columns: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in ("N", "D", "C", "loss", "budget")
-    }
+    names = ("N", "D", "C", "loss", "budget")
+    columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     fit = fit_isoflop(RunTable(run_id=np.array([f"run-{i}" for i in range(45)]), **columns), intervals=Intervals(20))
     assert fit.a_bias is not None
     assert fit.a_corrected is not None
@@ -163,7 +162,7 @@ def test_standard_errors_of_minima_are_what_repeats_scatter_by() -> None:
 
 def test_the_laws_predict_between_the_budgets() -> None:
     simulator = Simulator(surface=SURFACE, noise=Noise(run=1e-4))
-    fit = fit_isoflop(simulator.isoflop(np.geomspace(1e18, 1e20, 5).tolist()), intervals=NO_INTERVALS)
+    fit = fit_isoflop(simulator.isoflop(np.geomspace(1e18, 1e20, 5)), intervals=NO_INTERVALS)
     for factor in (0.5, 1, 2):
         N = factor * SURFACE.optimal(2e19)[0]
         D = 2e19 / (6 * N)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def test_one_budget_in_rounded_numbers() -> None:
 
 def test_losses_that_do_not_move() -> None:
     for level in (1.0, 2.0, 3.0):
-        assert status(lambda level=level: fit_parametric(RUNS.N, RUNS.D, np.full(len(RUNS), level))) == "unidentified"  # type: ignore[misc]
+        assert status(partial(fit_parametric, RUNS.N, RUNS.D, np.full(len(RUNS), level))) == "unidentified"
     alone = np.zeros(len(RUNS))
     alone[0] = 1
     assert status(lambda: fit_parametric(RUNS, weights=alone)) == "too_few_runs"
@@ -97,7 +98,7 @@ def test_losses_that_do_not_move() -> None:
 
 def test_a_cost_that_no_training_has() -> None:
     for C in (3e8 * RUNS.D, RUNS.D / RUNS.N * 1e17):
-        assert status(lambda C=C: fit_parametric(replace(RUNS, C=C))) in ("mixed_counting", "wrong_unit")  # type: ignore[misc]
+        assert status(partial(fit_parametric, replace(RUNS, C=C))) in ("mixed_counting", "wrong_unit")
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
-"""As much of a wandb server as a mirrored run talks to (who asks, how far a run is, and rows by their offset), and as the API
-that reads runs back does: all runs of a project with configuration and summary, and the sampled history of one."""
+"""As much of a wandb server as wandb's client needs to log in, create and resume runs, stream rows by their offset and ask for
+the last step; and to read runs back: all of a project with configuration and summary, and the sampled history of one."""
 
 import gzip
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,10 +15,17 @@ KEY = "0" * 40
 
 
 class WandbServer(ThreadingHTTPServer):
-    """Keeps, by run id, what was asked of it and the history's rows; `refuse` answers rows with "400 Bad Request"."""
+    """Keeps, by run id, what was asked of it and the history's rows.
+
+    Attributes:
+        fault: None, or what it does: "refuse" rows (400), be "down" (drop every connection), "hang" (accept them and not answer
+            until there is no fault), or be "slow" (take a second for every batch of rows).
+        conflicts: steps that arrived for a line of the history that holds another step.
+        rows_received: how often a row has arrived.
+    """
 
     daemon_threads = True
-    refuse = False
+    fault: str | None = None
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -26,6 +34,7 @@ class WandbServer(ThreadingHTTPServer):
         self.history: dict[str, list[dict[str, Any]]] = {}
         self.summaries: dict[str, dict[str, Any]] = {}
         self.ended: dict[str, int] = {}
+        self.conflicts: list[tuple[str, int]] = []
         self.rows_received = 0
 
     def handle_error(self, *request: object) -> None:
@@ -43,6 +52,12 @@ class WandbServer(ThreadingHTTPServer):
                 self.history.setdefault(variables["name"], [])
                 bucket = self._bucket(variables["name"]) | {"project": {"id": "p", "name": "p", "entity": _ENTITY}}
                 return {"upsertBucket": {"bucket": bucket, "inserted": True}}
+            case "Run":
+                nodes = [edge["node"] for edge in self._project(variables)["runs"]["edges"]]
+                return {"project": {"run": next(node for node in nodes if node["id"] == variables["name"])}}
+            case "RunHistoryKeys":
+                steps = [row["_step"] for row in self.history[variables["name"]]]
+                return {"project": {"run": {"historyKeys": {"lastStep": max(steps, default=-1)}}}}
             case "CreateRunFiles":
                 files = [{"name": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in variables["files"]]
                 return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}
@@ -56,9 +71,11 @@ class WandbServer(ThreadingHTTPServer):
 
     def file_stream(self, run_id: str, sent: dict[str, Any]) -> None:
         if rows := sent.get("files", {}).get("wandb-history.jsonl"):
-            assert rows["offset"] <= len(self.history[run_id])
-            content = [json.loads(line) for line in rows["content"]]
-            self.history[run_id][rows["offset"] : rows["offset"] + len(content)] = content
+            content, history, start = [json.loads(line) for line in rows["content"]], self.history[run_id], rows["offset"]
+            assert start <= len(history)
+            both = zip(history[start:], content, strict=False)
+            self.conflicts += [(run_id, new["_step"]) for old, new in both if old["_step"] != new["_step"]]
+            history[start : start + len(content)] = content
             self.rows_received += len(content)
         for line in sent.get("files", {}).get("wandb-summary.json", {}).get("content", []):
             self.summaries[run_id] = json.loads(line)
@@ -67,7 +84,7 @@ class WandbServer(ThreadingHTTPServer):
 
     def _project(self, variables: dict[str, Any]) -> Any:
         """The runs of the project and group that are asked for, all on one page; None if there is no such project."""
-        wanted = json.loads(variables["filters"])
+        wanted = json.loads(variables.get("filters", "{}"))
         own = {name: run for name, run in self.created.items() if run["project"] == variables["project"]}
         nodes = [
             {
@@ -119,6 +136,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        while self.server.fault == "hang":
+            time.sleep(0.1)
+        if self.server.fault == "down":
+            self.close_connection = True
+            return
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
         answer: Any = {}
@@ -127,8 +149,10 @@ class _Handler(BaseHTTPRequestHandler):
             asked = json.loads(body)
             answer = {"data": self.server.graphql(asked["query"], asked.get("variables") or {})}
         elif stream := re.match(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path):
-            status = 400 if self.server.refuse else 200
-            if not self.server.refuse:
+            if self.server.fault == "slow":
+                time.sleep(1)
+            status = 400 if self.server.fault == "refuse" else 200
+            if status == 200:
                 self.server.file_stream(stream.group(1), json.loads(body))
         content = json.dumps(answer).encode()
         self.send_response(status)
