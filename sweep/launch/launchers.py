@@ -90,7 +90,7 @@ class Launcher(ABC):
 
 
 @cache
-def _launchers() -> dict[str, Launcher]:
+def registered() -> dict[str, Launcher]:
     """All launchers by name; importing a launcher's module registers it."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         import_module(f"sweep.launch.{module.name}")
@@ -104,14 +104,14 @@ def fresh_name() -> str:
 
 def of(name: str) -> Launcher:
     """The launcher that cluster.launcher calls `name`. Raises InputError if there is none."""
-    if name not in _launchers():
-        raise InputError(f"cluster.launcher={name} is none of {', '.join(sorted(_launchers()))}")
-    return _launchers()[name]
+    if name not in registered():
+        raise InputError(f"cluster.launcher={name} is none of {', '.join(sorted(registered()))}")
+    return registered()[name]
 
 
 def queued(store: Store) -> dict[str, Queued]:
     """The runs of `store` that any launcher has taken, by run_id. Raises InputError as `Launcher.queued` does."""
-    return {run_id: run for launcher in _launchers().values() for run_id, run in launcher.queued(store).items()}
+    return {run_id: run for launcher in registered().values() for run_id, run in launcher.queued(store).items()}
 
 
 def not_taken(runs: Iterable[RunConfig], store: Store) -> list[RunConfig]:
@@ -122,21 +122,10 @@ def not_taken(runs: Iterable[RunConfig], store: Store) -> list[RunConfig]:
 
 def cancel(store: Store, run_ids: Collection[str]) -> str:
     """Stop whatever holds one of these runs; one line about what was stopped."""
-    told = [launcher.cancel(store, run_ids) for launcher in _launchers().values()]
+    told = [launcher.cancel(store, run_ids) for launcher in registered().values()]
     return "; ".join(filter(None, told)) or "nothing was queued or running"
 
 
 def logs(store: Store, run_id: str) -> list[Path]:
     """What the processes that had the run printed."""
-    return [path for launcher in _launchers().values() for path in launcher.logs(store, run_id)]
-
-
-def current_job() -> tuple[str, int]:
-    """The batch job that this process belongs to, and how often it was restarted; ("", 0) outside of any."""
-    return next(filter(None, (launcher.current_job() for launcher in _launchers().values())), ("", 0))
-
-
-def alive(job: str) -> bool | None:
-    """Whether a batch job is running; None if that is unknown."""
-    answers = (launcher.alive(job) for launcher in _launchers().values())
-    return next((answer for answer in answers if answer is not None), None)
+    return [path for launcher in registered().values() for path in launcher.logs(store, run_id)]

@@ -14,6 +14,7 @@ import os
 import platform
 import socket
 import threading
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,23 +25,17 @@ from sweep.files import temporary_beside, write_atomically
 HEARTBEAT_S, STALE_S = 15.0, 180.0
 
 
-class Jobs(Protocol):
+class BatchSystem(Protocol):
     """What a batch system knows about its jobs."""
 
-    def current_job(self) -> tuple[str, int]:
-        """The job that this process belongs to, and how often it was restarted; ("", 0) outside of any."""
-        return "", 0
+    def current_job(self) -> tuple[str, int] | None:
+        """The job that this process belongs to, and how often it was restarted; None if it is none of this system's."""
 
     def alive(self, job: str) -> bool | None:
-        """Whether a job is running; None if that is unknown."""
-        return None
+        """Whether a job is running; None if that is unknown, or it is another system's."""
 
 
-class _NoJobs(Jobs):
-    """Where no batch system is known."""
-
-
-jobs: Jobs = _NoJobs()  # set by sweep.launch, which knows the batch systems
+batch_systems: Callable[[], Iterable[BatchSystem]] = tuple  # none; sweep.launch sets it to the launchers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +51,7 @@ class Owner:
     @classmethod
     def here(cls) -> "Owner":
         """This process."""
-        job, restarts = jobs.current_job()
+        job, restarts = _current_job()
         return cls(host=_host(), pid=os.getpid(), started=_started(os.getpid()), job=job, restarts=restarts)
 
     @property
@@ -69,13 +64,14 @@ class Owner:
 
     def alive(self) -> bool | None:
         """Whether the process is alive; None if that cannot be told from here."""
-        job, restarts = jobs.current_job()
+        job, restarts = _current_job()
         if self.job and self.job == job and self.restarts < restarts:
             # An earlier start of the job that asks: the batch system gave it up. If it still runs, it sees the new claim.
             return False
         if self.is_here():
             return _started(self.pid) == self.started and _exists(self.pid)
-        return jobs.alive(self.job) if self.job else None
+        answers = (system.alive(self.job) for system in batch_systems()) if self.job else ()
+        return next((answer for answer in answers if answer is not None), None)
 
 
 class Claim:
@@ -184,6 +180,10 @@ class Claim:
 
     def _path(self, number: int) -> Path:
         return self.directory / f"{number:08d}.json"
+
+
+def _current_job() -> tuple[str, int]:
+    return next(filter(None, (system.current_job() for system in batch_systems())), ("", 0))
 
 
 def _host() -> str:
