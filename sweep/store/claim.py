@@ -136,7 +136,7 @@ class Claim:
         return not self._free(self._last())
 
     def _free(self, number: int) -> bool:
-        """Whether the run's last claim, which has this number, holds nobody off; number 0 is that of no claim."""
+        """Whether the run can be taken when its last claim has this number; 0 if there has been no claim."""
         if number == 0 or self._read(number).get("released") is True:
             return True
         owner = self._owner(number)
