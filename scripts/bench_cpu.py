@@ -4,13 +4,11 @@ The yardstick is plain fp32 eager torch: module, torch.optim.AdamW, clip_grad_no
 processes with one thread each. Against it, two one-thread processes of what a launch chooses, in fp32 and in bf16. Every round
 measures everything once, in turn, so that a ratio compares what ran within a minute; quoted are medians over the rounds.
 
-The sizes are of the ladder that CPU sweeps use, whose heads are 8 wide; the last row has heads of 32.
-
-    python scripts/bench_cpu.py [out=results/throughput-cpu] [rounds=3] [seconds=3] [batch_tokens=1024] [only=wide]
+The sizes are of the ladder that CPU sweeps use, with a head_dim of 8; the last row has a head_dim of 32. It takes 6 minutes.
 """
 
 import json
-import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 from statistics import geometric_mean, median
 
@@ -45,17 +43,21 @@ def one_round(model: ModelConfig, seconds: float, batch_tokens: int) -> dict[str
     }
 
 
-def main(arguments: list[str]) -> None:
-    options = dict(argument.split("=") for argument in arguments)
-    out, rounds = Path(options.get("out", "results/throughput-cpu")), int(options.get("rounds", 3))
-    seconds, batch_tokens = float(options.get("seconds", 3)), int(options.get("batch_tokens", 1024))
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/throughput-cpu"), help="folder of throughput.json")
+    parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=3, help="of each measurement (default: %(default)s)")
+    parser.add_argument("--batch-tokens", type=int, default=1024, help="tokens per optimizer step (default: %(default)s)")
+    parser.add_argument("--only", choices=["wide"], help="wide: only the shape with a head_dim of 32")
+    options = parser.parse_args()
     family = compose(["experiment=smoke"]).model
     ladder = SizeLadder(vocab_size=257, context_length=128, **vars(family))
     rows = []
     print(f"{'N':>10} " + " ".join(f"{mode:>12}" for mode in MODES) + "   tokens/s;  x plain 1x2, x plain 2x1, share of peak")
-    cases = [(ladder.nearest(size), batch_tokens) for size in SIZES if options.get("only") != "wide"]
+    cases = [(ladder.nearest(size), options.batch_tokens) for size in SIZES if options.only != "wide"]
     for model, batch_tokens in [*cases, (WIDE, WIDE_BATCH_TOKENS)]:
-        found = [one_round(model, seconds, batch_tokens) for _ in range(rounds)]
+        found = [one_round(model, options.seconds, batch_tokens) for _ in range(options.rounds)]
         row: dict = {
             "N": count_parameters(model).total,
             "head_dim": model.head_dim,
@@ -81,11 +83,11 @@ def main(arguments: list[str]) -> None:
     means = {ratio: geometric_mean(row[ratio] for row in rows) for ratio in rows[0] if " / " in ratio}
     for ratio, mean in means.items():
         print(f"{ratio}: {mean:.2f} (geometric mean over sizes)")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "throughput.json").write_text(
-        json.dumps({"rounds": rounds, "rows": rows, "geometric_means": means}, indent=1) + "\n"
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "throughput.json").write_text(
+        json.dumps({"rounds": options.rounds, "rows": rows, "geometric_means": means}, indent=1) + "\n"
     )
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,18 +1,16 @@
 """How fast Approach 3 is, against scipy's L-BFGS-B from the same starts, in one run on one machine.
 
-    python scripts/bench_fit.py [table=points.csv] [scipy_starts=300] [out=results/fit-speed]
-
 Without a table it fits 240 simulated points; with one, columns N, D (or C) and loss, or those of the digitised Chinchilla
 points ("Model Size", "Training FLOP", "loss"), of which it drops the five highest losses as Besiroglu et al. 2024 do. The scipy
-loop is timed on `scipy_starts` of the paper's 4,500 starts, drawn evenly, and scaled up; scipy_starts=4500 times all of them.
+loop is timed on --scipy-starts of the paper's 4,500 starts, drawn evenly, and scaled up; --scipy-starts 4500 times all of them.
 scipy's bootstrap is timed as one warm-started descent per resample, which is less than ours does: ours starts each resample
 from the fit's minima and from the best of a hundred pairs of exponents of its own.
 """
 
 import json
 import os
-import sys
 import time
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -21,23 +19,23 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from sweep.fit import Noise, RunTable, Simulator, fit_parametric, read_frame, runs_from_frame
+from sweep.fit import NO_INTERVALS, Intervals, Noise, RunTable, Simulator, fit_parametric, read_frame, runs_from_frame
 from sweep.fit.published import BESIROGLU
 from sweep.tables.table import COLUMNS
 
 DELTA, STARTS, RESAMPLES, REPEATS = 1e-3, 4500, 4000, 5
 
 
-def read(path: str | None) -> RunTable:
+def read(path: Path | None) -> RunTable:
     """The table, or 240 simulated points."""
     if path is None:
         simulator = Simulator(surface=BESIROGLU, noise=Noise(run=0.005))
         return simulator.isoflop(np.geomspace(6e18, 3e21, 9).tolist(), sizes=30, span=30).where(np.arange(240))
-    frame = read_frame(Path(path))
+    frame = read_frame(path)
     if "Model Size" in frame:
         frame = frame.drop(frame["loss"].nlargest(5).index)
-        return runs_from_frame(frame, COLUMNS | {"N": "Model Size", "C": "Training FLOP"}, path)
-    return runs_from_frame(frame, COLUMNS, path)
+        return runs_from_frame(frame, COLUMNS | {"N": "Model Size", "C": "Training FLOP"}, str(path))
+    return runs_from_frame(frame, COLUMNS, str(path))
 
 
 def seconds(call: Callable[[], object], repeats: int = REPEATS) -> float:
@@ -73,12 +71,16 @@ def paper_starts() -> np.ndarray:
     return np.random.default_rng(0).permutation(grid)
 
 
-def main(arguments: list[str]) -> None:
-    options = dict(argument.split("=", 1) for argument in arguments)
-    runs, timed = read(options.get("table")), int(options.get("scipy_starts", 300))
-    fit = fit_parametric(runs, resamples=0)
-    point = seconds(lambda: fit_parametric(runs, resamples=0))
-    bootstrap = seconds(lambda: fit_parametric(runs, resamples=RESAMPLES)) - point
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--table", type=Path, help="a CSV or Parquet table of runs (default: 240 simulated points)")
+    parser.add_argument("--scipy-starts", type=int, default=300, help="starts that scipy is timed on (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="folder for fit_speed.json (default: only print)")
+    options = parser.parse_args()
+    runs, timed = read(options.table), options.scipy_starts
+    fit = fit_parametric(runs, intervals=NO_INTERVALS)
+    point = seconds(lambda: fit_parametric(runs, intervals=NO_INTERVALS))
+    bootstrap = seconds(lambda: fit_parametric(runs, intervals=Intervals(RESAMPLES))) - point
 
     taken, best = scipy_loop(runs, paper_starts()[:timed], np.ones(len(runs)))
     loop = taken * STARTS / timed
@@ -91,13 +93,12 @@ def main(arguments: list[str]) -> None:
     for name, ours, theirs in rows:
         print(f"{name:18} {ours:8.3f} s   scipy {theirs:8.1f} s   {theirs / ours:6.0f} times")
     print(f"objective {fit.objective:.12g}, scipy's best {best:.12g}")
-    if "out" in options:
-        out = Path(options["out"])
-        out.mkdir(parents=True, exist_ok=True)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
         record = {name: {"seconds": ours, "scipy_seconds": theirs, "ratio": theirs / ours} for name, ours, theirs in rows}
         record |= {"runs": len(runs), "cores": os.cpu_count(), "scipy_starts": timed, "objective": fit.objective, "scipy": best}
-        (out / "fit_speed.json").write_text(json.dumps(record, indent=1) + "\n")
+        (options.out / "fit_speed.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,13 +1,11 @@
 """Training steps on a GPU: engines, packing and batch sizes, against what was expected of one stream.
 
-    python scripts/bench_gpu.py [out=results/throughput-gpu] [seconds=340]
-
-It goes through the questions in the order of what they are worth, keeps every answer at once in <out>/bench.json, and stops
-when `seconds` are over. `expected` is a roofline's share of 790 TFLOP/s: an H200's measured bf16 product.
+It measures the most useful cases first, writes each result to bench.json at once, and stops after --seconds. "Expected" is a
+share of 790 TFLOP/s, which an H200 reaches in large bf16 matrix products.
 """
 
-import sys
 import time
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 from models import SizeLadder
@@ -29,9 +27,12 @@ def questions() -> list[tuple[float, str, int, int, int]]:
     return one + batch + packed + engines + vocabulary
 
 
-def main(arguments: list[str]) -> None:
-    options = dict(argument.split("=") for argument in arguments)
-    out, end = Path(options.get("out", "results/throughput-gpu")), time.monotonic() + float(options.get("seconds", 340))
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/throughput-gpu"), help="folder of bench.json")
+    parser.add_argument("--seconds", type=float, default=340, help="how long it may take (default: %(default)s)")
+    options = parser.parse_args()
+    out, end = options.out, time.monotonic() + options.seconds
     out.mkdir(parents=True, exist_ok=True)
     found = []
     for size, engine, processes, batch_tokens, vocab_size in questions():
@@ -64,4 +65,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

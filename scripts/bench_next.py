@@ -2,20 +2,19 @@
 
 Simulated sweeps: Chinchilla's surface, losses that scatter by 0.5 %, a pilot of 3 budgets x 7 sizes. Each is extended in two
 ways: by uniform IsoFLOP grids at larger budgets, around the frontier that the pilot expects; and by the runs that `next_runs`
-chooses after the pilot, for the same FLOPs or a share of them. The spread of the final a over `cases` sweeps is what counts.
-
-    python scripts/bench_next.py [out=results/next] [cases=200]
+chooses after the pilot, for the same FLOPs or a share of them. The spread of the final a over --cases sweeps is what counts.
+It takes 10 minutes.
 """
 
 import json
-import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from sweep.fit import fit_parametric
+from sweep.fit import NO_INTERVALS, Intervals, fit_parametric
 from sweep.fit.design import next_runs
 from sweep.fit.judge.simulate import Noise, Simulator
 from sweep.fit.published import CHINCHILLA
@@ -36,7 +35,7 @@ def sweep(extend: Callable[[Simulator, RunTable], tuple[np.ndarray, np.ndarray]]
         pilot = simulator.isoflop(PILOT, sizes=7)
         N, D = extend(simulator, pilot)
         runs = simulator.runs(np.concatenate([pilot.N, N]), np.concatenate([pilot.D, D]))
-        found.append(fit_parametric(runs, resamples=0).a.value)
+        found.append(fit_parametric(runs, intervals=NO_INTERVALS).a.value)
         spent.append(float(CHINCHILLA.compute.flops(N, D).sum()))
     low, high = np.quantile(found, [0.25, 0.75])
     return float((high - low) / 1.349), float(np.mean(spent))
@@ -44,20 +43,23 @@ def sweep(extend: Callable[[Simulator, RunTable], tuple[np.ndarray, np.ndarray]]
 
 def uniform(budgets: Sequence[float], simulator: Simulator, pilot: RunTable) -> tuple[np.ndarray, np.ndarray]:
     """The next budgets' grid, around the frontier that the pilot's fit expects."""
-    expected = Simulator(surface=fit_parametric(pilot, resamples=0).surface)
+    expected = Simulator(surface=fit_parametric(pilot, intervals=NO_INTERVALS).surface)
     grid = expected.isoflop(budgets, sizes=7)
     return grid.N, grid.D
 
 
 def designed(flops: float, reach: float, most: int, simulator: Simulator, pilot: RunTable) -> tuple[np.ndarray, np.ndarray]:
     """What `next_runs` asks for after the pilot."""
-    chosen = next_runs(fit_parametric(pilot, resamples=100), pilot, flops=flops, reach=reach, most=most)
+    chosen = next_runs(fit_parametric(pilot, intervals=Intervals(100)), pilot, flops=flops, reach=reach, most=most)
     return chosen.N, chosen.D
 
 
-def main(arguments: list[str]) -> None:
-    options = dict(argument.split("=") for argument in arguments)
-    out, cases = Path(options.get("out", "results/next")), int(options.get("cases", 200))
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/next"), help="folder of next.json")
+    parser.add_argument("--cases", type=int, default=200, help="simulated sweeps (default: %(default)s)")
+    options = parser.parse_args()
+    out, cases = options.out, options.cases
     rows = []
     for budgets in UNIFORM:
         sd, flops = sweep(partial(uniform, budgets), cases)
@@ -76,4 +78,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

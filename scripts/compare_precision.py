@@ -1,10 +1,10 @@
 """Whether bf16 changes what a run learns: fp32 and bf16 from the same seeds, to the end, against the spread between seeds.
 
-python scripts/compare_precision.py [out=results/precision] [N=1e5] [D=2e6] [seeds=4]
+Runs that are in the store already are not trained again.
 """
 
 import json
-import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +25,15 @@ def trained(overrides: list[str]) -> tuple[float, np.ndarray]:
     return directory.status()["val_loss"], smooth_curve(read_curve(directory)[1], 20)
 
 
-def main(arguments: list[str]) -> None:
-    options = dict(argument.split("=") for argument in arguments)
-    out, seeds = Path(options.get("out", "results/precision")), int(options.get("seeds", 4))
-    run = f"grid.runs=[{{N: {float(options.get('N', 1e5))}, D: {float(options.get('D', 2e6))}}}]"
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/precision"), help="folder of precision.json")
+    parser.add_argument("--parameters", type=float, default=1e5, help="N (default: %(default)g)")
+    parser.add_argument("--tokens", type=float, default=2e6, help="D (default: %(default)g)")
+    parser.add_argument("--seeds", type=int, default=4, help="runs in each precision (default: %(default)s)")
+    options = parser.parse_args()
+    out, seeds = options.out, options.seeds
+    run = f"grid.runs=[{{N: {options.parameters}, D: {options.tokens}}}]"
     losses: dict[str, list[float]] = {}
     curves: dict[str, list[np.ndarray]] = {}
     for precision in ("fp32", "bf16"):
@@ -51,4 +56,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

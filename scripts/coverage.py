@@ -1,6 +1,4 @@
-"""How honest the intervals are: how often an 80 % interval holds the truth, over simulated sweeps.
-
-    python scripts/coverage.py [out=results/coverage] [cases=500]
+"""How often an 80 % interval holds the truth, over simulated sweeps.
 
 Every case plants Chinchilla's surface, draws losses that scatter about it, and fits. Designs: IsoFLOP grids as small sweeps
 have them and as the paper had, a rectangular grid, losses that scatter more in small runs, heavy tails, and points that share
@@ -8,14 +6,25 @@ the error of their trajectory. An honest 80 % interval covers between 75 and 85 
 """
 
 import json
-import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from sweep.fit import Estimate, LawError, Noise, RunTable, Simulator, fit_envelope, fit_isoflop, fit_parametric, hold_out
+from sweep.fit import (
+    Estimate,
+    Intervals,
+    LawError,
+    Noise,
+    RunTable,
+    Simulator,
+    fit_envelope,
+    fit_isoflop,
+    fit_parametric,
+    hold_out,
+)
 from sweep.fit.published import CHINCHILLA
 
 SMALL, LARGE = np.geomspace(1e18, 1e20, 6).tolist(), np.geomspace(6e18, 3e21, 9).tolist()
@@ -58,7 +67,7 @@ def trajectories(noise: Noise, seed: int) -> RunTable:
 
 def parametric(runs: RunTable, seed: int) -> dict[str, bool]:
     """Whether each constant's interval holds it."""
-    fit = fit_parametric(runs, seed=seed)
+    fit = fit_parametric(runs, intervals=Intervals(seed=seed))
     names = ("a", "alpha", "beta", "E")
     far = fit.surface.frontier_loss(1e22), fit.replicates.frontier_loss(1e22)
     ahead = Estimate.from_resamples(far[0], far[1], fit.level)
@@ -69,7 +78,7 @@ def parametric(runs: RunTable, seed: int) -> dict[str, bool]:
 
 def isoflop(runs: RunTable, seed: int) -> dict[str, bool]:
     """The same of a, as it is and without the parabolas' bias."""
-    fit = fit_isoflop(runs, seed=seed)
+    fit = fit_isoflop(runs, intervals=Intervals(seed=seed))
     corrected = fit.a_corrected is not None and holds(fit.a_corrected, CHINCHILLA.a)
     return {"a": holds(fit.a, CHINCHILLA.a), "a without bias": corrected}
 
@@ -77,12 +86,12 @@ def isoflop(runs: RunTable, seed: int) -> dict[str, bool]:
 def envelope(runs: RunTable, seed: int) -> dict[str, bool]:
     """The same of a, from curves that end in the runs."""
     curves = Simulator(surface=CHINCHILLA, noise=Noise(step=0.001), seed=seed).curves(runs)
-    return {"a": holds(fit_envelope(curves, seed=seed).a, CHINCHILLA.a)}
+    return {"a": holds(fit_envelope(curves, intervals=Intervals(seed=seed)).a, CHINCHILLA.a)}
 
 
 def held_out(runs: RunTable, seed: int) -> dict[str, bool]:
     """Whether the first run of the largest budget lies in its prediction interval."""
-    return {"held-out loss": bool(hold_out(runs, seed=seed).predictions[seed % 7].inside)}
+    return {"held-out loss": bool(hold_out(runs, intervals=Intervals(seed=seed)).predictions[seed % 7].inside)}
 
 
 def holds(estimate: Estimate, truth: float) -> bool:
@@ -105,9 +114,12 @@ CASES: list[tuple[str, Callable[[Noise, int], RunTable], Noise, Callable[[RunTab
 ]
 
 
-def main(arguments: list[str]) -> None:
-    options = dict(argument.split("=", 1) for argument in arguments)
-    out, cases = Path(options.get("out", "results/coverage")), int(options.get("cases", 500))
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/coverage"), help="folder of coverage.json")
+    parser.add_argument("--cases", type=int, default=500, help="simulated sweeps of each design (default: %(default)s)")
+    options = parser.parse_args()
+    out, cases = options.out, options.cases
     rows = []
     for name, design, noise, judge in CASES:
         verdicts, refused = [], 0
@@ -127,4 +139,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,14 +1,12 @@
 """What moves Kaplan's exponent to Chinchilla's: one simulated sweep, counted in every way.
 
-    python scripts/explain_exponents.py [out=results/kaplan-chinchilla]
-
 The law is Chinchilla's own surface, in all parameters, with a = 0.457. The models are those of Kaplan et al. 2020: a thousand
 to 1.5 billion parameters without embeddings, a vocabulary of 50,257, a context of 1,024, up to 2.2e10 tokens. Losses scatter by
 0.2 %, and those read off the middle of a run miss its decay of the learning rate. Every row fits the same runs; only the
 counting differs.
 """
 
-import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +38,15 @@ def simulate() -> tuple[pd.DataFrame, Simulator]:
     return frame, simulator
 
 
-def main(arguments: list[str]) -> None:
-    options = dict(argument.split("=", 1) for argument in arguments)
-    out = Path(options.get("out", "results/kaplan-chinchilla"))
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("results/kaplan-chinchilla"),
+        help="folder of the tables and the figure",
+    )
+    out = parser.parse_args().out
     frame, simulator = simulate()
     tables = tables_by_convention(frame)
     curves = simulator.curves(tables["N with embeddings, C = 6ND"])
@@ -62,4 +66,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

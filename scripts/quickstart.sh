@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A true IsoFLOP valley on this machine's CPU: makes .venv, trains the smoke sweep, fits it and draws it.
+# A real IsoFLOP valley on this machine's CPU: makes .venv, trains the smoke sweep, fits it and draws it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-source scripts/environment.sh ""
+source scripts/environment.sh train
 
 isosweep plan experiment=smoke
 isosweep launch experiment=smoke
@@ -13,4 +13,4 @@ echo
 echo "The IsoFLOP valley:  $PWD/store/sweeps/smoke/isoflop.png"
 echo "The curves' envelope: $PWD/store/sweeps/smoke/envelope.png"
 echo "The fitted surface:  $PWD/store/sweeps/smoke/parametric.png"
-echo "To go on:  source .venv/bin/activate && isosweep --help"
+echo "Next:  source .venv/bin/activate && isosweep --help"

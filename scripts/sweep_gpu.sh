@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# A GPU sweep in pieces, for a machine that is lent for minutes at a time: takes up STORE_ARCHIVE if it is there, launches for
-# LIMIT seconds, draws what there is, and leaves OUT/store.tar.gz (runs, and the checkpoints of those that are not done) to be
-# STORE_ARCHIVE the next time. Arguments are overrides.
+# A GPU sweep in pieces, for a machine that is available for minutes at a time. It unpacks STORE_ARCHIVE if that exists, launches
+# for LIMIT seconds, draws the finished runs, and writes OUT/store.tar.gz (the runs, and the checkpoints of unfinished ones), which
+# is the STORE_ARCHIVE of the next call. Arguments are overrides.
 #   OUT=/tmp/out LIMIT=480 bash scripts/sweep_gpu.sh experiment=h200 'data.paths=[/usr/local/lib/python3.11/site-packages]'
 set -uo pipefail
 cd "$(dirname "$0")/.."
 OUT=${OUT:-results/h200-python} LIMIT=${LIMIT:-480} STORE_ARCHIVE=${STORE_ARCHIVE:-store.tar.gz} STORE=${STORE:-/tmp/isosweep-store}
-export PYTHONPATH=$PWD
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 mkdir -p "$OUT" "$STORE"
 if [ -f "$STORE_ARCHIVE" ]; then tar -xzf "$STORE_ARCHIVE" -C "$STORE"; fi
 timeout --foreground --signal=TERM --kill-after=60 "$LIMIT" python -m sweep launch "$@" store="$STORE" | tee "$OUT/launch.log"
 python -m sweep plot "$@" store="$STORE" out="$OUT/fits" | tee "$OUT/fits.log"
-for run in "$STORE"/runs/*/; do # a finished run's weights are not taken along
+for run in "$STORE"/runs/*/; do # the weights of finished runs are not kept
     if grep -q '"state": "done"' "$run/status.json" 2>/dev/null; then rm -rf "$run/checkpoint"; fi
 done
 tar -czf "$OUT/store.tar.gz" -C "$STORE" --exclude=corpora --exclude=compiled .

@@ -6,6 +6,7 @@
 Every key=value is a Hydra override of conf/train.yaml. A run that is finished is skipped, one that was stopped resumes.
 """
 
+import os
 import sys
 
 import hydra
@@ -46,5 +47,6 @@ def _number(composed: DictConfig, name: str) -> float:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # no child process imports from the working directory
     main()
     sys.exit(max(exit_codes))

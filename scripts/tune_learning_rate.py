@@ -1,11 +1,10 @@
 """How far are the learning-rate and batch rules from the optimum? Train three sizes at multiples of each and look.
 
-    python scripts/tune_learning_rate.py [out=results/learning-rate] [key=value ...]
-
-Every key=value is a Hydra override of experiment=learning_rate. Runs land in the store, so a second call only draws.
+Every key=value is a Hydra override of experiment=learning_rate. Runs are kept in the store, so a second call only draws.
+It takes about 5 minutes on two cores.
 """
 
-import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from itertools import chain
 from pathlib import Path
 
@@ -25,7 +24,13 @@ BATCHES = (256, 1024)  # tokens; the rule gives 512 at all three sizes
 SEEDS = (0, 1, 2)
 
 
-def main(overrides: list[str]) -> None:
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/learning-rate"), help="folder of the tables and the figure")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of conf/experiment/learning_rate.yaml")
+    options = parser.parse_args()
+    if wrong := [override for override in options.overrides if "=" not in override]:
+        parser.error(f"{wrong[0]!r} is no override key=value")
     rates = [(scale, "null") for scale in SCALES]
     # Another batch wants another rate: the square root of their ratio keeps Adam's noise the same (Malladi et al. 2022,
     # arXiv 2205.10287).
@@ -37,7 +42,7 @@ def main(overrides: list[str]) -> None:
                 f"optimizer.lr_scale={scale}",
                 f"optimizer.batch_tokens={batch}",
                 f"seed={seed}",
-                *overrides,
+                *options.overrides,
             ]
         )
         for seed in SEEDS
@@ -49,7 +54,7 @@ def main(overrides: list[str]) -> None:
     train_missing(config, sorted(chain(*planned.values()), key=lambda run: -run.N * run.D), corpus)
     store = Store(Path(config.store))
     runs = pd.DataFrame([describe(run, scale, seed, store) for (scale, seed, _), some in planned.items() for run in some])
-    out = Path(next((o.removeprefix("out=") for o in overrides if o.startswith("out=")), "results/learning-rate"))
+    out = options.out
     out.mkdir(parents=True, exist_ok=True)
     runs.to_csv(out / "runs.csv", index=False)
     at_rule = runs[runs["batch_tokens"] == 512]
@@ -120,4 +125,4 @@ def draw(runs: pd.DataFrame, summary: pd.DataFrame, out: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

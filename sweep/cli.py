@@ -1,5 +1,6 @@
 """The command line: `isosweep <command> …`, the same as `python -m sweep <command> …`."""
 
+import os
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ Every key=value is a Hydra override of conf/sweep.yaml; isosweep <command> --hel
 exit codes: 0 done, 1 some runs failed, 2 bad input
 """
 SWEEP = ("experiment", "model", "data", "optimizer", "schedule", "grid", "name", "seed", "device", "precision", "store")
+EXTRAS = {"torch": "train", "tokenizers": "train", "datasets": "train", "safetensors": "train", "wandb": "wandb"}
 WRITTEN = ("name", "store")
 WORDS = {"sweep": ("[NAME]", "a launched sweep"), "run": ("RUN_ID", "a run, by the first digits of its run_id")}
 TABLE = ("table", "curves", "columns", "out", "fit")
@@ -110,7 +112,10 @@ class Parser(ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; bad input becomes one line on stderr and exit code 2."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        os.environ.setdefault("PYTHONSAFEPATH", "1")  # no child process imports from the working directory
+        arguments = sys.argv[1:]
+    arguments = list(arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview(), end="")
         return DONE if arguments else BAD_INPUT
@@ -134,7 +139,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COMMANDS[name].run(options)
     except InputError as error:
         print(f"isosweep: {error}", file=sys.stderr)
-        return BAD_INPUT
+    except ModuleNotFoundError as error:
+        if (package := (error.name or "").split(".")[0]) not in EXTRAS:
+            raise
+        print(f"isosweep: this needs {package}: pip install 'isosweep[{EXTRAS[package]}]'", file=sys.stderr)
+    return BAD_INPUT
 
 
 def parser_of(name: str) -> ArgumentParser:

@@ -1,19 +1,57 @@
 """What several tests share."""
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+
+try:
+    import torch
+except ModuleNotFoundError:  # fits, tables, figures and reports are tested without it too
+    pass
+else:
+    # Models this small gain nothing from a second thread, which spends most of its time waiting, on cores that others want.
+    torch.set_num_threads(1)
 
 from models import ModelConfig
 from sweep.data import Corpus, CorpusRecipe, CorpusSpec
 from sweep.plan.run import OptimizerSettings, RunConfig, ScheduleSettings
 
-# Models this small gain nothing from a second thread, which waits far longer than it works where others want the cores.
-torch.set_num_threads(1)
-
 ROOT = Path(__file__).resolve().parent.parent
+# pytest-xdist gives each of these to one process, in this order; every other file is one more. The longest come first.
+GROUPS = {
+    "slurm": ("faults/test_one_machine.py", "faults/test_slurm.py"),  # share a cluster, which takes the whole machine's ports
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--runslow", action="store_true", help="run the matrices of kills and faults whole, not a sample of each")
+
+
+def pytest_configure() -> None:
+    """Keep temporary files in memory where there is room: tests call fsync thousands of times, and a disk takes 5 ms for it."""
+    memory = Path("/dev/shm")
+    if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2 << 30:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put each test into the xdist group of its file, so that its module's fixtures are made once."""
+    order = list(GROUPS)
+    for item in items:
+        file = item.path.relative_to(ROOT / "tests").as_posix()
+        group = next((name for name, files in GROUPS.items() if file in files), file)
+        item.add_marker(pytest.mark.xdist_group(group))
+        item.user_properties.append(("group", order.index(group) if group in order else len(order)))
+    items.sort(key=lambda item: dict(item.user_properties)["group"])
+
+
+@pytest.fixture(scope="session")
+def runslow(request: pytest.FixtureRequest) -> bool:
+    """Whether long matrices are run whole."""
+    return request.config.getoption("--runslow")
 
 
 @pytest.fixture(scope="session")

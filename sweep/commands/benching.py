@@ -18,7 +18,7 @@ def bench(options: Namespace) -> int:
 
     from models import SizeLadder
     from sweep.data import CorpusRecipe
-    from sweep.launch.local import pool_size
+    from sweep.launch.pool import pool_size
     from sweep.plan.cost import PLAIN, choose_engine
     from sweep.plan.device import require_device, resolve_device
     from sweep.plan.grid import resolve_precision

@@ -1,16 +1,19 @@
 """Commands that follow a sweep: status, watch, cancel, logs; and task, which Slurm jobs run."""
 
 import json
-import os
-import signal
 import time
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sweep.commands import DONE, console
 from sweep.commands.sweeps import composed, find_run_id, open_sweep
+from sweep.commands.training import watching
 from sweep.errors import InputError
 from sweep.store import Store
+
+if TYPE_CHECKING:
+    from sweep.launch.launchers import Watch
 
 WATCH_S = 5
 
@@ -43,23 +46,17 @@ def watch(options: Namespace) -> int:
 
 def cancel(options: Namespace) -> int:
     """Stop a sweep's runs, in the queue and on this machine; those in training write a checkpoint."""
-    from sweep.launch import slurm
+    from sweep.launch import launchers
 
     sweep = open_sweep(options)
-    store, ids = sweep.store, [planned.run.run_id for planned in sweep.plan.runs]
-    queue = slurm.queued(store)
-    tasks = [queue[run_id] for run_id in ids if run_id in queue]
-    slurm.cancel(tasks)
-    here = {owner.pid for run_id in ids if (owner := store.run(run_id).claim.living_here()) and not owner.job}
-    for pid in here:
-        os.kill(pid, signal.SIGTERM)
-    print(f"cancelled {len({task.job for task in tasks})} tasks of Slurm and stopped {len(here)} processes here")
+    unfinished = sweep.store.unfinished(planned.run for planned in sweep.plan.runs)
+    print(launchers.cancel(sweep.store, [run.run_id for run in unfinished]))
     return DONE
 
 
 def logs(options: Namespace) -> int:
     """Print where a run is, why it failed if it did, and what its array task printed."""
-    from sweep.launch import slurm
+    from sweep.launch import launchers
 
     store = Store(Path(composed(options).store))
     run_id = find_run_id(store, options.run_id)
@@ -67,7 +64,7 @@ def logs(options: Namespace) -> int:
     if not directory.path.is_dir():
         raise InputError(f"run {run_id} has not begun in store={store.root}; isosweep launch trains it")
     print(f"{directory.path}: {json.dumps(directory.status())}")
-    for path in (directory.traceback, *slurm.logs_of(store, run_id)):
+    for path in (directory.traceback, *launchers.logs(store, run_id)):
         if path.exists():
             print(f"\n{path}\n{path.read_text(errors='replace').rstrip()}")
     return DONE
@@ -75,6 +72,11 @@ def logs(options: Namespace) -> int:
 
 def task(options: Namespace) -> int:
     """Run one array task; slurm/array.sbatch calls it."""
-    from sweep.launch.slurm import run_task
+    from sweep.launch.task import run_task
+    from sweep.tracking.mirror import Tracker
 
-    return run_task(Path(options.submission), options.task)
+    def watch_for(tracker: dict[str, Any] | None, store: Store) -> "Watch":
+        # A task that must stop does not wait long for wandb: its next start goes on with that.
+        return watching(Tracker(**tracker) if tracker else None, store, screen=False, stopping_timeout_s=5)
+
+    return run_task(Path(options.submission), options.task, watch_for)

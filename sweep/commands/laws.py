@@ -4,7 +4,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sweep.commands import DONE
 from sweep.commands.sweeps import Sweep, composed, open_sweep
@@ -12,14 +12,13 @@ from sweep.config import SweepConfig
 from sweep.errors import InputError
 from sweep.files import write_atomically, write_json
 from sweep.store import states
-from sweep.use.optimal import surface_options
 
 if TYPE_CHECKING:
     from sweep.fit import Curve, Fits, RunTable
 
 
 def fit(options: Namespace) -> int:
-    """Fit the laws, print them and write fits.json. Raises InputError if none of the three approaches could be fitted."""
+    """Fit the laws, print them and write fits.json. Raises InputError if no approach could be fitted."""
     config, sweep = opened(options)
     fits = make_fits(config, sweep)
     print(fits.summary())
@@ -29,12 +28,9 @@ def fit(options: Namespace) -> int:
 
 
 def require_a_law(fits: "Fits") -> None:
-    """Raises InputError if none of the three approaches could be fitted."""
-    from sweep.fit import LawError
-
-    refused = [law for law in (fits.envelope, fits.isoflop, fits.parametric) if isinstance(law, LawError)]
-    if len(refused) == 3:
-        raise InputError("no law could be fitted: " + "; ".join(map(str, refused)))
+    """Raises InputError if no approach could be fitted."""
+    if not fits.fitted:
+        raise InputError("no law could be fitted: " + "; ".join(law.reason for law in fits.refused.values()))
 
 
 def plot(options: Namespace) -> int:
@@ -50,15 +46,14 @@ def plot(options: Namespace) -> int:
 
 def choose_next(options: Namespace) -> int:
     """Choose the next runs, print them, and write them to `out` as next.json and as a grid, conf/grid/next.yaml."""
-    from sweep.fit import fit_parametric, next_runs
+    from sweep.fit import Options, fit_parametric, next_runs
 
     config, sweep = opened(options)
     if (config.fit.parameters, config.fit.flops) != ("total", "6N"):
         raise InputError("next names runs by all parameters and C = 6ND; leave fit.parameters=total and fit.flops=6N")
     runs, _, _ = read_tables(config, sweep)
-    asked, chosen_fit = config.next, config.fit
-    intervals: dict[str, Any] = {"resamples": chosen_fit.resamples, "level": chosen_fit.level, "seed": chosen_fit.seed}
-    fit = fit_parametric(runs, **surface_options(chosen_fit), **intervals)
+    asked = config.next
+    fit = fit_parametric(runs, **Options.of(config.fit).surface)
     sizes, most_tokens = _sizes_and_tokens(sweep) if sweep is not None else (None, float("inf"))
     chosen = next_runs(
         fit,
@@ -96,7 +91,7 @@ def opened(options: Namespace) -> tuple[SweepConfig, Sweep | None]:
 
 def make_fits(config: SweepConfig, sweep: Sweep | None) -> "Fits":
     """Fits of a sweep, or of `config.table`; fits.json and, of a sweep, the tables are written to `out`."""
-    from sweep.fit import Questions, fit_all
+    from sweep.fit import Options, Questions, fit_all
 
     runs, curves, conventions = read_tables(config, sweep)
     options = config.fit
@@ -106,13 +101,7 @@ def make_fits(config: SweepConfig, sweep: Sweep | None) -> "Fits":
         convention={"loss": options.loss, "N": options.parameters, "C": options.flops},
         conventions=conventions,
         questions=Questions(**vars(config.ask)),
-        **surface_options(options),
-        seed_noise=options.seed_noise,
-        envelope_method=options.envelope,
-        envelope_points=options.envelope_points,
-        resamples=options.resamples,
-        level=options.level,
-        seed=options.seed,
+        options=Options.of(options),
     )
     with writing(Path(config.out)):
         write_json(Path(config.out) / "fits.json", fits.to_dict())

@@ -56,7 +56,7 @@ def _print_runs(planned: SweepPlan, store: Store, found: Mapping[str, Mapping[st
     from rich.table import Table
 
     from sweep.follow.status import duration
-    from sweep.launch.local import pool_size
+    from sweep.launch.pool import pool_size
     from sweep.plan.estimate import makespan
 
     config, runs = planned.config, [each.run for each in planned.runs]

@@ -1,13 +1,13 @@
 """Commands that train: launch, train, wandb-sync."""
 
 import sys
-import time
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweep.commands import DONE, SOME_RUNS_FAILED, console
 from sweep.commands.corpora import corpus_of, make_corpus
@@ -21,6 +21,9 @@ from sweep.store.statuses import speed_seen
 
 if TYPE_CHECKING:
     from sweep.data import Corpus
+    from sweep.launch.events import Event
+    from sweep.launch.launchers import Watch
+    from sweep.tracking.mirror import Tracker
 
 
 def launch(options: Namespace) -> int:
@@ -32,7 +35,10 @@ def launch(options: Namespace) -> int:
         sweep = open_sweep(options)
         runs = [planned.run for planned in sweep.plan.runs]
         return launch_runs(sweep.config, runs, corpus_of(sweep.plan, sweep.store), options.retry)
+    from sweep.launch import launchers
+
     config, choices = compose_with_choices(options.overrides, config_dir=options.config_dir)
+    launchers.of(config.cluster.launcher)  # an unknown name is found before anything is written
     _, recipe = plan_sweep(config)  # an error in the grid is found before anything is written
     corpus = make_corpus(config, recipe)
     # Again, now that the number of training tokens is known exactly.
@@ -46,39 +52,34 @@ def launch(options: Namespace) -> int:
 
 def launch_runs(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus", retry: str | None = None) -> int:
     """Train those of `runs` that are missing, where `config.cluster` says; with retry="failed", those that failed before."""
-    if config.cluster.launcher == "slurm":
-        return submit_missing(config, runs, corpus, retry)
-    return train_missing(config, runs, corpus, retry)
-
-
-def submit_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus", retry: str | None = None) -> int:
-    """Submit those of `runs` that are neither finished nor queued nor running as a Slurm array, and return."""
-    from sweep.launch import slurm
+    from sweep.launch import launchers
+    from sweep.plan.cost import worth_compiling
+    from sweep.plan.device import resolve_device
     from sweep.tracking.mirror import Tracker
 
-    assert config.cluster.slurm is not None
+    launcher, device = launchers.of(config.cluster.launcher), resolve_device(config.device)
     store = Store(Path(config.store).resolve())
     todo, left_out = runs_to_launch(runs, store, retry)
-    queue = slurm.queued(store)
-    new = [run for run in todo if run.run_id not in queue and not store.run(run.run_id).claim.held()]
+    new = todo if launcher.waits else launchers.not_taken(todo, store)
+    taken = "" if launcher.waits else f"{len(todo) - len(new)} queued or running, "
     finished = len(runs) - len(todo) - left_out
-    print(f"{config.name}: {len(runs)} runs, {finished} finished before, {len(todo) - len(new)} queued or running")
-    if new:
-        speed = speed_seen(store, runs, config.device, config.data.validation_tokens)
-        seconds = [speed.seconds(run, store.run(run.run_id).status()["step"]) for run in new]
-        tasks = slurm.pack(new, seconds, workers=slurm.workers(config.cluster), task_s=60 * config.cluster.slurm.task_minutes)
-        what = slurm.Submission(
-            name=config.name,
-            store=store,
-            corpus=corpus.directory,
-            device=config.device,
-            cluster=config.cluster,
-            compile=config.runtime.compile,
-            tracker=Tracker.of(config),
-        )
-        jobs = slurm.submit(tasks, what)
-        print(f"submitted {len(new)} runs in {len(tasks)} tasks: job {', '.join(jobs)}")
-    return DONE
+    print(f"{config.name}: {len(runs)} runs, {finished} finished before, {taken}{len(new)} to train on {device}")
+    tracker = Tracker.of(config)
+    what = launchers.Launch(
+        name=config.name,
+        store=store,
+        corpus=corpus.directory.resolve(),
+        device=device,
+        cluster=config.cluster,
+        compile=config.runtime.compile,
+        worth_compiling=worth_compiling(runs),
+        speed=speed_seen(store, runs, device, config.data.validation_tokens),
+        tracker=asdict(tracker),
+    )
+    told = launcher.submit(new, what, watching(tracker, store, finished=[run.run_id for run in runs if run not in todo]))
+    if told:
+        print(told)
+    return _report_states(runs, store) if launcher.waits else DONE
 
 
 def runs_to_launch(runs: Sequence[RunConfig], store: Store, retry: str | None) -> tuple[list[RunConfig], int]:
@@ -86,9 +87,7 @@ def runs_to_launch(runs: Sequence[RunConfig], store: Store, retry: str | None) -
 
     A run that failed would probably fail again. With retry="failed" only those runs are trained.
     """
-    from sweep.launch.local import missing
-
-    todo = missing(runs, store)
+    todo = store.unfinished(runs)
     failed = [run for run in todo if store.run(run.run_id).status()["state"] == states.FAILED]
     if retry == "failed":
         return failed, 0
@@ -97,50 +96,51 @@ def runs_to_launch(runs: Sequence[RunConfig], store: Store, retry: str | None) -
     return [run for run in todo if run not in failed], len(failed)
 
 
-def train_missing(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus", retry: str | None = None) -> int:
-    """Train those of `runs` that are not finished in a local pool, print how it went, and return the exit code."""
-    from sweep.follow.progress import SweepProgress
-    from sweep.follow.status import duration
-    from sweep.launch.local import Pool, pool_size
-    from sweep.plan.cost import worth_compiling
-    from sweep.plan.device import require_device, resolve_device
-    from sweep.tracking.mirror import Mirror, Tracker
-    from sweep.train.engine import native_available
+def watching(
+    tracker: "Tracker | None",
+    store: Store,
+    *,
+    screen: bool = True,
+    finished: Iterable[str] = (),
+    stopping_timeout_s: float | None = None,
+) -> "Watch":
+    """Mirror the runs of a launch to `tracker`, if there is one, and show their progress.
 
-    device = resolve_device(config.device)
-    require_device(device)
-    if device == "cpu" and config.runtime.compile == "auto" and (reason := native_available()):
-        print(f"isosweep: {reason}; a step is torch's own, several times slower: install g++, or set CXX", file=sys.stderr)
-    store = Store(Path(config.store).resolve())
-    todo, left_out = runs_to_launch(runs, store, retry)
-    finished = len(runs) - len(todo) - left_out
-    print(f"{config.name}: {len(runs)} runs, {finished} finished before, {len(todo)} to train on {device}")
-    pool = Pool(
-        store=store.root,
-        corpus=corpus.directory.resolve(),
-        device=device,
-        workers=pool_size(config.cluster, device),
-        threads=config.cluster.threads,
-        cluster=config.cluster,
-        compile=config.runtime.compile,
-        worth_compiling=worth_compiling(runs),
-    )
-    start = time.monotonic()
-    with Mirror(Tracker.of(config), store, _warn_of_wandb) as mirror:
-        mirror.send(run.run_id for run in runs if run not in todo)
-        if todo:
-            with SweepProgress(todo, console()) as progress:
-                outcomes = pool.run(todo, mirror.beside(progress))
-            wall = time.monotonic() - start
-            share = sum(outcome.training_s for outcome in outcomes) / (wall * min(pool.workers, len(todo)))
-            print(f"trained in {duration(wall)}, {share:.0%} of it in training steps, in {store.root}")
-    if mirror.delivered:
-        print(mirror.summary())
-    return _report_states(runs, store)
+    Args:
+        tracker: where to mirror to.
+        store: where the runs are.
+        screen: whether to show progress.
+        finished: run_ids of finished runs, which are mirrored too.
+        stopping_timeout_s: seconds to wait for wandb at the end if the launch was asked to stop; as usual if None.
+    """
+    from sweep.follow.progress import SweepProgress
+    from sweep.tracking.mirror import Mirror
+
+    @contextmanager
+    def watch(runs: Sequence[RunConfig], stopping: Callable[[], bool]) -> "Iterator[Callable[[Event], None]]":
+        with Mirror(tracker, store, _warn_of_wandb, labels=_labels(tracker, store)) as mirror:
+            mirror.send(finished)
+            with SweepProgress(runs, console()) if screen and runs else nullcontext(lambda event: None) as progress:
+                yield mirror.beside(progress)
+            if stopping_timeout_s is not None and stopping():
+                mirror.timeout_s = stopping_timeout_s
+        if mirror.delivered:
+            print(mirror.summary())
+
+    return watch
 
 
 def _warn_of_wandb(text: str) -> None:
-    print(f"isosweep: wandb: {text}; training is not affected, and isosweep wandb-sync sends what wandb lacks", file=sys.stderr)
+    print(f"isosweep: wandb: {text}; training is not affected; isosweep wandb-sync sends what wandb lacks", file=sys.stderr)
+
+
+def _labels(tracker: "Tracker | None", store: Store) -> dict[str, dict[str, Any]]:
+    """By run_id, the budget and the labels that the plan of the tracker's sweep gives a run."""
+    with suppress(InputError):  # a damaged plan stops no mirror
+        if tracker and (plan := SweepPlan.read(sweep_folder(store, tracker.group))):
+            budgets = {planned.run.run_id: {"budget": planned.budget} if planned.budget else {} for planned in plan.runs}
+            return {planned.run.run_id: {**budgets[planned.run.run_id], **planned.labels} for planned in plan.runs}
+    return {}
 
 
 def train(options: Namespace) -> int:
@@ -156,13 +156,12 @@ def train(options: Namespace) -> int:
     require_device(device)
     parallel = Parallel.from_environment(device, config.cluster.strategy)
     store = Store(Path(config.store).resolve())
-    tracker = Tracker.of(config)
 
     def find() -> tuple[RunConfig, Corpus]:
         run = planned_run(store, find_run_id(store, options.run_id))
         return run, Corpus.open(store.corpora / run.corpus)
 
-    return train_together(parallel, find, store, config.cluster, config.runtime.compile, tracker)
+    return train_together(parallel, find, store, config.cluster, config.runtime.compile, watching(Tracker.of(config), store))
 
 
 def _report_states(runs: Sequence[RunConfig], store: Store) -> int:
@@ -189,7 +188,7 @@ def wandb_sync(options: Namespace) -> int:
     sweep = open_sweep(options)
     mode = "offline" if "tracker.mode=offline" in options.overrides else "online"  # whatever the launch's was
     tracker = replace(Tracker.of(sweep.config), kind="wandb", mode=mode)
-    with Mirror(tracker, sweep.store, patient=True) as mirror:
+    with Mirror(tracker, sweep.store, labels=_labels(tracker, sweep.store), patient=True) as mirror:
         mirror.send(planned.run.run_id for planned in sweep.plan.runs)
     if mirror.unreachable:
         raise InputError(f"wandb: {mirror.warnings[0]}; tracker.mode=offline writes offline runs")

@@ -31,8 +31,8 @@ class SourceConfig:
     revision: str | None = None
     rows: str = choice("documents", "lines")
     max_bytes: float | None = number(None, above=0)
-    weight: float | None = None
-    epochs: float = 1
+    weight: float | None = number(None, above=0)
+    epochs: float = number(1, above=0)
 
 
 @dataclass(kw_only=True)

@@ -1,6 +1,7 @@
 """Configuration that changes no result: where runs train, how a step is computed, where curves are mirrored to."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from sweep.config.fields import choice, number
 
@@ -30,7 +31,7 @@ class ClusterConfig:
     """How runs share the machine or the cluster, and how one run is distributed over several processes (`strategy`). Nothing
     here changes a result."""
 
-    launcher: str = choice("local", "slurm")
+    launcher: str = "local"  # the name of a launcher in sweep.launch
     workers: str = "auto"
     threads: int = number(1, at_least=1)
     checkpoint_interval_s: float = number(60, at_least=0)
@@ -38,6 +39,7 @@ class ClusterConfig:
     micro_batch: int | None = number(None, at_least=1)
     strategy: str = choice("ddp", "fsdp")
     slurm: SlurmConfig | None = None
+    options: dict[str, Any] = field(default_factory=dict)  # for a launcher of your own, which checks them
 
 
 @dataclass(kw_only=True)

@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from sweep.config import CorpusSpec
+from sweep.config.fields import check_fields
 from sweep.data.memmap import MemmapContents
 from sweep.data.mixture import TooShortError
 from sweep.data.sources import named
@@ -137,8 +138,9 @@ class CorpusRecipe:
         """Find what `spec` names, and check as much of it as is quick.
 
         Raises:
-            InputError: if a source or the tokenizer is unknown or unusable, or there is no text.
+            InputError: if a field is out of range, a source or the tokenizer is unknown or unusable, or there is no text.
         """
+        check_fields(spec, "data.")
         known = {**dict.fromkeys(SOURCES, TextContents.read), **CONTENTS}
         return cls(spec, named(known, spec.source, "data.source")(spec))
 

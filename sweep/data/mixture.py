@@ -5,7 +5,6 @@ Here `weight` is that share and `epochs` limits how often the source is repeated
 reaches its limit. Without weights every source is repeated `epochs` times, and the shares follow.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,18 +32,10 @@ class Share:
 
 
 def check_weights(sources: Mapping[str, SourceConfig], field: str = "data.sources") -> None:
-    """Check a mixture.
-
-    Raises:
-        InputError: if it is empty, a weight or epochs is not positive, or weights are missing or do not add up to 1.
-    """
+    """Raises InputError if a mixture is empty, some of its sources have no weight, or the weights do not add up to 1."""
     if not sources:
         raise InputError(f"{field} is empty; name the sources of the mixture, for instance as in conf/data/mixture.yaml")
     weights = {name: source.weight for name, source in sources.items()}
-    for name, source in sources.items():
-        for what, value in (("weight", source.weight), ("epochs", source.epochs), ("max_bytes", source.max_bytes)):
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise InputError(f"{field}.{name}.{what}={value} is out of range; it must be above 0")
     given = {name: weight for name, weight in weights.items() if weight is not None}
     if given and len(given) < len(sources):
         lacking = ", ".join(name for name in weights if name not in given)

@@ -229,11 +229,10 @@ class TextContents:
         indices = [part.index() for part in everything]
         index = np.concatenate([np.empty(0, INDEX), *indices])
         lengths = [len(rows) for rows in indices]
-        tokens = index["tokens"].astype(np.int64)
         starts = [np.cumsum(rows["tokens"], dtype=np.int64) - rows["tokens"] for rows in indices]
         documents = Documents(
             digest=index["digest"],
-            tokens=tokens,
+            tokens=index["tokens"].astype(np.int64),
             bytes=index["bytes"].astype(np.int64),
             source=np.repeat(np.array(numbers, dtype=np.int64), lengths),
             part=np.repeat(np.arange(len(indices)), lengths),
@@ -268,14 +267,8 @@ class TextContents:
                 "epochs": chosen.epochs[name],
             }
             sources["validation"][name] = {"tokens": int(chosen.cut[held].sum()), "bytes": round(held_bytes[held].sum())}
-        return {
-            part: {
-                **written[part],
-                "bytes": sum(source["bytes"] for source in sources[part].values()),
-                "sources": sources[part],
-            }
-            for part in written
-        }
+        sizes = {part: sum(source["bytes"] for source in sources[part].values()) for part in written}
+        return {part: {**written[part], "bytes": sizes[part], "sources": sources[part]} for part in written}
 
 
 def _may_be_trained_on(digests: np.ndarray) -> np.ndarray:

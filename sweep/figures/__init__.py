@@ -1,36 +1,41 @@
-"""The figures: every one that the fits have something for."""
+"""The figures: every one that the fits have data for.
 
+The figures of an approach are drawn by the function in `DRAWINGS` under the approach's name.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweep.errors import InputError
 from sweep.figures.approaches import draw_envelope, draw_frontier, draw_isoflop, draw_parametric
 from sweep.figures.checks import draw_conventions, draw_extrapolation, draw_residuals, draw_sensitivity
 from sweep.figures.style import save, set_style
-from sweep.fit import EnvelopeFit, Fits, IsoflopFit, LawError, ParametricFit
-from sweep.fit.approaches.isoflop import TooFewProfiles
+from sweep.fit import Fits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "draw_all",
-    "draw_conventions",
-    "draw_envelope",
-    "draw_extrapolation",
-    "draw_frontier",
-    "draw_isoflop",
-    "draw_parametric",
-    "draw_residuals",
-    "draw_sensitivity",
-    "figures_of",
-    "save",
-    "set_style",
-]
+__all__ = ["DRAWINGS", "draw_all", "figures_of", "save", "set_style"]
+
+
+def _isoflop(fits: Fits, law: Any) -> "dict[str, Figure]":
+    """Profiles are worth drawing where they are too few for a law, too."""
+    return {"isoflop": draw_isoflop(fits, law)} if law.profiles else {}
+
+
+# By the name of the approach: the figures, by name, of its law or of why it was refused.
+DRAWINGS: "dict[str, Callable[[Fits, Any], dict[str, Figure]]]" = {
+    "envelope": lambda fits, law: {"envelope": draw_envelope(fits, law)} if law.fitted else {},
+    "isoflop": _isoflop,
+    "parametric": lambda fits, law: (
+        {"parametric": draw_parametric(fits, law), "residuals": draw_residuals(fits, law)} if law.fitted else {}
+    ),
+}
 
 
 def draw_all(fits: Fits, out: Path) -> list[Path]:
-    """Every figure that `fits` has something for, as PNG and SVG under `out`; the paths written, PNG first.
+    """Every figure that `fits` has data for, as PNG and SVG under `out`; the paths written, PNG first.
 
     Raises:
         InputError: if no law could be fitted, or `out` cannot be written.
@@ -38,26 +43,22 @@ def draw_all(fits: Fits, out: Path) -> list[Path]:
     return [path for name, figure in figures_of(fits).items() for path in save(figure, out / name)]
 
 
-def figures_of(fits: Fits) -> dict[str, "Figure"]:
+def figures_of(fits: Fits) -> "dict[str, Figure]":
     """The same figures by name, unsaved. Raises InputError if no law could be fitted."""
     set_style()
     figures: dict[str, Figure] = {}
-    if isinstance(fits.envelope, EnvelopeFit):
-        figures["envelope"] = draw_envelope(fits, fits.envelope)
-    if isinstance(fits.isoflop, IsoflopFit | TooFewProfiles):
-        figures["isoflop"] = draw_isoflop(fits, fits.isoflop)
-    if isinstance(fits.parametric, ParametricFit):
-        figures["parametric"] = draw_parametric(fits, fits.parametric)
-        figures["residuals"] = draw_residuals(fits, fits.parametric)
-    laws = (fits.envelope, fits.isoflop, fits.parametric)
+    for name, law in fits.laws.items():
+        if name in DRAWINGS:
+            figures |= DRAWINGS[name](fits, law)
     if not figures:
-        raise InputError(f"no law could be fitted, so there is nothing to draw: {'; '.join(map(str, laws))}")
-    if not all(isinstance(law, LawError) for law in laws):
+        reasons = "; ".join(law.reason for law in fits.refused.values())
+        raise InputError(f"no law could be fitted, so there is nothing to draw: {reasons}")
+    if fits.fitted:
         figures["frontier"] = draw_frontier(fits)
     if any(variant.a for variant in fits.sensitivity):
         figures["sensitivity"] = draw_sensitivity(fits)
     if any(row.a for row in fits.conventions):
         figures["conventions"] = draw_conventions(fits)
-    if not isinstance(fits.extrapolation, LawError):
-        figures["extrapolation"] = draw_extrapolation(fits, fits.extrapolation)
+    if fits.extrapolation.fitted:
+        figures["extrapolation"] = draw_extrapolation(fits, fits.extrapolation.each)  # type: ignore[union-attr]
     return figures

@@ -1,26 +1,27 @@
-"""The figures of Approaches 1, 2 and 3. They draw what the fits found, and compute nothing but the points of a line."""
+"""The figures of the approaches. They draw the results of the fits, and compute only the points of lines."""
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sweep.figures.style import (
-    APPROACHES,
     C_LABEL,
     D_LABEL,
     HIGHLIGHT,
     N_LABEL,
     SIZES,
+    approach_colour,
     colourbar,
     colours,
+    dense,
     headroom,
     interval,
     loss_label,
+    markers,
     plain_loss_ticks,
     three_panels,
 )
-from sweep.fit import EnvelopeFit, Estimate, Fits, IsoflopFit, LawError, ParametricFit, PowerLaw, Profile, allocate
-from sweep.fit.approaches.isoflop import TooFewProfiles
+from sweep.fit import EnvelopeFit, Estimate, Fits, IsoflopFit, ParametricFit, PowerLaw, Profile, Refused, allocate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +33,8 @@ def draw_envelope(fits: Fits, fit: EnvelopeFit) -> "Figure":
     figure, (curves, left, right) = three_panels()
     colour = colours(np.array([curve.N for curve in fits.curves]))
     for curve in sorted(fits.curves, key=lambda curve: -curve.N):
-        curves.plot(curve.tokens * curve.flops_per_token, curve.loss, color=colour(curve.N), linewidth=0.7, alpha=0.8)
+        C, shade = curve.tokens * curve.flops_per_token, colour(curve.N)
+        curves.plot(C, curve.loss, color=shade, linewidth=0.7, alpha=0.8, rasterized=True)
     curves.plot(fit.flops, fit.loss, color=HIGHLIGHT, linewidth=1.8, label="envelope")
     low = fit.flops[0] / 30
     seen = [curve.loss[curve.tokens * curve.flops_per_token >= low] for curve in fits.curves]
@@ -45,13 +47,13 @@ def draw_envelope(fits: Fits, fit: EnvelopeFit) -> "Figure":
         (left, fit.N, fit.N_law, fit.a, N_LABEL),
         (right, fit.D, fit.D_law, fit.b, D_LABEL),
     ):
-        axis.plot(fit.flops, points, ".", color="0.45", markersize=3, label="best at each C")
+        axis.plot(fit.flops, points, ".", color="0.45", markersize=3, label="best at each C", rasterized=True)
         _power_law(axis, law, exponent, fit.flops, label, "a" if axis is left else "b", fits.level)
-    figure.suptitle("Approach 1: envelope of the training curves")
+    figure.suptitle(f"{fit.title()}: {fit.method}")
     return figure
 
 
-def draw_isoflop(fits: Fits, fit: "IsoflopFit | TooFewProfiles") -> "Figure":
+def draw_isoflop(fits: Fits, fit: IsoflopFit | Refused) -> "Figure":
     """IsoFLOP profiles with their parabolas and minima, and the power laws through the minima (Chinchilla, Fig. 3)."""
     figure, (valley, left, right) = three_panels()
     colour = colours(np.array([profile.budget for profile in fit.profiles]))
@@ -73,7 +75,7 @@ def draw_isoflop(fits: Fits, fit: "IsoflopFit | TooFewProfiles") -> "Figure":
             _power_law(axis, law, exponent, budgets, label, "a" if axis is left else "b", fits.level)
         else:
             axis.text(0.5, 0.5, "too few minima\nfor a power law", ha="center", va="center", transform=axis.transAxes)
-    figure.suptitle("Approach 2: IsoFLOP profiles")
+    figure.suptitle(f"{IsoflopFit.title()}: {IsoflopFit.method}")
     return figure
 
 
@@ -92,7 +94,7 @@ def draw_parametric(fits: Fits, fit: ParametricFit) -> "Figure":
     levels = fit.E.value + np.geomspace(seen[0] - fit.E.value, seen[1] - fit.E.value, 12)
     lines = contour.contour(C, N, surface, levels=levels, cmap=SIZES + "_r", linewidths=1)
     contour.clabel(lines, fmt="%.2f", fontsize=7)
-    contour.scatter(runs.C, runs.N, s=14, c="0.35", label="runs", zorder=3)
+    contour.scatter(runs.C, runs.N, s=14, c="0.35", label="runs", zorder=3, rasterized=dense(len(runs)))
     contour.plot(C, fit.optimal(C)[0], color=HIGHLIGHT, linewidth=2, label=f"efficient frontier, $a$ = {interval(fit.a)}")
     contour.set(xscale="log", yscale="log", xlabel=C_LABEL, ylabel=N_LABEL, title="fitted loss", ylim=(N[0], N[-1]))
     contour.legend(loc="lower right", fontsize=8, frameon=True, framealpha=0.85, edgecolor="none")
@@ -101,7 +103,7 @@ def draw_parametric(fits: Fits, fit: ParametricFit) -> "Figure":
     budgets = np.unique(runs.budget[np.isfinite(runs.budget)])
     for budget in budgets if len(budgets) else np.geomspace(runs.C.min(), runs.C.max(), 6):
         slices.plot(N, fit.predict(N, tokens(N, budget)), color=colour(budget), linewidth=1)
-    slices.scatter(runs.N, runs.loss, s=16, color=[colour(C) for C in runs.C], edgecolor="0.3", linewidth=0.4, zorder=3)
+    slices.scatter(runs.N, runs.loss, s=16, color=[colour(C) for C in runs.C], **markers(len(runs)))
     N_opt, D_opt = fit.optimal(C)
     slices.plot(N_opt, fit.predict(N_opt, D_opt), color=HIGHLIGHT, linewidth=2, label="efficient frontier")
     margin = 0.05 * np.ptp(runs.loss)
@@ -110,7 +112,7 @@ def draw_parametric(fits: Fits, fit: ParametricFit) -> "Figure":
     colourbar(figure, slices, colour, C_LABEL)
     slices.legend(loc="upper right", fontsize=8)
     law = r"$L = %.3g + %.3g\,/\,N^{%.3g} + %.3g\,/\,D^{%.3g}$"
-    figure.suptitle("Approach 3: " + law % tuple(e.value for e in (fit.E, fit.A, fit.alpha, fit.B, fit.beta)))
+    figure.suptitle(f"{fit.title()}: " + law % tuple(e.value for e in (fit.E, fit.A, fit.alpha, fit.B, fit.beta)))
     return figure
 
 
@@ -119,16 +121,15 @@ def draw_frontier(fits: Fits) -> "Figure":
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
-    runs, laws = fits.runs, {"Approach 1": fits.envelope, "Approach 2": fits.isoflop, "Approach 3": fits.parametric}
+    runs = fits.runs
     spans = ((np.geomspace(runs.C.min(), runs.C.max(), 30), "-"), (np.geomspace(runs.C.max(), 10 * runs.C.max(), 15), "--"))
     for axis, name, label in zip(axes, ("N", "D"), (N_LABEL, D_LABEL), strict=True):
-        axis.scatter(runs.C, getattr(runs, name), s=10, color="0.6", label="runs")
-        for (title, law), colour in zip(laws.items(), APPROACHES, strict=True):
-            if isinstance(law, LawError):
-                continue
+        axis.scatter(runs.C, getattr(runs, name), s=10, color="0.6", label="runs", rasterized=dense(len(runs)))
+        for law in fits.fitted.values():
+            colour = approach_colour(law.number)
             for C, style in spans:
                 found = [getattr(row, name) for row in allocate(law, C.tolist())]
-                axis.plot(C, [one.value for one in found], style, color=colour, label=title if style == "-" else None)
+                axis.plot(C, [one.value for one in found], style, color=colour, label=law.title() if style == "-" else None)
                 if all(one.low is not None for one in found):
                     low, high = ([getattr(one, end) for one in found] for end in ("low", "high"))
                     axis.fill_between(C, low, high, color=colour, alpha=0.13, linewidth=0)
@@ -148,7 +149,7 @@ def _draw_profile(axis: "Axes", profile: Profile, colour: Any) -> None:
 
 
 def _power_law(axis: "Axes", law: PowerLaw, exponent: Estimate, flops: np.ndarray, label: str, name: str, level: float) -> None:
-    """The law's line, carried a decade beyond its points, dashed there."""
+    """The law's line, and its dashed extension a decade beyond its points."""
     inside = np.geomspace(flops.min(), flops.max(), 50)
     beyond = np.geomspace(flops.max(), flops.max() * 10, 50)
     symbol = label.split("$")[1]

@@ -1,12 +1,24 @@
-"""The figures by which to judge the fits: other choices, other conventions, and predictions of what was held out."""
+"""The figures by which to judge the fits: other choices, other conventions, and predictions of held-out runs."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweep.figures.style import C_LABEL, D_LABEL, HIGHLIGHT, N_LABEL, SIZES, colourbar, colours, loss_label, loss_unit
-from sweep.fit import Estimate, Fits, HoldOut, ParametricFit
+from sweep.figures.style import (
+    C_LABEL,
+    D_LABEL,
+    HIGHLIGHT,
+    N_LABEL,
+    SIZES,
+    colourbar,
+    colours,
+    dense,
+    loss_label,
+    loss_unit,
+    markers,
+)
+from sweep.fit import APPROACHES, Estimate, Fits, HoldOut, ParametricFit
 from sweep.fit.judge.conventions import ConventionRow
 
 if TYPE_CHECKING:
@@ -15,7 +27,7 @@ if TYPE_CHECKING:
 
 KAPLAN, CHINCHILLA = 0.73, 0.50  # a of Kaplan et al. 2020 and of Hoffmann et al. 2022
 ROW = 0.23  # inches
-WIDEST = (-0.1, 1.1)  # of a: what lies beyond is no exponent worth a place
+A_RANGE = (-0.1, 1.1)  # of a: values beyond it are not shown
 
 
 def draw_sensitivity(fits: Fits) -> "Figure":
@@ -31,12 +43,9 @@ def draw_conventions(fits: Fits) -> "Figure":
 
 def draw_exponents(conventions: Sequence[ConventionRow], level: float) -> "Figure":
     """The same for rows of `compare_conventions`."""
-    rows = [(row.convention, f"Approach {_APPROACH[row.approach]}, {row.protocol}", row.a) for row in conventions]
+    rows = [(row.convention, f"{APPROACHES[row.approach].title()}, {row.protocol}", row.a) for row in conventions]
     reference = (("Kaplan 0.73", KAPLAN), ("Chinchilla 0.50", CHINCHILLA))
     return _forest(rows, f"The same runs, counted otherwise; {level:.0%} intervals", reference)
-
-
-_APPROACH = {"envelope": "1", "parametric": "3"}
 
 
 def draw_extrapolation(fits: Fits, held: Sequence[HoldOut]) -> "Figure":
@@ -47,22 +56,18 @@ def draw_extrapolation(fits: Fits, held: Sequence[HoldOut]) -> "Figure":
     predictions = [prediction for one in held for prediction in one.predictions]
     C, measured, expected = (np.array([_of(p, name) for p in predictions]) for name in ("C", "loss", "predicted"))
     colour = colours(C)
-    losses.scatter(measured, expected, s=22, color=[colour(value) for value in C], edgecolor="0.3", linewidth=0.4, zorder=3)
+    losses.scatter(measured, expected, s=22, color=[colour(value) for value in C], **markers(len(C)))
     span = np.array([min(measured.min(), expected.min()), max(measured.max(), expected.max())])
     losses.plot(span, span, color="0.4", linewidth=1)
     losses.set(
         xlabel=f"measured {loss_label(fits)}", ylabel="predicted from smaller budgets", title="predicted against measured"
     )
     order = np.argsort(C, kind="stable")
-    for place, i in enumerate(order):
-        prediction = predictions[i].predicted
-        if prediction.low is not None and prediction.high is not None:
-            ends = np.array([prediction.low, prediction.high]) - measured[i]
-            errors.plot([place, place], ends, color="0.6", linewidth=1.2, zorder=1)
+    ends = np.array([(predictions[i].predicted.low, predictions[i].predicted.high) for i in order], dtype=float)
+    bars = {"color": "0.6", "linewidth": 1.2, "zorder": 1, "capstyle": "projecting", "rasterized": dense(len(order))}
+    errors.vlines(np.arange(len(order)), *(ends - measured[order, None]).T, **bars)
     off = (expected - measured)[order]
-    errors.scatter(
-        np.arange(len(order)), off, s=22, color=[colour(value) for value in C[order]], edgecolor="0.3", linewidth=0.4, zorder=3
-    )
+    errors.scatter(np.arange(len(order)), off, s=22, color=[colour(value) for value in C[order]], **markers(len(order)))
     errors.axhline(0, color=HIGHLIGHT, linewidth=1)
     extent = 1.5 * np.abs(off).max()
     errors.set(xlabel="held-out runs, by C", ylabel=f"predicted - measured ({loss_unit(fits)})", ylim=(-extent, extent))
@@ -75,7 +80,7 @@ def draw_extrapolation(fits: Fits, held: Sequence[HoldOut]) -> "Figure":
 
 
 def draw_residuals(fits: Fits, fit: ParametricFit) -> "Figure":
-    """What the parametric surface leaves of each run's log loss, against C, N and D."""
+    """The residual of each run's log loss from the parametric surface, against C, N and D."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 3, figsize=(14, 3.8), layout="constrained", sharey=True)
@@ -86,11 +91,11 @@ def draw_residuals(fits: Fits, fit: ParametricFit) -> "Figure":
         axis.axhspan(-fit.residual_sd, fit.residual_sd, color="0.9", zorder=0)
         axis.axhline(0, color=HIGHLIGHT, linewidth=1)
         shades = [colour(C) for C in runs.C]
-        axis.scatter(values, residual, s=20, color=shades, edgecolor="0.3", linewidth=0.4, zorder=3)
+        axis.scatter(values, residual, s=20, color=shades, **markers(len(runs)))
         axis.set(xscale="log", xlabel=label)
     axes[0].set_ylabel("log measured loss - log fitted loss")
     colourbar(figure, axes[-1], colour, C_LABEL)
-    figure.suptitle("Residuals of Approach 3, with their robust standard deviation")
+    figure.suptitle(f"Residuals of {fit.title()}, with their robust standard deviation")
     return figure
 
 
@@ -121,7 +126,7 @@ def _forest(rows: Sequence[tuple[str, str, Estimate | None]], title: str, refere
         axis.text(value, -0.4, f" {label}", color=HIGHLIGHT, fontsize=8, ha="left", va="center")
     ends = [end for _, _, a in rows if a for end in (a.value, a.low, a.high) if end is not None]
     ends += [value for _, value in reference]
-    low, high = max(min(ends), WIDEST[0]), min(max(ends), WIDEST[1])
+    low, high = max(min(ends), A_RANGE[0]), min(max(ends), A_RANGE[1])
     margin = 0.08 * (high - low) + 0.01
     axis.set(
         xlabel="exponent $a$ of $N_{opt} \\propto C^a$", title=title, xlim=(low - margin, high + margin), ylim=(place - 1, 0)

@@ -1,4 +1,4 @@
-"""Losses beyond the corpus's own: on other text, and along the context."""
+"""Losses on other text than the corpus, and along the context."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def draw_transfer(losses: "pd.DataFrame", own: str) -> "Figure":
-    """Each set's loss against the loss on the sweep's own text, a panel per set: a line of slope one is a constant price.
+    """The loss on each set against the loss on the sweep's own text, one panel per set; a line of slope 1 is a constant gap.
 
     Args:
         losses: columns run_id, N, set, loss, loss_se.
@@ -45,8 +45,8 @@ def draw_transfer(losses: "pd.DataFrame", own: str) -> "Figure":
 
 
 def draw_positions(runs: Sequence[tuple[int, int, Sequence[float]]]) -> "Figure":
-    """Loss by position in the context, a line per size: of each N the run with the most tokens. Neighbouring positions are
-    averaged, in equal steps of log position: one alone is read off a few hundred tokens.
+    """Loss by position in the context, one line per size, of the run with the most tokens. Neighbouring positions are averaged
+    in equal steps of log position, as the loss at one position is the mean over only a few hundred tokens.
 
     Args:
         runs: N, D, and the loss at each position.

@@ -1,4 +1,4 @@
-"""What all figures share: how they look, and how they are saved."""
+"""What all figures share: style, labels, and how they are saved."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +15,19 @@ if TYPE_CHECKING:
 
 SIZES = "viridis"  # colour-blind-safe and ordered, as sizes and budgets are
 HIGHLIGHT = "#d55e00"  # vermilion of Okabe and Ito: stands out from viridis to every eye
-APPROACHES = ("#8a5a00", "#0072b2", HIGHLIGHT)  # 1, 2 and 3
+APPROACHES = ("#8a5a00", "#0072b2", HIGHLIGHT, "#009e73", "#cc79a7")  # in the order of their numbers
+SVG_DPI = 110  # of what is dense and held as pixels
+MAX_PATHS = 500  # markers or lines that an SVG draws one by one
 C_LABEL, N_LABEL, D_LABEL = "training FLOPs $C$", "parameters $N$", "training tokens $D$"
 
 
+def approach_colour(number: int) -> str:
+    """The colour of the approach with this number, from 1."""
+    return APPROACHES[(number - 1) % len(APPROACHES)]
+
+
 def loss_unit(fits: Fits) -> str:
-    """What the fitted losses are measured in."""
+    """The unit of the fitted losses."""
     return "bits per byte" if fits.convention.get("loss") == "bits_per_byte" else "nats per token"
 
 
@@ -32,6 +39,16 @@ def interval(estimate: Estimate) -> str:
     if estimate.low is None:
         return f"{estimate.value:.2f}"
     return f"{estimate.value:.2f} ({estimate.low:.2f}, {estimate.high:.2f})"
+
+
+def dense(points: int) -> bool:
+    """Whether an SVG holds so many points as pixels: as paths they would take megabytes."""
+    return points > MAX_PATHS
+
+
+def markers(points: int) -> dict[str, Any]:
+    """How `scatter` draws so many coloured markers."""
+    return {"edgecolor": "0.3", "linewidth": 0.4, "zorder": 3, "rasterized": dense(points)}
 
 
 def three_panels() -> tuple["Figure", Sequence["Axes"]]:
@@ -58,7 +75,7 @@ def colourbar(figure: "Figure", axis: "Axes", colour: colours, label: str) -> No
 
 
 def plain_loss_ticks(axis: "Axes") -> None:
-    """Losses span less than a decade: label their log axis with plain numbers."""
+    """Label a log axis of losses with plain numbers, as they span less than a decade."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)))
@@ -98,7 +115,7 @@ def save(figure: "Figure", stem: Path) -> list[Path]:
     paths = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
     try:
         figure.savefig(paths[0])
-        figure.savefig(paths[1], metadata={"Date": None})
+        figure.savefig(paths[1], metadata={"Date": None}, dpi=SVG_DPI)
     except OSError as error:
         raise InputError(f"out={stem.parent} cannot be written ({error.strerror}); choose another out=…") from error
     plt.close(figure)

@@ -3,43 +3,39 @@
     fit_envelope    Approach 1: the lower envelope of the training curves   } Hoffmann et al. 2022
     fit_isoflop     Approach 2: parabolas through the runs of each budget   } (Chinchilla,
     fit_parametric  Approach 3: L(N, D) = E + A / N^alpha + B / D^beta      } arXiv 2203.15556)
-    fit_kaplan      L(N), L(D), L(C), L(N, D), L(N, S): Kaplan et al. 2020 (arXiv 2001.08361), and each law by itself
+    fit_kaplan      L(N), L(D), L(C), L(N, D), L(N, S) of Kaplan et al. 2020 (arXiv 2001.08361); there is a function for each
 
-    allocate        N, D and the loss at any C; budget_for_loss, size_penalty, lifetime_optimum, footprint ask the other ways
-    hold_out        predict the largest budgets from the smaller ones; predict_runs: single new runs
-    sensitivity     the exponent under every other choice; compare_conventions: under every way to count N and C
+    allocate        N, D and the loss at any C; budget_for_loss, size_penalty, lifetime_optimum, footprint are its inverses
+    hold_out        predict the largest budgets from the smaller ones; predict_runs predicts single new runs
+    sensitivity     the exponent under every other choice; compare_conventions counts N and C in every way
     next_runs       the runs that would tell most
     fit_all         all of it
 
-Fits take arrays N, D, loss, a pandas table with these columns, or a `RunTable`; they return frozen results with `summary()`,
-`to_dict()` and `predict(N, D)`, or raise `LawError`, whose `status` says in a word what its message explains.
+Fits take arrays N, D, loss, a pandas table with these columns, or a `RunTable`. They return frozen results with `summary()`,
+`to_dict()` and `predict(N, D)`, or raise `LawError`: its `status` is a short name for what its message explains. `Intervals`
+says how intervals are made.
 """
 
 from sweep.errors import LawError
 from sweep.fit.answers import Answers, Questions, answer
+from sweep.fit.approaches import APPROACHES, Approach, Laws, Options
 from sweep.fit.approaches.envelope import EnvelopeFit, fit_envelope
 from sweep.fit.approaches.isoflop import IsoflopFit, fit_isoflop
 from sweep.fit.approaches.parametric import ParametricFit, fit_parametric
 from sweep.fit.approaches.profile import Profile
+from sweep.fit.costs import footprint, lifetime_optimum, size_penalty
 from sweep.fit.design import NextRuns, next_runs
 from sweep.fit.fits import Fits, fit_all
-from sweep.fit.frontier import (
-    Allocation,
-    allocate,
-    allocate_sizes,
-    budget_for_loss,
-    footprint,
-    lifetime_optimum,
-    size_penalty,
-)
+from sweep.fit.frontier import Allocation, allocate, allocate_sizes, budget_for_loss
 from sweep.fit.judge.conventions import compare_conventions
-from sweep.fit.judge.holdout import HoldOut, hold_out, predict_runs, rolling_hold_out
+from sweep.fit.judge.holdout import hold_out, predict_runs, rolling_hold_out
+from sweep.fit.judge.predictions import HoldOut, RollingHoldOut
 from sweep.fit.judge.sensitivity import Variant, sensitivity
 from sweep.fit.judge.simulate import Noise, Simulator
 from sweep.fit.kaplan.critical_batch import fit_critical_batch, steps_to_loss
 from sweep.fit.kaplan.fits import fit_scale_law, fit_size_data_law, fit_size_steps_law
 from sweep.fit.kaplan.table import fit_kaplan
-from sweep.fit.result import Estimate, PowerLaw
+from sweep.fit.result import NO_INTERVALS, Estimate, Intervals, PowerLaw, Refused
 from sweep.fit.surface import Compute, Surface
 from sweep.store.curves import smooth_curve
 from sweep.tables.conventions import tables_by_convention
@@ -49,8 +45,11 @@ from sweep.tables.table import Exclusion, RunTable, read_runs, runs_from_frame
 from sweep.tables.units import Units
 
 __all__ = [
+    "APPROACHES",
+    "NO_INTERVALS",
     "Allocation",
     "Answers",
+    "Approach",
     "Compute",
     "Curve",
     "EnvelopeFit",
@@ -58,14 +57,19 @@ __all__ = [
     "Exclusion",
     "Fits",
     "HoldOut",
+    "Intervals",
     "IsoflopFit",
     "LawError",
+    "Laws",
     "NextRuns",
     "Noise",
+    "Options",
     "ParametricFit",
     "PowerLaw",
     "Profile",
     "Questions",
+    "Refused",
+    "RollingHoldOut",
     "RunTable",
     "Simulator",
     "Surface",

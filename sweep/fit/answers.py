@@ -7,22 +7,11 @@ from typing import Any
 import numpy as np
 
 from sweep.errors import LawError
-from sweep.fit.approaches.parametric import ParametricFit
-from sweep.fit.frontier import (
-    Allocation,
-    Approach,
-    Footprint,
-    LifetimeOptimum,
-    SizePenalty,
-    allocate,
-    budget_for_loss,
-    footprint,
-    lifetime_optimum,
-    size_penalty,
-)
+from sweep.fit.costs import Footprint, LifetimeOptimum, SizePenalty, footprint, lifetime_optimum, size_penalty
+from sweep.fit.frontier import Allocation, allocate, budget_for_loss
 from sweep.fit.result import Estimate, positive
 
-FACTORS = (0.5, 2.0)  # of N_opt, whose cost is told
+FACTORS = (0.5, 2.0)  # times N_opt: sizes whose cost is given
 DECADES = (1, 10, 100)  # times the largest C
 
 
@@ -31,10 +20,10 @@ class Questions:
     """What is asked.
 
     Attributes:
-        budgets: FLOPs to spend; empty for 1, 10 and 100 times the largest that a run took.
-        losses: to reach.
-        inference_tokens: that the model of each loss will serve; 0 if only training counts.
-        flops_per_second: that one GPU achieves, for GPU-hours and energy; None to leave them out.
+        budgets: FLOPs to spend; if empty, 1, 10 and 100 times the largest C of a run.
+        losses: to reach, nats per token.
+        inference_tokens: served by the model of each loss over its life; 0 if only training counts.
+        flops_per_second: achieved by one GPU, for GPU-hours and energy; None to leave them out.
         watts: of one GPU.
     """
 
@@ -47,7 +36,8 @@ class Questions:
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """How to reach a loss: C, its N and D, and the cheapest model over training and use, if use was asked for."""
+    """How to reach a loss: C with its N and D, and, if use was asked about, the cheapest model over training and use. `reason`
+    says why no budget reaches it."""
 
     loss: float
     C: Estimate | None
@@ -81,13 +71,13 @@ class Goal:
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What the fits say to `Questions`.
+    """What the fits answer to `Questions`.
 
     Attributes:
         allocations: the optimum at each budget, by each approach that was fitted.
-        penalties: of 0.5 and 2 times N_opt at each budget, by the parametric surface; by budget.
+        penalties: the cost of 0.5 and 2 times N_opt, by the parametric surface; by budget.
         goals: how to reach each loss, by the parametric surface.
-        footprints: GPU-hours, kWh and CO2 of each budget; by budget.
+        footprints: GPU-hours, kWh and CO2; by budget.
     """
 
     allocations: tuple[Allocation, ...]
@@ -121,8 +111,8 @@ class Answers:
         return "\n".join(lines + [line for goal in self.goals for line in goal.lines()])
 
 
-def answer(fits: Sequence[Approach | LawError], questions: Questions, *, largest: float) -> Answers:
-    """Ask every fit that there is; `largest` is the largest C of a run.
+def answer(fits: Sequence[Any], questions: Questions, *, largest: float) -> Answers:
+    """Ask all `fits`, fitted or refused; `largest` is the largest C of a run.
 
     Raises:
         LawError: if a budget, loss or token count is out of range.
@@ -130,8 +120,8 @@ def answer(fits: Sequence[Approach | LawError], questions: Questions, *, largest
     for name, values in (("budgets", questions.budgets), ("losses", questions.losses)):
         positive(f"ask.{name}", list(values))
     budgets = [float(C) for C in questions.budgets] or [factor * largest for factor in DECADES]
-    fitted = [fit for fit in fits if not isinstance(fit, LawError)]
-    surface = next((fit for fit in fitted if isinstance(fit, ParametricFit)), None)
+    fitted = [fit for fit in fits if fit.fitted]
+    surface = next((fit for fit in fitted if fit.has_surface), None)
     return Answers(
         allocations=tuple(row for C in budgets for fit in fitted for row in allocate(fit, [C])),
         penalties={C: tuple(size_penalty(surface.surface, C, k) for k in FACTORS) for C in budgets} if surface else {},
@@ -144,7 +134,7 @@ def answer(fits: Sequence[Approach | LawError], questions: Questions, *, largest
     )
 
 
-def _goal(fit: ParametricFit, loss: float, inference_tokens: float) -> Goal:
+def _goal(fit: Any, loss: float, inference_tokens: float) -> Goal:
     try:
         C = budget_for_loss(fit, loss)
     except LawError as error:

@@ -7,11 +7,11 @@ def resample_counts(runs: int, resamples: int, *, seed: int, clusters: np.ndarra
     """Multiplicities of `runs` drawn with replacement, shape (resamples, runs), floats.
 
     Args:
-        runs: how many there are.
-        resamples: how many times they are drawn.
-        seed: of the draws; equal seeds draw alike on every machine.
-        clusters: a label for each run, shape (runs,). Runs of one label are drawn together, as many labels as there are: points
-            that share a training trajectory are not independent, and resampling them one by one makes intervals too narrow.
+        runs: how many runs there are.
+        resamples: how many resamples to draw.
+        seed: of the draws; the same on every machine.
+        clusters: a label for each run, shape (runs,). Labels are drawn instead of runs, each with all of its runs: points that
+            share a training trajectory are not independent, and resampling them one by one makes intervals too narrow.
     """
     rng = np.random.default_rng(seed)
     if clusters is None:
@@ -23,9 +23,9 @@ def resample_counts(runs: int, resamples: int, *, seed: int, clusters: np.ndarra
 def resample_weights(runs: int, resamples: int, *, seed: int, clusters: np.ndarray | None = None) -> np.ndarray:
     """Weights of `runs` in each resample of the Bayesian bootstrap (Rubin 1981), shape (resamples, runs), of mean 1 in each.
 
-    Where `resample_counts` leaves out a third of the runs, here all stay, with weights that are exponentially distributed, and
-    so vary as counts do. For many runs that is the same; for forty, and a loss that is nearly |r|, it keeps intervals from
-    being too wide. The arguments are those of `resample_counts`.
+    `resample_counts` leaves out a third of the runs; here all stay, with exponentially distributed weights, which vary as much
+    as the counts. For many runs both are equivalent; for forty runs and a loss close to |r|, intervals from counts are too
+    wide. The arguments are those of `resample_counts`.
     """
     rng = np.random.default_rng(seed)
     labels, member = np.unique(np.arange(runs) if clusters is None else clusters, return_inverse=True)

@@ -1,9 +1,4 @@
-"""What to run next: the runs that tell most about a target for the FLOPs that are left.
-
-For independent errors of log L of one size, runs with gradients J_i of log L in the surface's constants hold the information
-M = sum_i J_i J_i' / sd^2, and a target with gradient g has the variance g' M^-1 g: what c-optimal design minimises (Atkinson,
-Donev and Tobias 2007, chapter 10). It needs no losses, so runs can be judged before they are made.
-"""
+"""What to run next: the runs that tell most about a target for the FLOPs that are left."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,27 +8,27 @@ import numpy as np
 
 from sweep.errors import LawError
 from sweep.fit.approaches.parametric import ParametricFit
+from sweep.fit.information import Belief, expected_sd, surfaces_of
 from sweep.fit.result import positive
-from sweep.fit.solver.newton import EVERYTHING
 from sweep.fit.surface import Surface
 from sweep.tables.table import RunsLike, RunTable, as_runs
 
 TARGETS = ("a", "loss")
-SAME_RUN = 0.05  # in log N and log D: nearer than this to a run, a new one is the same
-ENOUGH_RESAMPLES = 50  # to know a spread by
-BELIEFS, PASSES = 16, 10
-STEPS = 1e-5  # of the central differences in log-constants and exponents
+SAME_RUN = 0.05  # in log N and log D: a candidate nearer than this to a run is the same run
+MIN_RESAMPLES = 50  # to estimate a spread
+MAX_PASSES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class NextRuns:
-    """The runs to make.
+    """The runs to train next.
 
     Attributes:
-        N, D: of each, shape (runs,), in the order in which they pay.
-        C: FLOPs of each.
+        N, D: of each, shape (runs,), the most useful first.
+        C: FLOPs of each, shape (runs,).
         target: what they were chosen for.
-        sd_before, sd_after: standard deviation of the target, now and with them, if they scatter as the present ones do.
+        sd_before, sd_after: standard deviation of the target, now and with the new runs, if they scatter as the present ones
+            do.
     """
 
     N: np.ndarray
@@ -60,7 +55,7 @@ class NextRuns:
         return "\n".join(lines)
 
     def grid(self, earlier: Sequence[tuple[float, float]] = ()) -> str:
-        """The runs, after the (N, D) of `earlier` ones, as a file for conf/grid/, in Hydra's YAML."""
+        """A file for conf/grid/, in Hydra's YAML, with the (N, D) of `earlier` runs and then these."""
         named = [*earlier, *zip(self.N, self.D, strict=True)]
         rows = "".join(f"  - {{N: {N:.8g}, D: {D:.8g}}}\n" for N, D in named)
         return (
@@ -84,24 +79,26 @@ def next_runs(
 ) -> NextRuns:
     """Choose runs within an allowance.
 
-    Candidates span the sizes and the tokens per parameter of the present runs; none is cheaper than the cheapest there is,
-    below which the surface may not hold, and none costs more than `reach` times the largest. They are taken one by one, in two
-    ways: by what each takes off the log of the target's variance, and by the same per FLOP; then replaced one by one while that
-    helps. The better result is returned.
-    What is best on one surface need not be on another, so gains are means over the fit's surface and some of its replicates.
+    Candidates span the sizes and the tokens per parameter of the present runs. None is cheaper than the cheapest present run,
+    below which the surface may not hold, and none costs more than `reach` times the largest. Candidates are added one by one,
+    once by how much each reduces the log of the target's variance and once by the same per FLOP; each result is then improved
+    by single exchanges, and the better one is returned.
+    The best runs for one surface need not be the best for another, so gains are means over the fit's surface and some of its
+    replicates.
 
     Args:
         fit: of the present runs; its surface and replicates are what is believed.
         runs: the present runs.
         flops: allowance for all new runs together.
-        target: "a", the exponent of N_opt; or "loss", the frontier's loss at `target_C`.
-        sizes: N that exist, such as a ladder's; log-spaced ones if left out.
+        target: "a", the exponent of N_opt; or "loss", the frontier's loss at `target_C` FLOPs.
+        sizes: the N to choose from, such as a ladder's; log-spaced ones if left out.
         most: how many runs at most.
         most_tokens: the longest horizon that the data allow.
-        reach, candidates: how far beyond the present C, and how many log-spaced sizes and ratios to consider.
+        reach: the largest C of a new run over the largest present one.
+        candidates: how many log-spaced sizes, and ratios of D to N, to consider.
 
     Raises:
-        LawError: if an option is out of range, or no candidate fits the allowance.
+        LawError: "bad_option" if an option is out of range, "too_small" if no candidate fits the allowance.
     """
     runs = as_runs(runs)
     if target not in TARGETS:
@@ -125,7 +122,7 @@ def next_runs(
         )
     C = np.asarray(fit.surface.compute.flops(N, D))
     sd = _error(fit, runs)
-    believed = [_Belief(surface, fit.free, runs, N, D, sd, target, target_C) for surface in _surfaces(fit)]
+    believed = [Belief(surface, fit.free, runs, N, D, sd, target, target_C) for surface in surfaces_of(fit)]
     plans = [_greedy(believed, C, flops, most, per_flop=per_flop) for per_flop in (False, True)]
     plans = [_exchange(believed, C, flops, plan) for plan in plans]
     chosen = min(plans, key=lambda plan: _mean_log_variance(believed, plan))
@@ -140,29 +137,12 @@ def next_runs(
     )
 
 
-def expected_sd(
-    surface: Surface,
-    N: np.ndarray,
-    D: np.ndarray,
-    *,
-    sd: float,
-    target: str = "a",
-    target_C: float | None = None,
-    free: np.ndarray = EVERYTHING,
-) -> float:
-    """Standard deviation of the target after runs at (N, D) whose log L scatters by `sd`, by the Fisher information about the
-    constants in the `free` directions."""
-    J = _gradients(surface, N, D) @ free / sd
-    g = _target_gradient(surface, target, target_C) @ free
-    return float(np.sqrt(g @ np.linalg.inv(J.T @ J) @ g))
-
-
 def _error(fit: ParametricFit, runs: RunTable) -> float:
-    """What one run's log L is worth as a measurement: the standard deviation that, by the Fisher information, gives `a` the
-    spread of its bootstrap. It holds the fit's inefficiency and the residuals' tails, which their own deviation does not."""
+    """The error of one run's log L as a measurement: the standard deviation for which the Fisher information gives `a` the
+    spread of its bootstrap. Unlike that of the residuals, it includes the fit's inefficiency and the residuals' tails."""
     sd = max(fit.residual_sd, 1e-6)
     drawn = fit.replicates.a[np.isfinite(fit.replicates.a)]
-    if len(drawn) < ENOUGH_RESAMPLES:
+    if len(drawn) < MIN_RESAMPLES:
         return sd
     low, high = np.quantile(drawn, [0.16, 0.84])
     return float(sd * (high - low) / 2 / expected_sd(fit.surface, runs.N, runs.D, sd=sd, free=fit.free)) or sd
@@ -186,57 +166,8 @@ def _candidates(
     return N[keep], D[keep]
 
 
-def _surfaces(fit: ParametricFit) -> list[Surface]:
-    """The fit's surface, and up to `BELIEFS` - 1 of its replicates that are surfaces too."""
-    constants = {name: getattr(fit.replicates, name) for name in ("E", "A", "B", "alpha", "beta")}
-    sound = np.isfinite(np.stack(list(constants.values()))).all(axis=0)
-    sound &= (np.minimum(constants["alpha"], constants["beta"]) > 0.05) & (
-        np.maximum(constants["alpha"], constants["beta"]) < 2
-    )
-    chosen = np.flatnonzero(sound)[: BELIEFS - 1]
-    others = [
-        Surface(**{name: float(values[i]) for name, values in constants.items()}, compute=fit.surface.compute) for i in chosen
-    ]
-    return [fit.surface, *others]
-
-
-class _Belief:
-    """One surface that may be true: what the runs tell about its constants, and what candidates would."""
-
-    def __init__(
-        self,
-        surface: Surface,
-        free: np.ndarray,
-        runs: RunTable,
-        N: np.ndarray,
-        D: np.ndarray,
-        sd: float,
-        target: str,
-        target_C: float | None,
-    ) -> None:
-        present = _gradients(surface, runs.N, runs.D) @ free / sd
-        self.information = present.T @ present
-        self.g = _target_gradient(surface, target, target_C) @ free
-        self.J = _gradients(surface, N, D) @ free / sd
-
-    def variance(self, chosen: Sequence[int] = ()) -> float:
-        """Of the target, with the candidates `chosen`."""
-        return float(self.g @ self.with_runs(chosen) @ self.g)
-
-    def with_runs(self, chosen: Sequence[int]) -> np.ndarray:
-        """Covariance of the constants with the candidates `chosen`, shape (5, 5)."""
-        J = self.J[list(chosen)]
-        return np.linalg.inv(self.information + J.T @ J)
-
-    def gains(self, covariance: np.ndarray) -> np.ndarray:
-        """What each candidate would take off the log of the target's variance, were `covariance` that of the constants."""
-        reach = self.J @ covariance  # Sherman and Morrison
-        share = (reach @ self.g) ** 2 / (1 + np.einsum("ij,ij->i", reach, self.J)) / (self.g @ covariance @ self.g)
-        return -np.log1p(-share)
-
-
-def _greedy(believed: Sequence[_Belief], C: np.ndarray, flops: float, most: int, *, per_flop: bool) -> list[int]:
-    """Candidates taken one by one while they fit, each once."""
+def _greedy(believed: Sequence[Belief], C: np.ndarray, flops: float, most: int, *, per_flop: bool) -> list[int]:
+    """Indices of candidates, added one by one while they fit the allowance, each at most once."""
     left = flops
     free = np.ones(len(C), dtype=bool)
     chosen: list[int] = []
@@ -248,10 +179,10 @@ def _greedy(believed: Sequence[_Belief], C: np.ndarray, flops: float, most: int,
     return chosen
 
 
-def _exchange(believed: Sequence[_Belief], C: np.ndarray, flops: float, chosen: list[int]) -> list[int]:
-    """`chosen` with single candidates replaced by others while that helps and fits (Fedorov 1972): one at a time, greed
-    spends too much on its first runs."""
-    for _ in range(PASSES):
+def _exchange(believed: Sequence[Belief], C: np.ndarray, flops: float, chosen: list[int]) -> list[int]:
+    """`chosen` with single candidates exchanged for others while that helps and fits (Fedorov 1972): the greedy choice spends
+    too much on its first runs."""
+    for _ in range(MAX_PASSES):
         before = list(chosen)
         for place in range(len(chosen)):
             rest = chosen[:place] + chosen[place + 1 :]
@@ -263,29 +194,5 @@ def _exchange(believed: Sequence[_Belief], C: np.ndarray, flops: float, chosen: 
     return chosen
 
 
-def _mean_log_variance(believed: Sequence[_Belief], chosen: Sequence[int]) -> float:
+def _mean_log_variance(believed: Sequence[Belief], chosen: Sequence[int]) -> float:
     return float(np.mean([np.log(belief.variance(chosen)) for belief in believed]))
-
-
-def _gradients(surface: Surface, N: np.ndarray, D: np.ndarray) -> np.ndarray:
-    """d log L / d (log A, log B, log E, alpha, beta) of runs, shape (runs, 5)."""
-    of_N, of_D = surface.A / N**surface.alpha, surface.B / D**surface.beta
-    columns = [of_N, of_D, np.full_like(of_N, surface.E), -np.log(N) * of_N, -np.log(D) * of_D]
-    return np.stack(columns, axis=1) / (surface.E + of_N + of_D)[:, None]
-
-
-def _target_gradient(surface: Surface, target: str, target_C: float | None) -> np.ndarray:
-    """The same of the target, by central differences, shape (5,)."""
-
-    def value(shift: np.ndarray) -> float:
-        moved = Surface(
-            A=surface.A * np.exp(shift[0]),
-            B=surface.B * np.exp(shift[1]),
-            E=surface.E * np.exp(shift[2]),
-            alpha=surface.alpha + shift[3],
-            beta=surface.beta + shift[4],
-            compute=surface.compute,
-        )
-        return float(moved.a if target == "a" else moved.frontier_loss(target_C))
-
-    return np.array([(value(STEPS * row) - value(-STEPS * row)) / (2 * STEPS) for row in np.eye(5)])

@@ -1,76 +1,92 @@
-"""All laws on one table, each with its numbers or its reason for having none."""
+"""All laws on one table, each with its numbers or the reason why there are none."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from sweep.errors import LawError
 from sweep.fit.answers import Answers, Questions, answer
-from sweep.fit.approaches.envelope import CurvesLike, EnvelopeFit, fit_envelope
-from sweep.fit.approaches.isoflop import IsoflopFit, fit_isoflop
-from sweep.fit.approaches.parametric import ParametricFit, fit_parametric
+from sweep.fit.approaches import APPROACHES, Approach, Laws, Options
+from sweep.fit.approaches.envelope import CurvesLike, EnvelopeFit
+from sweep.fit.approaches.isoflop import IsoflopFit
+from sweep.fit.approaches.parametric import ParametricFit
 from sweep.fit.judge.conventions import ConventionRow, compare_conventions
-from sweep.fit.judge.holdout import HoldOut, rolling_hold_out
+from sweep.fit.judge.holdout import RollingHoldOut, rolling_hold_out
 from sweep.fit.judge.sensitivity import Variant, sensitivity
 from sweep.fit.kaplan.law_fit import LawFit
 from sweep.fit.kaplan.table import fit_kaplan
+from sweep.fit.result import Refused, attempt
 from sweep.tables.conventions import KAPLAN_COUNTING
 from sweep.tables.curves import Curve, as_curves
 from sweep.tables.table import RunsLike, RunTable, as_runs
 
-Fit = TypeVar("Fit")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Fits:
-    """What a sweep says.
+    """All that the fits find in a table.
 
     Attributes:
         convention: which loss, N and C the fits used, by name.
         runs: the table; `runs.excluded` is what was left out.
-        curves: the curves Approach 1 used.
-        envelope, isoflop, parametric: Approaches 1, 2 and 3, or why one could not be fitted.
+        curves: the training curves.
+        laws: each approach's law by its name, or a `Refused`; `envelope`, `isoflop` and `parametric` are Approaches 1, 2 and 3.
         answers: optimal runs at some budgets, and what else was asked.
         extrapolation: each budget predicted from the smaller ones; the last is the largest.
         sensitivity: a under other choices.
         conventions: a under other conventions and protocols, where the table has them.
-        kaplan: Kaplan's laws by name, or why one could not be fitted; of N without embeddings where the table has that.
+        kaplan: Kaplan's laws by name, or a `Refused`; of N without embeddings where the table has that.
         level: of every interval.
     """
 
     convention: dict[str, str]
     runs: RunTable
     curves: Sequence[Curve]
-    envelope: EnvelopeFit | LawError
-    isoflop: IsoflopFit | LawError
-    parametric: ParametricFit | LawError
+    laws: Mapping[str, Any]
     answers: Answers
-    extrapolation: tuple[HoldOut, ...] | LawError
+    extrapolation: RollingHoldOut | Refused
     sensitivity: tuple[Variant, ...]
     conventions: tuple[ConventionRow, ...]
-    kaplan: dict[str, LawFit[Any] | LawError]
+    kaplan: dict[str, LawFit[Any] | Refused]
     level: float
+
+    @property
+    def envelope(self) -> EnvelopeFit | Refused:
+        return self.laws["envelope"]
+
+    @property
+    def isoflop(self) -> IsoflopFit | Refused:
+        return self.laws["isoflop"]
+
+    @property
+    def parametric(self) -> ParametricFit | Refused:
+        return self.laws["parametric"]
+
+    @property
+    def fitted(self) -> dict[str, Approach]:
+        """The laws that could be fitted, by the name of the approach."""
+        return {name: law for name, law in self.laws.items() if law.fitted}
+
+    @property
+    def refused(self) -> dict[str, Refused]:
+        """Why the others could not, by the name of the approach."""
+        return {name: law for name, law in self.laws.items() if not law.fitted}
 
     def to_dict(self) -> dict[str, Any]:
         """What fits.json holds."""
         excluded = [{"run_id": run.run_id, "reason": run.reason} for run in self.runs.excluded]
-        ahead = self.extrapolation
         return {
             "convention": self.convention,
             "level": self.level,
             "runs": {"used": len(self.runs), "excluded": excluded},
-            "envelope": self.envelope.to_dict(),
-            "isoflop": self.isoflop.to_dict(),
-            "parametric": self.parametric.to_dict(),
+            **{name: law.to_dict() for name, law in self.laws.items()},
             "answers": self.answers.to_dict(),
-            "extrapolation": ahead.to_dict() if isinstance(ahead, LawError) else [held.to_dict() for held in ahead],
+            "extrapolation": self.extrapolation.to_dict(),
             "sensitivity": [variant.to_dict() for variant in self.sensitivity],
             "conventions": [row.to_dict() for row in self.conventions],
             "kaplan": {name: law.to_dict() for name, law in self.kaplan.items()},
         }
 
     def summary(self) -> str:
-        """The same for a reader."""
+        """For a reader."""
         convention = ", ".join(f"{name} = {value}" for name, value in self.convention.items())
         lines = [
             f"{len(self.runs)} runs, {len(self.runs.excluded)} left out; {convention}",
@@ -78,15 +94,9 @@ class Fits:
             f"N_opt = k C^a, D_opt = k' C^b; {self.level:.0%} intervals",
             "",
         ]
-        for title, law in (
-            ("Approach 1, envelope of the curves", self.envelope),
-            ("Approach 2, IsoFLOP profiles", self.isoflop),
-            ("Approach 3, parametric surface", self.parametric),
-        ):
-            lines.append(f"{title}\n  {law.summary()}" if isinstance(law, LawError) else law.summary())
-        lines += ["", self.answers.summary(), "", "Extrapolation, held out"]
-        ahead = self.extrapolation
-        lines += [f"  {ahead.summary()}"] if isinstance(ahead, LawError) else [held.summary() for held in ahead]
+        for name, law in self.laws.items():
+            lines.append(law.summary() if law.fitted else f"{APPROACHES[name].heading()}\n  {law.summary()}")
+        lines += ["", self.answers.summary(), "", "Extrapolation, held out", f"  {self.extrapolation.summary()}"]
         lines += ["", "a under other choices", *(f"  {variant.line()}" for variant in self.sensitivity)]
         if self.conventions:
             lines += ["", "a under other conventions", *(f"  {row.line()}" for row in self.conventions)]
@@ -104,52 +114,29 @@ def fit_all(
     convention: dict[str, str] | None = None,
     conventions: Mapping[str, RunTable] | None = None,
     questions: Questions = Questions(),
-    objective: str = "huber",
-    delta: float = 1e-3,
-    tied: bool = False,
-    fixed_E: float | None = None,
-    seed_noise: float | None = None,
-    envelope_method: str = "interpolated",
-    envelope_points: int = 1500,
-    resamples: int = 200,
-    level: float = 0.8,
-    seed: int = 0,
+    options: Options = Options(),
 ) -> Fits:
-    """Fit every law; see each for its arguments. A law that cannot be fitted does not keep the others.
+    """Fit every law. A law that cannot be fitted does not prevent the others.
 
     Args:
-        runs: what is fitted, as `fit_parametric` takes it.
+        runs: the table, as `fit_parametric` takes it.
         curves: as `fit_envelope` takes them.
         convention: what N, C and the loss in them are, by name.
-        conventions: the same runs under others, by name.
+        conventions: the same runs under other conventions, by name.
         questions: to answer with the fits.
+        options: of the fits.
     """
-    runs, curves = as_runs(runs), as_curves(curves)
-    intervals: dict[str, Any] = {"resamples": resamples, "level": level, "seed": seed}
-    surface: dict[str, Any] = {"objective": objective, "delta": delta, "tied": tied, "fixed_E": fixed_E, **intervals}
-    envelope = _or_reason(lambda: fit_envelope(curves, method=envelope_method, points=envelope_points, **intervals))
-    parametric = _or_reason(lambda: fit_parametric(runs, **surface))
-    known = None if isinstance(parametric, LawError) else parametric.surface
-    isoflop = _or_reason(lambda: fit_isoflop(runs, surface=known, seed_noise=seed_noise, **intervals))
-    others = conventions or {}
+    laws = Laws(runs=as_runs(runs), curves=as_curves(curves), options=options)
+    by_name, others = dict(laws.items()), conventions or {}
     return Fits(
         convention=convention or {},
-        runs=runs,
-        curves=curves,
-        envelope=envelope,
-        isoflop=isoflop,
-        parametric=parametric,
-        answers=answer((envelope, isoflop, parametric), questions, largest=float(runs.C.max())),
-        extrapolation=_or_reason(lambda: rolling_hold_out(runs, **surface)),
-        sensitivity=sensitivity(runs, curves=curves, delta=delta, **intervals),
-        conventions=compare_conventions(others, curves, delta=delta, **intervals),
-        kaplan=fit_kaplan(others.get(KAPLAN_COUNTING, runs), curves, **intervals),
-        level=level,
+        runs=laws.runs,
+        curves=laws.curves,
+        laws=by_name,
+        answers=answer(list(by_name.values()), questions, largest=float(laws.runs.C.max())),
+        extrapolation=attempt(lambda: rolling_hold_out(laws.runs, laws=laws, **options.surface)),
+        sensitivity=sensitivity(laws.runs, curves=laws.curves, delta=options.delta, intervals=options.intervals, laws=laws),
+        conventions=compare_conventions(others, laws.curves, delta=options.delta, intervals=options.intervals),
+        kaplan=fit_kaplan(others.get(KAPLAN_COUNTING, laws.runs), laws.curves, intervals=options.intervals),
+        level=options.intervals.level,
     )
-
-
-def _or_reason(fit: Callable[[], Fit]) -> Fit | LawError:
-    try:
-        return fit()
-    except LawError as error:
-        return error

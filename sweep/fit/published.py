@@ -1,4 +1,4 @@
-"""Laws as others published them, to compare with and to check our arithmetic against."""
+"""Published laws, for comparison and to check our arithmetic."""
 
 import math
 

@@ -1,25 +1,91 @@
-"""What every fit returns: values with intervals, or a reason why there are none."""
+"""What every fit returns: values with intervals, or the reason why there are none."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
 from sweep.errors import LawError
 
 Status = Literal["converged", "flat", "bound", "unidentified"]
-ENOUGH = 0.9  # of the resamples must have a value, or their quantiles are of the well-behaved ones only
+MIN_KNOWN = 0.9  # share of the resamples that must have a value; with fewer, quantiles describe the well-behaved ones only
 MIN_RESAMPLES = 10
 BEYOND = 1e300  # stands for infinity where quantiles are interpolated
+SAME = 1e-9  # values closer than this, relatively, are equal: far above rounding, far below what is measured
+Result = TypeVar("Result")
 
 
-def check_intervals(resamples: int, level: float, seed: int) -> None:
-    """Raises LawError if these are not what intervals can be made with."""
-    for name, value, least in (("resamples", resamples, 0), ("seed", seed, 0)):
-        if not isinstance(value, int | np.integer) or value < least:
-            raise LawError("bad_option", f"{name}={value!r} is out of range; it must be a whole number from {least} on")
-    if not isinstance(level, int | float) or not 0 < level < 1:
-        raise LawError("bad_option", f"level={level!r} is out of range; it must lie between 0 and 1")
+@dataclass(frozen=True)
+class Intervals:
+    """How intervals are made.
+
+    Attributes:
+        resamples: how many resamples are fitted; 0 for no intervals.
+        level: of the central intervals, between 0 and 1.
+        seed: of the resamples.
+
+    Raises:
+        LawError: "bad_option" if one of them is out of range.
+    """
+
+    resamples: int = 200
+    level: float = 0.8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("resamples", "seed"):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < 0:
+                raise LawError("bad_option", f"{name}={value!r} is out of range; it must be a whole number from 0 on")
+        if not isinstance(self.level, int | float) or not 0 < self.level < 1:
+            raise LawError("bad_option", f"level={self.level!r} is out of range; it must lie between 0 and 1")
+
+
+NO_INTERVALS = Intervals(resamples=0)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Takes the place of a result that could not be computed; `fitted` tells the two apart."""
+
+    fitted: ClassVar[bool] = False
+    error: LawError
+
+    @property
+    def status(self) -> str:
+        """A short name for the reason."""
+        return self.error.status
+
+    @property
+    def reason(self) -> str:
+        """What is needed."""
+        return str(self.error)
+
+    @property
+    def profiles(self) -> tuple[Any, ...]:
+        """The IsoFLOP profiles, where these are what was refused."""
+        return getattr(self.error, "profiles", ())
+
+    def to_dict(self) -> dict[str, Any]:
+        """What fits.json holds in place of the numbers."""
+        return self.error.to_dict()
+
+    def summary(self) -> str:
+        """For a reader."""
+        return self.error.summary()
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def attempt(fit: Callable[[], Result]) -> Result | Refused:
+    """The result of `fit`, or why it was refused."""
+    try:
+        return fit()
+    except LawError as error:
+        error.__traceback__ = error.__context__ = None  # their frames would keep the fit's arrays in memory
+        return Refused(error)
 
 
 def positive(name: str, value: Any) -> Any:
@@ -27,15 +93,20 @@ def positive(name: str, value: Any) -> Any:
     try:
         number = np.asarray(value, dtype=float)
     except (TypeError, ValueError) as error:
-        raise LawError("bad_option", f"{name}={value!r} is no number; give one, or several") from error
+        raise LawError("bad_option", f"{name}={value!r} is not a number; give one number, or several") from error
     if not (number > 0).all():
         raise LawError("bad_option", f"{name}={value!r} is out of range; it must be positive")
     return number[()]
 
 
+def count_distinct(values: np.ndarray) -> int:
+    """How many of the positive `values`, shape (runs,), differ by more than rounding."""
+    return int((np.diff(np.sort(np.log(values))) > SAME).sum()) + 1 if len(values) else 0
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """A value and a central interval, whose ends may be infinite; both are None where there is none."""
+    """A value and its central interval. An end may be infinite; both are None if there is no interval."""
 
     value: float
     low: float | None = None
@@ -43,16 +114,17 @@ class Estimate:
 
     @classmethod
     def from_resamples(cls, value: float, resamples: np.ndarray, level: float) -> "Estimate":
-        """`value` with the central `level` of `resamples`; no interval if a tenth of them, or more, are NaN: had no answer."""
+        """`value` with the central `level` of `resamples`, shape (resamples,). There is no interval if fewer than ten, or than
+        nine in ten, have a value; the others are NaN."""
         known = resamples[~np.isnan(resamples)]
-        if len(known) < max(MIN_RESAMPLES, ENOUGH * len(resamples)):
+        if len(known) < max(MIN_RESAMPLES, MIN_KNOWN * len(resamples)):
             return cls(float(value))
         ends = np.quantile(np.clip(known, -BEYOND, BEYOND), [(1 - level) / 2, (1 + level) / 2])
         low, high = np.where(np.abs(ends) > BEYOND / 1e3, np.copysign(np.inf, ends), ends)
         return cls(float(value), float(low), float(high))
 
     def to_dict(self) -> dict[str, float | None]:
-        """Plain numbers; None for one that is infinite or was not found, as JSON has neither infinity nor NaN."""
+        """Plain numbers. JSON has neither infinity nor NaN: None stands for both."""
         numbers = {"value": self.value, "low": self.low, "high": self.high}
         return {name: number if number is not None and np.isfinite(number) else None for name, number in numbers.items()}
 
@@ -72,16 +144,10 @@ class PowerLaw:
         return self.coefficient * np.asarray(x, dtype=float) ** self.exponent
 
     @classmethod
-    def fit(cls, x: np.ndarray, y: np.ndarray) -> "PowerLaw":
-        """Least squares in log-log; x and y of shape (points,), positive."""
-        exponent, intercept = np.polyfit(np.log(x), np.log(y), 1)
-        return cls(coefficient=float(np.exp(intercept)), exponent=float(exponent))
-
-    @classmethod
     def fit_orthogonal(cls, x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> "PowerLaw":
         """Weighted orthogonal regression in log-log: the line of least squared distances, which treats x and y alike.
 
-        x, y and weight are of shape (points,); x and y are positive. A point whose y is NaN is left out.
+        x, y and weight have shape (points,); x and y are positive. Points whose y is NaN are left out.
         """
         known = np.isfinite(y)
         law = cls.fit_orthogonal_logs(np.log(x[known]), np.log(y[known]), weight[known])

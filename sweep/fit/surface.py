@@ -1,4 +1,4 @@
-"""The parametric loss surface and what follows from it in closed form (Hoffmann et al. 2022, section 3.3 and equation 4)."""
+"""The parametric loss surface and its frontier in closed form (Hoffmann et al. 2022, section 3.3 and equation 4)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +13,8 @@ PLAUSIBLE_ETA = (0.5, 1.5)
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """What training costs: C = kappa N^eta D FLOPs. The default is the paper's C = 6 N D; `eta` differs from 1 under
-    conventions that count parameters in one way and FLOPs in another, or attention's quadratic part."""
+    """The cost of training: C = kappa N^eta D FLOPs. The default is the paper's C = 6 N D; `eta` differs from 1 under
+    conventions that count parameters in one way and FLOPs in another, or include attention's quadratic part."""
 
     kappa: float = 6.0
     eta: float = 1.0
@@ -24,7 +24,7 @@ class Compute:
         """The law through runs of `N` parameters, `D` tokens and `C` FLOPs, each of shape (runs,): least squares in logs.
 
         Raises:
-            LawError: if C / D is no power of N, for then N_opt is no power of C either.
+            LawError: "mixed_counting" if C / D is not a power of N, for then N_opt is not a power of C either.
         """
         if np.allclose(C, 6 * N * D, rtol=1e-6):
             return cls()
@@ -38,8 +38,8 @@ class Compute:
         if off > FAR_OFF:
             raise LawError(
                 "mixed_counting",
-                f"C / D is no power of N: a tenth of the runs are off by {np.expm1(off):.0%} and more, as where N leaves out "
-                "embeddings whose FLOPs C counts; take an N and a C that go together",
+                f"C / D is not a power of N: a tenth of the runs are off by {np.expm1(off):.0%} or more, as when N leaves out "
+                "embeddings whose FLOPs C counts; use an N and a C that are counted alike",
             )
         return cls(kappa=float(np.exp(intercept)), eta=float(slope))
 

@@ -17,7 +17,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from sweep.launch.local import Outcome
+from sweep.launch.events import Outcome
 from sweep.plan.run import RunConfig
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import InputError
-from sweep.launch import slurm
-from sweep.plan.estimate import Speed
+from sweep.launch import launchers
+from sweep.plan.estimate import Speed, duration
 from sweep.plan.grid import PlannedRun
 from sweep.store import RunDirectory, Store, states
 
@@ -90,11 +90,11 @@ class Overview:
 def overview(planned: Sequence[PlannedRun], store: Store, speed: Speed) -> Overview:
     """What the store and the queue say of each run. A run that is being written, or is damaged, is shown as far as it can be
     read. `speed` says how long runs take."""
-    queue = slurm.queued(store)
+    queue = launchers.queued(store)
     return Overview(runs=tuple(_view(p, store.run(p.run.run_id), queue.get(p.run.run_id), speed) for p in planned))
 
 
-def _view(planned: PlannedRun, directory: RunDirectory, queued: slurm.QueuedTask | None, speed: Speed) -> RunView:
+def _view(planned: PlannedRun, directory: RunDirectory, queued: launchers.Queued | None, speed: Speed) -> RunView:
     try:
         status = directory.status()
     except InputError as error:
@@ -105,12 +105,12 @@ def _view(planned: PlannedRun, directory: RunDirectory, queued: slurm.QueuedTask
     if state not in states.FINAL_STATES:
         if directory.claim.held():
             state = states.RUNNING
-        elif queued is not None:
+        elif queued is not None and state != states.FAILED:
             state = PREEMPTED if step else QUEUED
         elif state == states.RUNNING:
             state = states.INTERRUPTED  # its process has ended
         if queued is not None:
-            note = f"job {queued.job}, {queued.state}" + (f"; {note}" if note and state == states.FAILED else "")
+            note = f"{queued.where}, {queued.state}" + (f"; {note}" if note and state == states.FAILED else "")
     final = state in states.FINAL_STATES
     return RunView(
         planned=planned,
@@ -132,12 +132,3 @@ def _last_row(directory: RunDirectory) -> dict[str, Any]:
         return json.loads(lines[-2]) if len(lines) > 1 else {}
     except (OSError, ValueError):
         return {}
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds in a readable unit; "unknown" for None."""
-    if seconds is None:
-        return "unknown"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

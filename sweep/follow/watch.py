@@ -16,7 +16,7 @@ import numpy as np
 
 from models import count_parameters, flops_per_token
 from sweep.config import FitConfig
-from sweep.fit import Estimate, LawError, fit_isoflop
+from sweep.fit import NO_INTERVALS, Estimate, LawError, fit_isoflop
 from sweep.fit.approaches.profile import Profile, fit_profile
 from sweep.follow.status import Overview, RunView, overview
 from sweep.plan.estimate import makespan
@@ -143,7 +143,7 @@ def _exponent(profiles: Sequence[Profile]) -> Estimate | None:
     columns = {name: np.concatenate([getattr(profile, name) for profile in profiles]) for name in ("N", "D", "C", "loss")}
     columns["budget"] = np.repeat([profile.budget for profile in profiles], [len(profile.N) for profile in profiles])
     try:
-        return fit_isoflop(columns, resamples=0).a
+        return fit_isoflop(columns, intervals=NO_INTERVALS).a
     except LawError:
         return None
 

@@ -86,3 +86,12 @@ def makespan(seconds: Iterable[float], workers: int) -> float:
     for job in seconds:
         free[free.argmin()] += job
     return float(free.max())
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a reader wants them: "42 s", "3.5 min", "unknown"."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

@@ -1,7 +1,7 @@
 """The report: `isosweep report` makes one HTML file that answers how large a model, how many tokens, and how sure that is.
 
-`page` puts it together, `plots` has the interactive plots, `origin` and `cost` what is known of the runs beside their numbers,
-`checklist` the choices. It draws what the fits found, and fits nothing.
+`page` puts it together. `plots` makes the interactive plots, `origin` and `cost` collect what is known about the runs, and
+`checklist` lists the choices made. A report shows the results of the fits; it fits nothing.
 """
 
 from sweep.report.cost import Cost, costs

@@ -8,7 +8,7 @@ import numpy as np
 
 from sweep.config import FitConfig
 from sweep.figures.style import loss_unit
-from sweep.fit import EnvelopeFit, Fits, IsoflopFit, LawError, ParametricFit
+from sweep.fit import APPROACHES, Fits, Options
 from sweep.report.origin import Origin
 from sweep.report.text import count, plain, scientific, share
 
@@ -29,7 +29,7 @@ FLOPS = {
 
 @dataclass(frozen=True)
 class Choice:
-    """One line: what was to be chosen, and what was; `known` is False where nobody said."""
+    """One line: a question and the choice made; `known` is False where the data do not tell."""
 
     question: str
     chosen: str
@@ -47,7 +47,7 @@ def checklist(fits: Fits, options: FitConfig, origin: Origin) -> dict[str, list[
 
 
 def conventions(options: FitConfig, origin: Origin) -> tuple[str, str, str]:
-    """What N, C and L are. Of a table it is what the user declared, and nobody declares whose loss it has."""
+    """What N, C and L are. For a table N and C are as the user declared them, and the data behind L are not known."""
     N, C = SIZES[options.parameters], FLOPS[options.flops]
     if origin.from_store:
         return N, C, LOSSES[options.loss]
@@ -55,10 +55,11 @@ def conventions(options: FitConfig, origin: Origin) -> tuple[str, str, str]:
 
 
 def _law(fits: Fits, options: FitConfig, origin: Origin) -> Iterator[Choice]:
-    tied = ", alpha = beta" if options.tied else ""
-    given = f", E = {options.fixed_E:g} given" if options.fixed_E is not None else ""
-    yield Choice("Form, Approaches 1 and 2", "N_opt = k C^a and D_opt = k′ C^b; the loss there a power law of C without E")
-    yield Choice("Form, Approach 3", f"L(N, D) = E + A / N^alpha + B / D^beta{tied}{given} (Hoffmann et al. 2022)")
+    for form in dict.fromkeys(approach.form for approach in APPROACHES.values()):
+        numbers = [str(approach.number) for approach in APPROACHES.values() if approach.form == form]
+        yield Choice(f"Form, Approach{'es' if len(numbers) > 1 else ''} {' and '.join(numbers)}", form)
+    yield Choice("Ties between constants", "alpha = beta" if options.tied else "none")
+    yield Choice("E", f"{options.fixed_E:g}, given" if options.fixed_E is not None else "fitted")
     N, C, L = conventions(options, origin)
     yield Choice("What N counts", N)
     yield Choice("What C counts", C)
@@ -99,47 +100,17 @@ def _points(fits: Fits, options: FitConfig, origin: Origin) -> Iterator[Choice]:
 
 
 def _fitting(fits: Fits, options: FitConfig) -> Iterator[Choice]:
-    three, two = fits.parametric, fits.isoflop
-    objectives = {
-        "huber": f"sum of Huber losses of log residuals, delta = {options.huber_delta:g}",
-        "lad": "sum of absolute log residuals",
-        "log_mse": "sum of squared log residuals",
-        "linear_mse": "sum of squared residuals of L",
-    }
-    yield Choice("Objective, Approach 3", objectives[options.objective])
-    if isinstance(three, ParametricFit):
-        proof = three.certificate
-        yield Choice(
-            "Optimiser and starts",
-            f"Newton's method with exact gradients and Hessians; {share(proof.basin_share)} of {proof.starts} starts end at "
-            "the optimum",
-        )
-        yield Choice(
-            "Convergence",
-            f"{three.status}: objective {three.objective:.6g}, gradient norm {proof.gradient_norm:.1g}, condition number "
-            f"{proof.condition_number:.2g}",
-        )
+    unit = loss_unit(fits)
+    for name, law in fits.laws.items():
+        if law.fitted:
+            yield from (Choice(question, chosen) for question, chosen in law.choices(Options.of(options), unit))
+        else:
+            yield Choice(APPROACHES[name].heading(), f"not fitted ({law.status})")
+    resampled = ", ".join(f"of {approach.resampled} for {approach.title()}" for approach in APPROACHES.values())
     yield Choice(
-        "Approach 1's envelope",
-        f"{options.envelope}, {options.envelope_points} points" if _fitted(fits.envelope) else "not fitted",
-    )
-    yield Choice("Approach 2's minima", "parabolas in log N, refused if concave, at the edge or not bracketed")
-    if isinstance(two, IsoflopFit):
-        noise = "known" if options.seed_noise is not None else "estimated from the residuals"
-        yield Choice(
-            "Noise between seeds",
-            f"{two.seed_noise:.3g} {loss_unit(fits)}, {noise}" if np.isfinite(two.seed_noise) else UNKNOWN,
-        )
-    yield Choice(
-        "Uncertainty",
-        f"{share(fits.level)} intervals from {options.resamples} resamples (seed {options.seed}): of curves for Approach 1, of "
-        "losses about the parabolas for 2, of runs (Bayesian bootstrap) for 3",
+        "Uncertainty", f"{share(fits.level)} intervals from {options.resamples} resamples (seed {options.seed}): {resampled}"
     )
     ahead = fits.extrapolation
-    held = f"each of {0 if isinstance(ahead, LawError) else len(ahead)} budgets predicted from the smaller ones"
-    yield Choice("Validation", "no budget could be held out, for the reason above" if isinstance(ahead, LawError) else held)
+    held = f"{len(ahead.each)} budgets, each predicted from the smaller ones" if ahead.fitted else ""  # type: ignore[union-attr]
+    yield Choice("Validation", held or "no budget could be held out, for the reason above")
     yield Choice("Other choices tried", f"{len(fits.sensitivity)} fits, all shown above")
-
-
-def _fitted(law: EnvelopeFit | IsoflopFit | ParametricFit | LawError) -> bool:
-    return not isinstance(law, LawError)

@@ -1,9 +1,9 @@
-"""What a sweep cost: hours, energy and CO2, as Touvron et al. 2023 (arXiv 2302.13971, section 6) count them."""
+"""The cost of a sweep: hours, energy and CO2, as Touvron et al. 2023 (arXiv 2302.13971, section 6) count them."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sweep.fit.frontier import Footprint, footprint
+from sweep.fit.costs import Footprint, footprint
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,15 +13,15 @@ PUE, TONNES_PER_MWH = 1.1, 0.385  # the defaults of `footprint`
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What the finished runs took on one kind of device.
+    """The cost of the finished runs on one kind of device.
 
     Attributes:
         device: "cpu" or "cuda".
         runs: how many.
-        seconds: of one core or one GPU, all runs together. Runs that shared a GPU each count the time for themselves, so that
-            this is an upper bound there.
+        seconds: of one core or one GPU, over all runs. Runs that shared a GPU each count their whole time, so that it is an
+            upper bound there.
         C: FLOPs of these runs.
-        watts: that one core or GPU is taken to draw.
+        watts: the assumed power of one core or GPU.
     """
 
     device: str
@@ -36,25 +36,25 @@ class Cost:
 
     @property
     def flops_per_second(self) -> float:
-        """Of one core or GPU, mean over the sweep."""
+        """Achieved by one core or GPU, the mean over the sweep."""
         return self.C / self.seconds
 
     @property
     def taken(self) -> Footprint:
-        """Of these runs."""
+        """The footprint of these runs."""
         return self.of(self.C)
 
     def of(self, C: float) -> Footprint:
-        """Of `C` FLOPs at the speed and power of these runs."""
+        """The footprint of `C` FLOPs at the speed and power of these runs."""
         return footprint(C, flops_per_second=self.flops_per_second, watts=self.watts, pue=PUE, tonnes_per_MWh=TONNES_PER_MWH)
 
 
 def costs(frame: "pd.DataFrame", C: dict[str, float], *, run_id: str, core_watts: float, gpu_watts: float) -> list[Cost] | str:
-    """What the runs of a table took, by device, or why that is not known.
+    """The cost of the runs of a table, by device, or why it is not known.
 
     Args:
-        frame: a row per run, with the columns `seconds` of wall-clock time and, where it is not "cpu", `device`;
-            `cores`, on how many cores or GPUs, 1 if the column is not there.
+        frame: a row per run, with the columns `seconds` of wall-clock time; `device`, by default "cpu"; and `cores`, the number
+            of cores or GPUs, by default 1.
         C: FLOPs of the runs that finished, by name, as `sweep.fit.runs_from_frame` names them.
         run_id: the column of names.
         core_watts, gpu_watts: of one core and one GPU.

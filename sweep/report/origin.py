@@ -1,4 +1,4 @@
-"""Where a report's numbers come from: the runs' own provenance from a store, or what is known of a table."""
+"""Where a report's numbers come from: the provenance of the runs in a store, or what is known about a table."""
 
 import hashlib
 import json
@@ -22,15 +22,15 @@ MAX_NAMES = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What a report says of its runs beside the fits.
+    """What a report says about its runs, beside the fits.
 
     Attributes:
         title: of the report.
         from_store: whether isosweep trained the runs.
-        trained: what the runs ran on, and their data; by name.
-        made: what made this report.
+        trained: hardware, software and data of the runs, by name.
+        made: software and date of this report, by name.
         cost: by device, or why it is not known.
-        setup: choices of the training that the checklist names; empty where only a table is known.
+        setup: the training choices that the checklist lists, as far as they are known.
         config: the sweep's whole configuration, as YAML.
     """
 
@@ -63,7 +63,7 @@ def of_store(runs: Sequence[RunDirectory], corpus: Facts) -> Facts:
 
 
 def of_table(table: str, curves: str | None, rows: int) -> Facts:
-    """Which files, and what is in them."""
+    """The files, with their hashes and the number of rows."""
     named = [("Table of runs", f"{_describe(table)}, {rows} rows")]
     if curves:
         named.append(("Curves", _describe(curves)))
@@ -71,7 +71,7 @@ def of_table(table: str, curves: str | None, rows: int) -> Facts:
 
 
 def setup_of_table(frame: "pd.DataFrame") -> dict[str, str]:
-    """The choices of the training that columns of a sweep's runs.csv tell, as the checklist names them."""
+    """The training choices that the columns of a runs.csv show, by their names in the checklist."""
 
     def spread(column: str) -> str:
         values = frame[column].dropna()
@@ -100,7 +100,7 @@ def _numeric(frame: "pd.DataFrame", column: str) -> bool:
 
 
 def of_report() -> Facts:
-    """What made this report, and when."""
+    """Software, host and date of this report."""
     from importlib.metadata import version
 
     now = provenance()
@@ -120,7 +120,7 @@ def _starts(path: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error}); delete it and the report will do without") from error
+        raise InputError(f"{path} is damaged ({error}); delete it to make the report without it") from error
 
 
 def _distinct(values: Iterable[Any]) -> str:

@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs no network, no other file, and, but for its interactive plots, no script."""
+"""The report: one HTML file that needs no network and no other file. Only its interactive plots need scripts."""
 
 import base64
 import io
@@ -12,10 +12,9 @@ from markupsafe import Markup
 
 from sweep.config import FitConfig
 from sweep.errors import InputError
-from sweep.figures.style import loss_unit
+from sweep.figures.style import SVG_DPI, loss_unit
 from sweep.files import write_atomically
-from sweep.fit import Allocation, EnvelopeFit, Fits, LawError
-from sweep.fit.approaches.isoflop import IsoflopFit, TooFewProfiles
+from sweep.fit import APPROACHES, Allocation, Fits
 from sweep.report import plots, text
 from sweep.report.checklist import checklist, conventions
 from sweep.report.origin import Origin
@@ -23,18 +22,15 @@ from sweep.report.origin import Origin
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LARGEST_FILE = 10e6  # bytes
-LARGEST_SVG = 5e5  # bytes; a figure of more lines than that is embedded as PNG
+MAX_FILE = 10e6  # bytes
+MAX_SVG = 5e5  # bytes; a larger figure is embedded as PNG
 MAX_EXCLUDED = 300  # rows of a table
-TITLES = {"envelope": "Approach 1", "isoflop": "Approach 2", "parametric": "Approach 3"}
-METHODS = {"envelope": "envelope of the training curves", "isoflop": "IsoFLOP profiles", "parametric": "parametric surface"}
-PREFERRED = ("parametric", "isoflop", "envelope")  # whose answer heads the page: one that knows E reaches furthest
 DISTINCT = 1.1  # optimal sizes nearer than this factor are one answer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What the approaches say at one budget.
+    """The optima at one budget by each approach.
 
     Attributes:
         C: the budget.
@@ -52,7 +48,7 @@ class Answer:
 
 
 def require_packages() -> None:
-    """Raises InputError if what a report is made with is not installed."""
+    """Raises InputError if a package that a report needs is not installed."""
     from importlib.util import find_spec
 
     for package in ("jinja2", "plotly"):
@@ -65,16 +61,18 @@ def write_report(fits: Fits, origin: Origin, options: FitConfig, path: Path) -> 
 
     Args:
         fits: as `sweep.fit.fit_all` returns them.
-        origin: what is known of the runs beside.
-        options: what the fits were asked to do.
+        origin: what is known about the runs.
+        options: how they were fitted.
         path: of the file.
 
     Raises:
-        InputError: if no law could be fitted, or the page would not be under 10 MB.
+        InputError: if no law could be fitted, or the page would take 10 MB or more.
     """
     page = render(fits, origin, options).encode()
-    if len(page) >= LARGEST_FILE:
-        raise InputError(f"the report would take {len(page) / 1e6:.1f} MB, and 10 MB are the most; fit fewer runs or curves")
+    if len(page) >= MAX_FILE:
+        raise InputError(
+            f"the report would take {len(page) / 1e6:.1f} MB, but at most 10 MB are allowed; fit fewer runs or curves"
+        )
     write_atomically(path, page)
     return path
 
@@ -93,23 +91,23 @@ def render(fits: Fits, origin: Origin, options: FitConfig) -> str:
     figures = {name: _data_uri(figure) for name, figure in figures_of(fits).items()}
     answers = _answers(fits)
     files = Path(__file__).parent / "templates"
-    laws = {"envelope": fits.envelope, "isoflop": fits.isoflop, "parametric": fits.parametric}
+    titles = {name: approach.title() for name, approach in APPROACHES.items()}
     return environment.get_template(
         "report.html"
     ).render(
         fits=fits,
-        fitted={name: law for name, law in laws.items() if not isinstance(law, LawError)},
-        refused={name: law for name, law in laws.items() if isinstance(law, LawError)},
+        fitted=fits.fitted,
+        refused=fits.refused,
         unit=loss_unit(fits),
         conventions=conventions(options, origin),
-        titles=TITLES,
-        methods=METHODS,
+        titles=titles,
+        methods={name: approach.method for name, approach in APPROACHES.items()},
         answers=answers,
         headline=_headline(answers[0]) if answers else None,
-        exponents=_disagreement([(TITLES[name], laws[name].a) for name in laws if not isinstance(laws[name], LawError)]),  # type: ignore[union-attr]
+        exponents=_disagreement([(titles[name], law.a) for name, law in fits.fitted.items()]),
         figures=figures,
         interactive=_interactive(fits),
-        extrapolation=None if isinstance(fits.extrapolation, LawError) else fits.extrapolation,
+        extrapolation=fits.extrapolation.each if fits.extrapolation.fitted else None,  # type: ignore[union-attr]
         excluded=fits.runs.excluded[:MAX_EXCLUDED],
         origin=origin,
         costs=None if isinstance(origin.cost, str) else origin.cost,
@@ -125,13 +123,14 @@ def _answers(fits: Fits) -> tuple[Answer, ...]:
     found = []
     for C in dict.fromkeys(row.C for row in fits.answers.allocations):
         rows = tuple(row for row in fits.answers.allocations if row.C == C)
-        verdict = _disagreement([(TITLES[row.approach], row.N) for row in rows])
+        verdict = _disagreement([(APPROACHES[row.approach].title(), row.N) for row in rows])
         found.append(Answer(C=C, reach=C / largest, rows=rows, verdict=_verdict(rows, verdict), agree=not verdict))
     return tuple(found)
 
 
 def _headline(answer: Answer) -> Allocation:
-    return min(answer.rows, key=lambda row: PREFERRED.index(row.approach))
+    """The row that heads the page: that of the last approach, whose law reaches furthest."""
+    return max(answer.rows, key=lambda row: APPROACHES[row.approach].number)
 
 
 def _disagreement(named: Sequence[tuple[str, Any]]) -> list[str]:
@@ -146,7 +145,7 @@ def _disagreement(named: Sequence[tuple[str, Any]]) -> list[str]:
 def _verdict(rows: Sequence[Allocation], apart: Sequence[str]) -> str:
     sizes = [row.N.value for row in rows]
     if len(rows) == 1:
-        return f"Only {TITLES[rows[0].approach]} could be fitted, so nothing checks it."
+        return f"Only {APPROACHES[rows[0].approach].title()} could be fitted, so nothing checks it."
     factor = max(sizes) / min(sizes)
     if factor < DISTINCT:
         spread = f"The approaches agree on N to within {text.share(factor - 1)}"
@@ -160,10 +159,10 @@ def _verdict(rows: Sequence[Allocation], apart: Sequence[str]) -> str:
 def _interactive(fits: Fits) -> dict[str, Markup]:
     """Plotly's JSON by the name of the plot."""
     found = {}
-    if isinstance(fits.isoflop, IsoflopFit | TooFewProfiles) and fits.isoflop.profiles:
+    if fits.isoflop.profiles:
         found["profiles"] = plots.draw_profiles(fits, fits.isoflop)
     if fits.curves:
-        found["curves"] = plots.draw_curves(fits, fits.envelope if isinstance(fits.envelope, EnvelopeFit) else None)
+        found["curves"] = plots.draw_curves(fits, fits.fitted.get("envelope"))
     found["frontier"] = plots.draw_frontier(fits)
     return {name: Markup(figure) for name, figure in found.items()}  # `plots` escapes it
 
@@ -173,9 +172,9 @@ def _data_uri(figure: "Figure") -> str:
     import matplotlib.pyplot as plt
 
     kept, kind = io.BytesIO(), "svg+xml"
-    figure.savefig(kept, format="svg", metadata={"Date": None}, facecolor="white")
-    if kept.tell() > LARGEST_SVG:
+    figure.savefig(kept, format="svg", metadata={"Date": None}, facecolor="white", dpi=SVG_DPI)
+    if kept.tell() > MAX_SVG:
         kept, kind = io.BytesIO(), "png"
-        figure.savefig(kept, format="png", dpi=110, facecolor="white")
+        figure.savefig(kept, format="png", dpi=SVG_DPI, facecolor="white")
     plt.close(figure)
     return f"data:image/{kind};base64,{base64.b64encode(kept.getvalue()).decode()}"

@@ -1,6 +1,6 @@
-"""The interactive plots, as plotly's JSON. They draw what the fits found, and compute nothing but the points of a line.
+"""The interactive plots, as plotly's JSON. They draw the results of the fits, and compute only the points of lines.
 
-Every trace carries its colours for a light and for a dark page in `meta`; script.js sets the one that fits, and the layout's.
+Every trace carries its colours for a light and for a dark page in `meta`; script.js sets the right one, and that of the layout.
 """
 
 import json
@@ -10,25 +10,25 @@ from typing import Any
 import numpy as np
 
 from sweep.figures.style import HIGHLIGHT, SIZES, loss_label
-from sweep.fit import EnvelopeFit, Fits, IsoflopFit, LawError
-from sweep.fit.approaches.isoflop import TooFewProfiles
-from sweep.fit.frontier import Approach, allocate
+from sweep.fit import Approach, Fits, IsoflopFit, Refused, allocate
 from sweep.report.text import count, scientific
 
 ACCENT = {"light": HIGHLIGHT, "dark": "#ff9a57"}
 INK = {"light": "#5b6470", "dark": "#9aa5b1"}
-APPROACHES = {
-    "Approach 1": {"light": "#8a5a00", "dark": "#e5b93c"},
-    "Approach 2": {"light": "#0072b2", "dark": "#56b4e9"},
-    "Approach 3": ACCENT,
-}
+APPROACHES = (  # in the order of their numbers
+    {"light": "#8a5a00", "dark": "#e5b93c"},
+    {"light": "#0072b2", "dark": "#56b4e9"},
+    ACCENT,
+    {"light": "#007a5a", "dark": "#4cc9a0"},
+    {"light": "#a84f82", "dark": "#e08fc0"},
+)
 VISIBLE = {"light": (0.0, 0.82), "dark": (0.32, 1.0)}  # the part of the colour map that stands out from either page
 MAX_POINTS = 40_000  # of all curves together
 MIN_TICKS = 3
-BEYOND = 10  # times the largest C, that the frontier is drawn to
+BEYOND = 10  # the frontier is drawn to so many times the largest C
 
 
-def draw_profiles(fits: Fits, fit: IsoflopFit | TooFewProfiles) -> str:
+def draw_profiles(fits: Fits, fit: IsoflopFit | Refused) -> str:
     """IsoFLOP profiles with their parabolas and minima."""
     traces: list[dict[str, Any]] = []
     colour = _Ramp([profile.budget for profile in fit.profiles])
@@ -51,8 +51,8 @@ def draw_profiles(fits: Fits, fit: IsoflopFit | TooFewProfiles) -> str:
     return _figure(traces, _log_axis("parameters N", N.min() / 1.3, N.max() * 1.3, _round_count), loss, "C (FLOPs)")
 
 
-def draw_curves(fits: Fits, fit: EnvelopeFit | None) -> str:
-    """Training curves against FLOPs, with the envelope if there is one."""
+def draw_curves(fits: Fits, fit: Any) -> str:
+    """Training curves against FLOPs, with the envelope of `fit` if that is not None."""
     colour = _Ramp([curve.N for curve in fits.curves])
     most = max(20, min(200, MAX_POINTS // len(fits.curves)))
     traces: list[dict[str, Any]] = []
@@ -88,25 +88,24 @@ def draw_frontier(fits: Fits) -> str:
     traces[-1]["text"] = [_html(str(name)) for name in runs.run_id]
     traces[-1]["hovertemplate"] = "%{text}<br>C %{x:.3e}, N %{y:.3s}<br>loss %{customdata:.4f}<extra></extra>"
     low, high = float(runs.C.min()), float(runs.C.max())
-    for name, law in zip(APPROACHES, (fits.envelope, fits.isoflop, fits.parametric), strict=True):
-        if not isinstance(law, LawError):
-            traces += _frontier(name, law, low, high)
-    if isinstance(fits.isoflop, IsoflopFit):
-        good = [profile for profile in fits.isoflop.profiles if profile.status == "converged"]
+    for law in fits.fitted.values():
+        traces += _frontier(law, low, high)
+    good = [profile for profile in fits.isoflop.profiles if profile.status == "converged"]
+    if fits.isoflop.fitted and good:
         at = np.array([(profile.C_opt, profile.N_opt) for profile in good])
-        traces.append(_points(at[:, 0], at[:, 1], "minima of profiles", APPROACHES["Approach 2"], symbol="star", size=11))
-    shown = np.concatenate([runs.N, *(law.optimal(np.array([low, BEYOND * high]))[0] for law in _fitted(fits))])
+        traces.append(_points(at[:, 0], at[:, 1], "minima of profiles", _colour(IsoflopFit), symbol="star", size=11))
+    shown = np.concatenate([runs.N, *(law.optimal(np.array([low, BEYOND * high]))[0] for law in fits.fitted.values())])
     C_axis = _log_axis("training FLOPs C", low / 1.3, BEYOND * high, scientific)
     return _figure(traces, C_axis, _log_axis("optimal parameters N", shown.min() / 1.3, shown.max() * 1.3, _round_count), "")
 
 
-def _fitted(fits: Fits) -> list[Approach]:
-    return [law for law in (fits.envelope, fits.isoflop, fits.parametric) if not isinstance(law, LawError)]
+def _colour(approach: Approach | type[Approach]) -> dict[str, str]:
+    return APPROACHES[(approach.number - 1) % len(APPROACHES)]
 
 
-def _frontier(name: str, law: Approach, low: float, high: float) -> list[dict[str, Any]]:
+def _frontier(law: Approach, low: float, high: float) -> list[dict[str, Any]]:
     """The line, solid over the runs and dotted beyond, and the band of its interval."""
-    meta, traces = APPROACHES[name], []
+    name, meta, traces = law.title(), _colour(law), []
     for C, dash in ((np.geomspace(low, high, 25), "solid"), (np.geomspace(high, BEYOND * high, 15), "dot")):
         N = [row.N for row in allocate(law, C.tolist())]
         ends = np.array([value.high for value in N] + [value.low for value in N][::-1], dtype=float)
@@ -156,7 +155,7 @@ def _line(
 
 
 def _log_axis(title: str, low: float, high: float, label: Callable[[float], str]) -> dict[str, Any]:
-    """From `low` to `high`, with ticks at round values and no more of them than a phone has room for."""
+    """A log axis from `low` to `high` with ticks at round values, few enough for a phone."""
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)):
         ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
@@ -168,7 +167,7 @@ def _log_axis(title: str, low: float, high: float, label: Callable[[float], str]
 
 
 def _round_count(value: float) -> str:
-    """A round number of parameters without the zeros that say how exact it is."""
+    """A round number of parameters, without trailing zeros."""
     return count(value).replace(".00", "").replace(".0", "")
 
 
@@ -183,10 +182,10 @@ def _figure(traces: list[dict[str, Any]], x: dict[str, Any], y: dict[str, Any], 
 
 
 def _short(values: np.ndarray) -> list[float]:
-    """Six digits are more than a screen shows."""
+    """The values to six digits, which is more than a screen shows."""
     return [float(f"{value:.6g}") for value in np.asarray(values, dtype=float)]
 
 
 def _html(text: str) -> str:
-    """Plotly reads a little HTML, and templates, in its texts."""
+    """`text` with the HTML and the templates that plotly reads in texts made harmless."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "% {")

@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them: short on the page, with all their digits in a <data> element behind."""
+"""Numbers for a reader: short on the page, with all their digits in the <data> element around them."""
 
 import math
 from collections.abc import Callable

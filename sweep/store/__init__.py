@@ -1,4 +1,4 @@
-"""Run directories, who owns them, and the tables collected from them."""
+"""Run directories, the claims that give a run one owner, and the tables collected from the runs."""
 
 from sweep.store.runs import RunDirectory, Store
 

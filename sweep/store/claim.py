@@ -1,40 +1,59 @@
 """Who trains a run: one owner at a time, on one machine or on many that share a file system.
 
-A claim is a file in the run's claim/, numbered one above the last. It is written under another name and linked to its own,
-which is atomic, on NFS too, and fails if the name is there: of any number of processes that find a run free one gets the next
-number, and the highest number owns the run. Nothing is ever deleted that somebody may be judging, and an owner that was given
-up for dead, and wakes, finds a higher number and stops.
+A claim is a file in the run's claim/, numbered one above the last. It is written under another name and linked to its own
+name. That is atomic, on NFS too, and fails if the name exists: of any number of processes that find a run free, one gets the
+next number, and the highest number owns the run. A file is deleted only when nobody can be judging it any more. An owner that
+was given up for dead, and wakes up, finds a higher number and stops.
 
-An owner is dead if its process is gone (same machine), if Slurm no longer runs its job, or if its file has not been touched for
-`STALE_S`; the age of a file is taken from the file system's own clock.
+An owner is dead if its process is gone (on the same machine), if its batch job is not running any more, or if its file has not
+been touched for `STALE_S`. The age of a file is measured by the file system's own clock.
 """
 
 import json
 import os
 import platform
 import socket
-import subprocess
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sweep.files import temporary_beside, write_atomically
 
 HEARTBEAT_S, STALE_S = 15.0, 180.0
-ENDED = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY")
+
+
+class Jobs(Protocol):
+    """What a batch system knows about its jobs."""
+
+    def current_job(self) -> tuple[str, int]:
+        """The job that this process belongs to, and how often it was restarted; ("", 0) outside of any."""
+
+    def alive(self, job: str) -> bool | None:
+        """Whether a job is running; None if that is unknown."""
+
+
+class _NoJobs:
+    def current_job(self) -> tuple[str, int]:
+        return "", 0
+
+    def alive(self, job: str) -> bool | None:
+        return None
+
+
+jobs: Jobs = _NoJobs()  # set by sweep.launch, which knows the batch systems
 
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """A process, so that others can find out whether it lives.
+    """A process, described so that others can find out whether it is alive.
 
     Attributes:
         host: its machine, and which boot of it.
         pid: on that machine.
-        started: clock ticks since boot at which it began, as process numbers come again; 0 where the system does not say.
-        job: Slurm's job, "" outside.
-        restarts: how often Slurm has restarted that job.
+        started: clock ticks from boot to its start, because process numbers come again; 0 where the system does not say.
+        job: the batch job it belongs to; "" outside of any.
+        restarts: how often that job was restarted.
     """
 
     host: str
@@ -46,49 +65,35 @@ class Owner:
     @classmethod
     def here(cls) -> "Owner":
         """This process."""
-        environment = os.environ
-        array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
-        return cls(
-            host=_host(),
-            pid=os.getpid(),
-            started=_started(os.getpid()),
-            job=f"{array}_{task}" if array else environment.get("SLURM_JOB_ID", ""),
-            restarts=int(environment.get("SLURM_RESTART_COUNT", 0)),
-        )
+        job, restarts = jobs.current_job()
+        return cls(host=_host(), pid=os.getpid(), started=_started(os.getpid()), job=job, restarts=restarts)
+
+    @property
+    def machine(self) -> str:
+        return self.host.partition(" ")[0]
+
+    def is_here(self) -> bool:
+        """Whether it is, or was, a process of this machine since its last boot."""
+        return self.host == _host()
 
     def alive(self) -> bool | None:
-        """Whether it lives; None if that cannot be told from here."""
-        here = Owner.here()
-        if self.job and self.job == here.job and self.restarts < here.restarts:
-            # This very job, before Slurm gave it up and started it again. It may not have noticed; it will see the new claim.
+        """Whether the process is alive; None if that cannot be told from here."""
+        job, restarts = jobs.current_job()
+        if self.job and self.job == job and self.restarts < restarts:
+            # An earlier start of the job that asks: the batch system gave it up. If it still runs, it sees the new claim.
             return False
-        if self.host == _host():
+        if self.is_here():
             return _started(self.pid) == self.started and _exists(self.pid)
-        return self._job_runs() if self.job else None
-
-    def _job_runs(self) -> bool | None:
-        """Whether Slurm still runs this start of the job. What Slurm does not know any more has ended."""
-        try:
-            asked = subprocess.run(
-                ["squeue", "--noheader", "--jobs", self.job, "--states=all", "--format=%T"],
-                capture_output=True,
-                text=True,
-                timeout=30,
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        if asked.returncode:
-            return False if "Invalid job id" in asked.stderr else None
-        states = asked.stdout.split()
-        return any(state not in (*ENDED, "PENDING") for state in states)  # pending: it is to start again
+        return jobs.alive(self.job) if self.job else None
 
 
 class Claim:
     """A run's claim, held by this process from `take` to `release`.
 
     Args:
-        directory: the run's claim/, made if need be.
-        heartbeat_s, stale_s: how often the file is touched, and without being touched for how long its owner is dead.
+        directory: the run's claim/; made if it is missing.
+        heartbeat_s: seconds between two touches of the file.
+        stale_s: seconds after which an owner that has not touched its file is dead.
     """
 
     def __init__(self, directory: Path, *, heartbeat_s: float = HEARTBEAT_S, stale_s: float = STALE_S) -> None:
@@ -97,7 +102,7 @@ class Claim:
         self._ended = threading.Event()
 
     def take(self) -> bool:
-        """Own the run; False if a living process does, or one was quicker."""
+        """Own the run; False if a living process owns it, or another was quicker."""
         self.directory.mkdir(parents=True, exist_ok=True)
         last = self._last()
         if last and not self._free(last):
@@ -108,20 +113,20 @@ class Claim:
         if self.lost():  # this process was so slow that the number had come and gone
             self._path(self.number).unlink()
             return False
-        for old in range(max(1, last - 2), last):  # two stay, for those who are still judging them
+        for old in range(max(1, last - 2), last):  # two stay, for processes that are still judging them
             self._path(old).unlink(missing_ok=True)
         self._ended.clear()
         threading.Thread(target=self._beat, name="isosweep-heartbeat", daemon=True).start()
         return True
 
     def _create(self, number: int) -> bool:
-        """Whether the claim of that number is now this process's."""
+        """Try to link the claim of that number to this process; whether that succeeded."""
         draft = temporary_beside(self._path(number))
         draft.write_text(json.dumps(asdict(Owner.here())))
         try:
             os.link(draft, self._path(number))
         except FileExistsError:
-            return draft.stat().st_nlink == 2  # NFS may answer twice: it was this link that the name comes from
+            return draft.stat().st_nlink == 2  # NFS may try twice: then it was our own link that made the name
         finally:
             draft.unlink()
         return True
@@ -131,24 +136,19 @@ class Claim:
         return self._last() != self.number
 
     def release(self) -> None:
-        """Leave the run to whoever comes next."""
+        """Leave the run to the next process that wants it."""
         self._ended.set()
         if self.lost():
             return
         try:
             write_atomically(self._path(self.number), json.dumps({"released": True}))
-        except OSError:  # no space, perhaps: to remove it takes none
+        except OSError:  # perhaps the disk is full; removing the file takes no space
             self._path(self.number).unlink(missing_ok=True)
 
     def owner(self) -> Owner | None:
-        """Who owns the run, alive or not; None if nobody."""
+        """The owner of the run, alive or not; None if there is none."""
         last = self._last()
         return self._owner(last) if last else None
-
-    def living_here(self) -> Owner | None:
-        """The owner, if it is a living process of this machine."""
-        owner = self.owner()
-        return owner if owner is not None and owner.host == _host() and owner.alive() else None
 
     def held(self) -> bool:
         """Whether a living process owns the run."""
@@ -167,10 +167,10 @@ class Claim:
             try:
                 os.utime(self._path(self.number))
             except OSError:
-                return  # taken over and swept away: `lost` says so
+                return  # taken over and deleted: `lost` says so
 
     def _age(self, number: int) -> float:
-        """Seconds since the file was touched, by the file system's clock; endless if it is gone."""
+        """Seconds since the file was touched, by the file system's clock; infinite if it is gone."""
         probe = self.directory / f".now-{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
         try:
             probe.touch()
@@ -220,7 +220,7 @@ def _started(pid: int) -> int:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return 0
-    fields = stat.rpartition(")")[2].split()  # the name before may hold anything
+    fields = stat.rpartition(")")[2].split()  # the name before them may hold anything
     return 0 if fields[0] in "ZX" else int(fields[19])
 
 

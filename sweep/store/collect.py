@@ -1,4 +1,4 @@
-"""From the store to two tables: runs, and their smoothed training curves. Both can be rebuilt at any time."""
+"""Collecting a sweep's runs into two tables, runs and smoothed training curves, which can be rebuilt at any time."""
 
 import math
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ CURVE_POINTS = 200  # log-spaced, of each smoothed curve
 
 
 def collect(planned: Sequence[PlannedRun], store: Store, fit: FitConfig) -> tuple["pd.DataFrame", "pd.DataFrame"]:
-    """The table of all planned runs and the table of the curves of those that are done.
+    """The table of all planned runs, and the table of the curves of the finished ones.
 
-    Runs: run_id, state, budget, N, N_non_embedding, D, C and C_<convention> for the other conventions (C is 6 N D), loss (the
-    last held-out one), loss_se, train_loss (the smoothed curve's end), bits_per_byte (the held-out loss in a unit that does not
-    depend on the tokenizer, if the corpus knows how long its tokens are), and the shape and settings.
-    Curves: run_id, tokens, loss, smoothed by a Gaussian of `fit.smoothing_steps` and read off at log-spaced steps, and
-    bits_per_byte, which is the training loss by the length of held-out tokens.
+    Runs: run_id, state, budget, N, N_non_embedding, D, C (6 N D) and C_<convention> for the other conventions, loss (the last
+    held-out loss), loss_se, train_loss (the end of the smoothed curve), bits_per_byte (the held-out loss in a unit that does
+    not depend on the tokenizer; if the corpus records the length of its tokens), and the shape and settings.
+    Curves: run_id, tokens, loss (smoothed by a Gaussian of `fit.smoothing_steps`, at log-spaced steps), and bits_per_byte (of
+    the training loss, by the length of the held-out tokens).
     """
     import pandas as pd
 
@@ -61,7 +61,7 @@ def collect(planned: Sequence[PlannedRun], store: Store, fit: FitConfig) -> tupl
 
 
 def _bits_per_byte(store: Store, fingerprint: str) -> float | None:
-    """Bits per byte that one nat per token is; None if the corpus is gone or does not know."""
+    """Bits per byte in one nat per token; None if the corpus is gone, or does not record its bytes."""
     from sweep.data import Corpus
 
     directory = store.corpora / fingerprint

@@ -1,4 +1,4 @@
-"""Training curves of finished runs."""
+"""Reading and smoothing the training curves of finished runs."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ def read_curve(directory: RunDirectory) -> tuple[np.ndarray, np.ndarray]:
     """Steps and training losses of a finished run, each of shape (steps,).
 
     Raises:
-        InputError: if a line is damaged, or a step is missing or doubled.
+        InputError: if a line is damaged, or a step is missing or there twice.
     """
     import pandas as pd
 
@@ -27,7 +27,7 @@ def read_curve(directory: RunDirectory) -> tuple[np.ndarray, np.ndarray]:
 
 
 def smooth_curve(loss: np.ndarray, sigma: float) -> np.ndarray:
-    """`loss`, shape (steps,), smoothed by a Gaussian of `sigma` steps; near the ends by the part of it that fits."""
+    """`loss`, shape (steps,), smoothed by a Gaussian of `sigma` steps, which is cut off and renormalised at the ends."""
     if sigma <= 0:
         return loss
     from scipy.ndimage import gaussian_filter1d

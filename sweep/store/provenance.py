@@ -1,4 +1,4 @@
-"""What a result depends on beside its configuration: commit, versions, host and time."""
+"""What a result depends on besides its configuration: commit, versions and host."""
 
 import os
 import platform
@@ -8,22 +8,24 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from sweep import __version__
+
 
 def provenance() -> dict[str, Any]:
-    """Commit, versions, host and time: what a result depends on beside its configuration."""
+    """Commit, versions, host, process and time of this start."""
     return {
         "time": now(),
         "host": platform.node(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in ("isosweep", "torch", "numpy", "tokenizers")},
+        "versions": {"isosweep": __version__} | {name: _version(name) for name in ("torch", "numpy", "tokenizers")},
         "commit": _commit(),
         "pid": os.getpid(),
     }
 
 
 def now() -> str:
-    """UTC, to the second."""
+    """The time in UTC, to the second, in ISO format."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -35,9 +37,9 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The checkout's commit, marked if files differ from it; None outside a checkout."""
+    """The checkout's commit, marked "-dirty" if files differ from it; None outside a checkout."""
     checkout = Path(__file__).resolve().parents[2]
-    if not (checkout / ".git").exists():  # else an installed package would name the repository around its environment
+    if not (checkout / ".git").exists():  # git would find the repository around an installed package
         return None
     command = [
         "git",

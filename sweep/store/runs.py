@@ -1,26 +1,27 @@
 """The run store: one directory per run, named by the hash of its configuration.
 
 <store>/runs/<run_id>/config.yaml       what was asked for
-                      provenance.json   what it ran on, each time it was started
+                      provenance.json   what it ran on, for each start
                       status.json       how far it got
                       curve.jsonl       every step: a pure function of config.yaml
-                      throughput.jsonl  how fast it went, each logging interval
+                      throughput.jsonl  its speed, for each logging interval
                       checkpoint/       see sweep.train.checkpoint
                       claim/            who trains it: see sweep.store.claim
-                      traceback.txt     why it failed, if it did
+                      traceback.txt     the error, if it failed
                       evaluations.json  losses on other text: see sweep.use.evaluate
-                      wandb.json        what wandb has of it: see sweep.tracking.process
+                      wandb.json        what of it is in wandb: see sweep.tracking.process
+<store>/launches/                       see sweep.launch.local
 <store>/submissions/                    see sweep.launch.slurm
 <store>/corpora/<fingerprint>/          see sweep.data.corpus
 <store>/bench.json                      speeds measured by `isosweep bench`
-<store>/compiled/                       what torch.compile made, for the next run of the same shape
+<store>/compiled/                       torch.compile's cache, for the next run of the same shape
 <store>/sweeps/<name>/                  tables, fits and figures
 """
 
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +35,17 @@ from sweep.files import write_atomically, write_json
 from sweep.plan.run import RunConfig
 from sweep.store.claim import Claim
 from sweep.store.provenance import now, provenance
-from sweep.store.states import DONE, WAITING
+from sweep.store.states import DONE, FINAL_STATES, WAITING
 
-RESULTS = {"val_loss", "val_loss_se", "elapsed_s", "device"}  # what the status of a finished run holds beside
+RESULTS = {"val_loss", "val_loss_se", "elapsed_s", "device"}  # in the status of every finished run
+
+ROW_BYTES, SMALL_FILES = 200, 100_000  # of the curve; of everything beside curve and tensors
+
+
+def disk_bytes(run: RunConfig) -> float:
+    """The most bytes that `run` has on disk: two checkpoints and a third being written, the curve, and small files."""
+    checkpoint = 3 * 4 * run.N + SMALL_FILES  # weights and AdamW's two moments, in fp32
+    return 3 * checkpoint + ROW_BYTES * run.steps + SMALL_FILES
 
 
 @dataclass(frozen=True)
@@ -80,18 +89,18 @@ class RunDirectory:
                 f"restore it, or delete {self.path}"
             )
 
-    def require_space(self, bytes_needed: float) -> None:
-        """Raises InputError if the file system has no room for what the run will write."""
-        free = shutil.disk_usage(self.path).free
-        if free < bytes_needed:
+    def require_space(self, run: RunConfig) -> None:
+        """Raises InputError if the file system has no room for what `run` writes."""
+        free, needed = shutil.disk_usage(self.path).free, disk_bytes(run)
+        if free < needed:
             raise InputError(
-                f"{self.path} needs about {bytes_needed / 1e6:.0f} MB for checkpoints and the curve, and "
-                f"{free / 1e6:.0f} MB are free; make room, or choose another store=…"
+                f"{self.path} needs about {needed / 1e6:.0f} MB for checkpoints and the curve, and {free / 1e6:.0f} MB are "
+                "free; make room, or choose another store=…"
             )
 
     @property
     def claim(self) -> Claim:
-        """Who trains the run; a new object each time, to be taken or asked."""
+        """The run's claim: a new object each time, to take it or to ask about it."""
         return Claim(self.path / "claim")
 
     @contextmanager
@@ -118,7 +127,7 @@ class RunDirectory:
             raise InputError(f"{path}: {error}; delete {self.path} and launch again") from error
 
     def status(self) -> dict[str, Any]:
-        """The last status written, or that the run is waiting. A damaged file is an InputError."""
+        """The last status written, or state "waiting". Raises InputError if the file is damaged."""
         path = self.path / "status.json"
         try:
             status = json.loads(path.read_text())
@@ -135,7 +144,7 @@ class RunDirectory:
         write_json(self.path / "status.json", {"state": state, **fields, "updated": now()})
 
     def add_provenance(self, **fields: Any) -> None:
-        """Append what this start of the run ran on."""
+        """Append the provenance of this start of the run, and `fields`."""
         path = self.path / "provenance.json"
         starts = json.loads(path.read_text())["starts"] if path.exists() else []
         write_json(path, {"starts": [*starts, provenance() | fields]})
@@ -148,7 +157,7 @@ class Store:
     root: Path
 
     def run(self, run_id: str) -> RunDirectory:
-        """Raises InputError if `run_id` is none: a path from elsewhere must not lead out of the store."""
+        """The directory of a run. Raises InputError if `run_id` is no run_id: no path may lead out of the store."""
         if not re.fullmatch(r"[0-9a-f]{16}", run_id):
             raise InputError(
                 f"run_id={run_id!r} is no run's name; those are 16 hexadecimal digits, as isosweep status lists them"
@@ -158,6 +167,11 @@ class Store:
     @property
     def corpora(self) -> Path:
         return self.root / "corpora"
+
+    @property
+    def launches(self) -> Path:
+        """Records of the launches that go on: see `sweep.launch.local`."""
+        return self.root / "launches"
 
     @property
     def bench(self) -> Path:
@@ -172,6 +186,10 @@ class Store:
     def compiled(self) -> Path:
         """torch.compile's cache, which all workers share."""
         return self.root / "compiled"
+
+    def unfinished(self, runs: Iterable[RunConfig]) -> list[RunConfig]:
+        """Those of `runs` that have not come to their end, in the order given."""
+        return [run for run in runs if self.run(run.run_id).status()["state"] not in FINAL_STATES]
 
     def require_writable(self) -> None:
         """Raises InputError if nothing can be written here."""

@@ -46,11 +46,11 @@ def as_curves(curves: "Sequence[Curve] | pd.DataFrame") -> Sequence[Curve]:
         check_curves(known, "the curves")
         return known
     frame: pd.DataFrame = curves  # type: ignore[assignment]
-    per_token = "flops_per_token" in frame
-    fields = ("N", "tokens", "loss", *(("flops_per_token",) if per_token else ()))
+    fields = ["N", "tokens", "loss", *({"flops_per_token"} & set(frame))]
     if "run_id" not in frame:
         raise missing_column(frame, "run_id", "run_id", "the curves")
     values = {name: positive_column(frame, name, name, "the curves") for name in fields}
+    values.setdefault("flops_per_token", 6 * values["N"])
     frame = frame.reset_index(drop=True).assign(**values).sort_values("tokens")
     sizes = frame.groupby("run_id", sort=False)["N"].nunique()
     if (sizes > 1).any():
@@ -59,7 +59,7 @@ def as_curves(curves: "Sequence[Curve] | pd.DataFrame") -> Sequence[Curve]:
         Curve(
             run_id=str(name),
             N=float(part["N"].iloc[0]),
-            flops_per_token=float(part["flops_per_token"].iloc[0] if per_token else 6 * part["N"].iloc[0]),
+            flops_per_token=float(part["flops_per_token"].iloc[0]),
             tokens=part["tokens"].to_numpy(),
             loss=part["loss"].to_numpy(),
         )

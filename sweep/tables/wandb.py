@@ -107,6 +107,8 @@ class Project:
                 {name: getattr(run, key) for name, key in keys.items()} | {"summary": run.summary_metrics}
                 for run in _runs(source)
             ]
+        except ModuleNotFoundError:
+            raise
         except Exception as error:
             raise _unreachable(source, error) from error
         if not found:
@@ -131,6 +133,8 @@ class Project:
                     keys = [loss, *([tokens] if tokens in run.summary_metrics else [])]
                     points = run.history(keys=keys, samples=CURVE_POINTS, pandas=False)
                     rows += [{columns["run_id"]: run.id, **point} for point in points if point.get(loss) is not None]
+        except ModuleNotFoundError:
+            raise
         except Exception as error:
             raise _unreachable(source, error) from error
         if not rows:

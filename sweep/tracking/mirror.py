@@ -6,16 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweep.errors import InputError
-from sweep.launch.local import Outcome
+from sweep.launch.events import Event, Outcome
 from sweep.store import Store, states
 from sweep.tracking import Tracker
 from sweep.tracking.process import CLOSE, DELIVERED, END, FOLLOW, UNREACHABLE, WARNING, Labels, is_mirrored, serve
-
-if TYPE_CHECKING:
-    from sweep.train.loop import Progress
 
 
 class Mirror:
@@ -59,7 +56,7 @@ class Mirror:
     def __enter__(self) -> "Mirror":
         return self
 
-    def __call__(self, event: "Progress | Outcome") -> None:
+    def __call__(self, event: Event) -> None:
         if isinstance(event, Outcome):
             if event.run_id in self._followed:
                 self._tell(END, event.run_id)
@@ -71,10 +68,10 @@ class Mirror:
         if self._process is not None:
             self._listen(0)
 
-    def beside(self, report: "Callable[[Progress | Outcome], None]") -> "Callable[[Progress | Outcome], None]":
+    def beside(self, report: Callable[[Event], None]) -> Callable[[Event], None]:
         """A function that passes every event to `report`, and then to this mirror."""
 
-        def both(event: "Progress | Outcome") -> None:
+        def both(event: Event) -> None:
             report(event)
             self(event)
 

@@ -28,7 +28,7 @@ from typing import Any
 from models import flops_per_token
 from sweep.errors import one_line
 from sweep.files import write_json
-from sweep.launch.local import STOP_SIGNALS
+from sweep.launch.signals import STOP_SIGNALS
 from sweep.plan.run import RunConfig
 from sweep.store import RunDirectory, Store, states
 from sweep.store.claim import Claim

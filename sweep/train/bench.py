@@ -1,4 +1,4 @@
-"""How fast training steps are here: by size, by engine, and with several processes at once."""
+"""Measuring how fast training steps are on this machine: by size, by engine, and with several processes at once."""
 
 import multiprocessing
 import os
@@ -23,7 +23,7 @@ from sweep.store.runs import read_benchmarks
 if TYPE_CHECKING:
     from sweep.train.engine import Engine
 
-LONGEST_WAIT_S = 300  # for the other processes
+MAX_WAIT_S = 300  # for the other processes
 WARM_UP_STEPS = 5  # more than a CUDA graph needs before it is captured
 STEPS_OF_BREAKDOWN = 10
 
@@ -35,14 +35,17 @@ class Measurement:
     Attributes:
         N: parameters.
         engine: see `sweep.train.engine`, or "plain": fp32, module + torch.optim.AdamW + clip_grad_norm_.
-        precision, device: of the run, and the device's name.
-        processes, threads: that many processes trained such a model each, with that many threads.
-        batch_tokens: per step of each.
-        tokens_per_s, flops_per_s: of all together; exact FLOPs, causal attention counted half. Medians over steps.
+        precision: of the run.
+        device: its name.
+        processes: how many processes trained at the same time, each a model of its own.
+        threads: of each process.
+        batch_tokens: tokens per step of each process.
+        tokens_per_s: of all processes together; medians over steps.
+        flops_per_s: the same in FLOP/s; exact FLOPs, causal attention counted half.
         peak_flops_per_s: of a large matrix product, measured by all processes together just before.
-        memory_bytes: the most that one process held: of its GPU, or its resident set.
-        first_step_s: compilation included.
-        breakdown: share of a step's time by what it was spent on, largest first.
+        memory_bytes: the most that one process held: GPU memory, or its resident set on a CPU.
+        first_step_s: seconds of the first step, with compilation.
+        breakdown: share of a step's time by operation, largest first.
     """
 
     N: int
@@ -78,11 +81,11 @@ def measure(
     """Train `processes` models at once on random tokens for about `seconds`.
 
     Raises:
-        InputError: if a process fails, as without memory enough.
+        InputError: if a process fails, for instance because memory runs out.
     """
     context = multiprocessing.get_context("spawn")
     run = _run(model, precision, max(1, batch_tokens // model.context_length))
-    barrier, pipes, started = context.Barrier(processes, timeout=LONGEST_WAIT_S), [], []
+    barrier, pipes, started = context.Barrier(processes, timeout=MAX_WAIT_S), [], []
     for index in range(processes):
         ours, theirs = context.Pipe()
         arguments = (theirs, barrier, run, engine, device, threads, seconds, index)
@@ -99,7 +102,9 @@ def measure(
             reports.append({"error": "the process died"})
         process.join()
     errors = [report["error"] for report in reports if "error" in report]
-    if errors := sorted(errors, key=lambda error: error.startswith("BrokenBarrier")):  # which only follows from another's
+    if errors := sorted(
+        errors, key=lambda error: error.startswith("BrokenBarrier")
+    ):  # that one follows from another process's error
         raise InputError(f"bench: {engine} with {processes} processes at N = {run.N:,}: {errors[0]}")
     tokens_per_s = sum(run.batch_tokens / report["step_s"] for report in reports)
     return Measurement(
@@ -136,7 +141,7 @@ def _run(model: ModelConfig, precision: str, batch_size: int) -> RunConfig:
 def _train(
     connection: Connection, barrier: Any, run: RunConfig, engine: str, device: str, threads: int, seconds: float, index: int
 ) -> None:
-    """What each process does; it sends what it found."""
+    """Measure in one of the processes, and send the report, or an error, to the parent."""
     try:
         connection.send(_report(barrier, run, engine, device, threads, seconds, index))
     except Exception as error:
@@ -145,7 +150,7 @@ def _train(
 
 
 def _report(barrier: Any, run: RunConfig, engine: str, device: str, threads: int, seconds: float, index: int) -> dict[str, Any]:
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # its profiler is talkative
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else torch's profiler logs much
     import torch
 
     torch.set_num_threads(threads)
@@ -154,7 +159,7 @@ def _report(barrier: Any, run: RunConfig, engine: str, device: str, threads: int
     if device == "cuda":
         torch.cuda.set_device(index % torch.cuda.device_count())
     barrier.wait()
-    # Cores multiply side by side; a card that several processes share is measured by one of them, with the others quiet.
+    # All processes measure the peak of their cores at once; a GPU that several share is measured by one, while the others wait.
     alone = device == "cpu" or index < torch.cuda.device_count()
     peak = matmul_peak(device, run.precision) if alone else 0.0
     if device == "cuda":
@@ -172,7 +177,7 @@ def _report(barrier: Any, run: RunConfig, engine: str, device: str, threads: int
     barrier.wait()
     times: list[float] = []
     end = time.perf_counter() + seconds
-    at_once = 1 if device == "cpu" else 20  # a GPU is waited for now and then only, as in training
+    at_once = 1 if device == "cpu" else 20  # as in training, steps on a GPU are queued and rarely waited for
     step = WARM_UP_STEPS
     while time.perf_counter() < end or not times:
         start = time.perf_counter()
@@ -219,7 +224,7 @@ def _build(engine: str, run: RunConfig, device: str) -> "Engine":
 
 
 def _breakdown(engine: "Engine", step: int, device: str) -> dict[str, float]:
-    """Shares of a step's time: of the native engine's calls, or of the operations that torch's profiler saw."""
+    """Shares of a step's time: by the native engine's kernels, or by the operations that torch's profiler saw."""
     from sweep.train.engine.native import NativeEngine
 
     spent: dict[str, float] = defaultdict(float)
@@ -251,7 +256,7 @@ def _breakdown(engine: "Engine", step: int, device: str) -> dict[str, float]:
 
 
 def save(path: Path, measurements: Sequence[Measurement]) -> None:
-    """Add to the JSON list at `path`; what was measured again replaces what it was."""
+    """Add rows to the JSON list at `path`; a row replaces an older one of the same size, engine and machine."""
 
     def key(row: dict[str, Any]) -> tuple:
         return tuple(row[name] for name in ("N", "engine", "precision", "device", "processes", "threads", "batch_tokens"))

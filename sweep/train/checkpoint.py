@@ -1,6 +1,6 @@
 """Checkpoints that survive a crash at any byte.
 
-A checkpoint is one file, written under a temporary name, synced, renamed, and only then entered into manifest.json
+A checkpoint is one file. It is written under a temporary name, synced, renamed, and only then listed in manifest.json
 with its SHA-256. The last two are kept, so that a damaged one costs minutes and not the run.
 """
 
@@ -25,7 +25,8 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
     Args:
         directory: the run's checkpoint/, which exists.
         step: steps done.
-        state: tensors and plain values; anything else could not be loaded again.
+        state: tensors and plain values; nothing else can be loaded again.
+        keep: number of checkpoints to keep.
     """
     import torch
 
@@ -43,7 +44,7 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
 
 
 def load_checkpoint(directory: Path, device: str = "cpu") -> dict[str, Any] | None:
-    """The latest sound checkpoint, with a warning for each damaged one that was passed over; None if none was written.
+    """The latest checkpoint that is not damaged, after a warning for each damaged one; None if there are none.
 
     Raises:
         InputError: if there are checkpoints and all are damaged.
@@ -69,7 +70,7 @@ def load_checkpoint(directory: Path, device: str = "cpu") -> dict[str, Any] | No
 
 
 def read_manifest(directory: Path) -> list[dict[str, Any]]:
-    """Entries of the checkpoints there are, oldest first. Raises InputError if the manifest is damaged."""
+    """The manifest's entries, oldest first. Raises InputError if it is damaged."""
     try:
         return json.loads((directory / MANIFEST).read_text())["checkpoints"]
     except FileNotFoundError:

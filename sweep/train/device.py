@@ -1,4 +1,4 @@
-"""The device that a run trains on: its name, and how fast it can be."""
+"""The name and the peak speed of the device that a run trains on."""
 
 import platform
 import time

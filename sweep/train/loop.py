@@ -1,42 +1,38 @@
-"""Training one run: read top to bottom, it is the whole of what happens to a model.
+"""Training one run, from top to bottom.
 
-Several processes can train one run (see `sweep.train.ranks`): each goes through all of this, but what `parallel.first` is given
-to do the first alone does.
+Several processes, the ranks, can train one run (see `sweep.train.ranks`). Each rank goes through all of this; only rank 0 does
+what is given to `parallel.on_rank0`, which is everything that reads or writes the store.
 """
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from models import flops_per_token
 from sweep.data import Corpus, TrainingSequences, validation_sequences
-from sweep.errors import InputError
-from sweep.files import write_atomically
 from sweep.plan.cost import choose_engine
 from sweep.plan.run import RunConfig
 from sweep.store import RunDirectory, states
 from sweep.store.claim import Claim
 from sweep.train.checkpoint import load_checkpoint, save_checkpoint
+from sweep.train.curve import Curve, cut
 from sweep.train.device import describe_device, matmul_peak
 from sweep.train.engine import make_engine, native_available
+from sweep.train.progress import Progress
 from sweep.train.ranks import ALONE, Parallel
 from sweep.train.schedule import learning_rate
-
-CURVE_ROW, SMALL_FILES = 200, 100_000  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """How to run, which changes no result beyond rounding. See `sweep.config.schema.ClusterConfig` and `RuntimeConfig`."""
+    """How to train, which changes no result beyond rounding. See `sweep.config.machine.ClusterConfig` and `RuntimeConfig`."""
 
     device: str = "cpu"
     compile: str = "auto"
@@ -45,17 +41,6 @@ class Runtime:
     log_interval_s: float = 1
     micro_batch: int | None = None
     parallel: Parallel = ALONE
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """What a run tells its launcher now and then."""
-
-    run_id: str
-    step: int
-    steps: int
-    loss: float
-    tokens_per_s: float
 
 
 def train(
@@ -67,21 +52,21 @@ def train(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[int], bool] = lambda step: False,
 ) -> str:
-    """Train `run` from its last checkpoint, or from the start, to its horizon; everything it finds goes to `directory`.
+    """Train `run` from its last checkpoint, or from the start, to its horizon, and write what happens to `directory`.
 
-    With several processes each makes this call, and all get the same answer.
+    With several ranks, each makes this call, and all return the same state.
 
     Args:
         run: what to train.
         corpus: the data it names.
         directory: where its files are.
-        runtime: device, intervals, and the other processes.
-        on_progress: called about every `runtime.log_interval_s`, by the first process.
-        should_stop: asked before every step with the steps done; True, on any process, writes a checkpoint and ends the call.
+        runtime: device, intervals, and the other ranks.
+        on_progress: called about every `runtime.log_interval_s`, on rank 0.
+        should_stop: called before every step with the steps done; True, on any rank, writes a checkpoint and ends the call.
 
     Returns:
         The state that status.json now has: "done", "diverged" (a loss was not finite) or "interrupted"; or "running" if
-        another process is training the run, which is then left alone.
+        another process owns the run, which is then left alone.
 
     Raises:
         InputError: if the directory belongs to another configuration, all its checkpoints are damaged, or the disk is full.
@@ -106,12 +91,12 @@ def train(
 def _reason_to_leave(
     run: RunConfig, corpus: Corpus, directory: RunDirectory, runtime: Runtime, notes: dict[str, Any], claim: Claim | None
 ) -> str | None:
-    """The state of a run that needs no training by us; else note that this start trains it, and return None."""
+    """The state of a run that this process must not train; else write down that it does, and return None."""
     if claim is None:
         return states.RUNNING
     if (state := directory.status()["state"]) in states.FINAL_STATES:
         return state
-    directory.require_space(space_needed(run))
+    directory.require_space(run)
     directory.add_provenance(
         device=describe_device(runtime.device),
         **{name: note for name, note in notes.items() if note},
@@ -122,14 +107,8 @@ def _reason_to_leave(
     return None
 
 
-def space_needed(run: RunConfig) -> float:
-    """Bytes that a run writes at most at any time: two checkpoints and a third being written, the curve, and small files."""
-    checkpoint = 3 * 4 * run.N + SMALL_FILES  # weights and AdamW's two moments, in fp32
-    return 3 * checkpoint + CURVE_ROW * run.steps + SMALL_FILES
-
-
 class _Training:
-    """The state of a run in progress."""
+    """The state of a run in training. `claim` is None on the ranks beside rank 0."""
 
     def __init__(
         self,
@@ -142,7 +121,7 @@ class _Training:
         claim: Claim | None,
     ) -> None:
         self.run, self.directory, self.runtime, self.on_progress = run, directory, runtime, on_progress
-        self.parallel, self.claim = runtime.parallel, claim  # the first process has the claim
+        self.parallel, self.claim = runtime.parallel, claim
         sequences = TrainingSequences(
             corpus.tokens("train"), context_length=run.model.context_length, batch_size=run.batch_size, seed=run.seed
         )
@@ -150,23 +129,23 @@ class _Training:
         self.engine = make_engine(
             engine, run, sequences, device=runtime.device, micro_batch=runtime.micro_batch, parallel=self.parallel
         )
-        self.flops_per_token = flops_per_token(run.model, "exact")
         # Evenly spaced, the last at the horizon.
         self.evaluate_at = {round(run.steps * (i + 1) / run.evaluation_points) for i in range(run.evaluation_points)}
-        self.step = 0
+        self.step = 0  # optimizer steps done
         self.elapsed_before_s = 0.0  # in earlier starts
-        self.beside_s = {"saving_s": 0.0, "evaluating_s": 0.0, "logging_s": 0.0}  # of this start, when it did not train
-        self.pending: list[Tensor] = []  # loss and norm of steps that have not left the device yet
+        self.beside_s = {"saving_s": 0.0, "evaluating_s": 0.0, "logging_s": 0.0}  # of this start, beside training steps
+        self.pending: list[Tensor] = []  # loss and gradient norm of steps whose results are still on the device
         self.validation: dict[str, float] = {}
 
     def loop(self, should_stop: Callable[[int], bool]) -> str:
-        self.curve = self._resume()
-        with self.curve:
+        """Train until the horizon, a divergence, a stop or the loss of the claim; the state."""
+        self._resume()
+        with Curve(self.directory.curve if self.parallel.rank == 0 else None, self.run) as self.curve:
             self.interval_start = self.saved_at = self.started = time.perf_counter()
             self.interval_step = self.step
-            self.parallel.on_rank0(lambda: self.directory.write_status(states.RUNNING, **self._summary()))
+            self._write_status(states.RUNNING)
             while self.step < self.run.steps:
-                # Clocks and signals differ between processes: all do what any wants.
+                # Clocks and signals differ between ranks: if any rank wants to, all do.
                 stop, save, log = self.parallel.any_rank(
                     should_stop(self.step),
                     time.perf_counter() - self.saved_at >= self.runtime.checkpoint_interval_s,
@@ -179,7 +158,7 @@ class _Training:
                 evaluate = self.step in self.evaluate_at
                 if (log or evaluate or save) and self._lost():
                     return states.RUNNING
-                if (log or evaluate or save) and not self._flush():
+                if (log or evaluate or save) and not self._log():
                     return self._stop(states.DIVERGED)
                 if evaluate and not self._evaluate():
                     return self._stop(states.DIVERGED)
@@ -187,21 +166,42 @@ class _Training:
                     self._save()
             return self._stop(states.DONE)
 
-    def _flush(self) -> bool:
-        """Write the pending steps to the curve; False if a loss was not finite, at which the curve then ends.
+    def _resume(self) -> None:
+        """Load the last checkpoint, and cut the curve back to it: the steps after it will be trained again.
+
+        Raises:
+            InputError: if all checkpoints are damaged, or the curve lacks steps that the checkpoint has.
+        """
+        weights: dict[str, Any] = {}
+
+        def read() -> dict[str, Any] | None:
+            checkpoint = load_checkpoint(self.directory.checkpoints)
+            if checkpoint is not None:  # the tensors are not broadcast with the rest: the engine sends them piece by piece
+                weights.update(model=checkpoint.pop("model"), optimizer=checkpoint.pop("optimizer"))
+            return checkpoint
+
+        checkpoint = self.parallel.on_rank0(read)
+        if checkpoint is not None:
+            self.step, self.elapsed_before_s = checkpoint["step"], checkpoint["elapsed_s"]
+            self.validation = checkpoint["validation"]
+            self.engine.load(weights)
+        self.parallel.on_rank0(lambda: cut(self.directory.curve, checkpoint["curve_bytes"] if checkpoint else 0))
+
+    def _log(self) -> bool:
+        """Write the pending steps to the curve; False if a loss was not finite, in which case the curve ends before that step.
 
         This is the only place where training waits for the device.
         """
         if not self.pending:
             return True
-        results = self.parallel.mean(torch.stack(self.pending)).tolist()  # the norms are the same on all
+        results = self.parallel.mean(torch.stack(self.pending)).tolist()  # the norms are the same on all ranks
         begin, run = time.perf_counter(), self.run
         for step, (loss, norm) in enumerate(results, start=self.step - len(results)):
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 self.step = step
                 return False
             lr = learning_rate(step, run.steps, run.optimizer.peak_lr, run.schedule)
-            self._write_row(step + 1, loss=loss, lr=lr, grad_norm=norm)
+            self.curve.write(step + 1, loss=loss, lr=lr, grad_norm=norm)
             self.last_loss = loss
         self.pending.clear()
         self.parallel.on_rank0(self._report)
@@ -209,35 +209,24 @@ class _Training:
         self.beside_s["logging_s"] += self.interval_start - begin
         return True
 
-    def _write_row(self, step: int, **values: float) -> None:
-        tokens = step * self.run.batch_tokens
-        row = {"step": step, "tokens": tokens, "flops": tokens * self.flops_per_token, **values}
-        self.curve.write(json.dumps(row, separators=(",", ":")).encode() + b"\n")
-
     def _report(self) -> None:
+        """Add a row to throughput.jsonl, and tell `on_progress`."""
         seconds = time.perf_counter() - self.interval_start
         tokens_per_s = (self.step - self.interval_step) * self.run.batch_tokens / seconds
         mfu = None
-        with suppress(torch.OutOfMemoryError):  # of a full card, by the product that is to be measured
+        with suppress(torch.OutOfMemoryError):  # the card may have no room for the matrices that measure its peak
             peak = self.parallel.size * matmul_peak(self.runtime.device, self.run.precision)
-            mfu = round(tokens_per_s * self.flops_per_token / peak, 4)
+            mfu = round(tokens_per_s * flops_per_token(self.run.model, "exact") / peak, 4)
         row = {"step": self.step, "loss": self.last_loss, "tokens_per_s": round(tokens_per_s, 1), "mfu": mfu}
         with open(self.directory.throughput, "a") as file:
             file.write(json.dumps(row) + "\n")
-        self.on_progress(
-            Progress(
-                run_id=self.run.run_id,
-                step=self.step,
-                steps=self.run.steps,
-                loss=self.last_loss,
-                tokens_per_s=tokens_per_s,
-            )
-        )
+        run_id, steps = self.run.run_id, self.run.steps
+        self.on_progress(Progress(run_id=run_id, step=self.step, steps=steps, loss=self.last_loss, tokens_per_s=tokens_per_s))
 
     def _evaluate(self) -> bool:
         """Write the held-out loss and its standard error to the curve; False if it is not finite.
 
-        The error is that of the mean over text; runs that share the sequences differ by much less than it.
+        The error is that of the mean over text. Runs that share the held-out set differ by much less than it.
         """
         begin = time.perf_counter()
         losses = self.engine.sequence_losses(self.held_out)
@@ -245,55 +234,47 @@ class _Training:
         if not math.isfinite(loss):
             return False
         self.validation = {"val_loss": loss, "val_loss_se": standard_error}
-        self._write_row(self.step, **self.validation)
-        # Evaluation is not training: it must not read as slow steps.
-        self.interval_start = time.perf_counter()
+        self.curve.write(self.step, **self.validation)
+        self.interval_start = time.perf_counter()  # an evaluation must not look like slow steps
         self.beside_s["evaluating_s"] += self.interval_start - begin
         return True
 
     def _save(self, keep: int = 2) -> None:
-        """A checkpoint, and the curve up to it, both on disk when this returns."""
+        """Write a checkpoint, and the curve up to it; both are on disk when this returns."""
         begin = time.perf_counter()
         weights = self.engine.state()
 
         def write() -> None:
-            self.curve.flush()
-            os.fsync(self.curve.fileno())
-            state = {
-                "step": self.step,
-                "curve_bytes": self.curve.tell(),
-                "elapsed_s": self._elapsed_s(),
-                "validation": self.validation,
-                **weights,
-            }
+            at = {"step": self.step, "curve_bytes": self.curve.sync(), "elapsed_s": self._elapsed_s()}
+            state = {**at, "validation": self.validation, **weights}
             save_checkpoint(self.directory.checkpoints, self.step, state, keep=keep)
             self.beside_s["saving_s"] += time.perf_counter() - begin
-            self.directory.write_status(states.RUNNING, **self._summary())
 
         self.parallel.on_rank0(write)
+        self._write_status(states.RUNNING)
         self.saved_at = time.perf_counter()
 
     def _stop(self, state: str) -> str:
-        """Leave everything on disk for `state`, and say so in status.json.
+        """Put everything on disk, write `state` to status.json, and return it.
 
-        A process that slept so long that it was given up for dead writes nothing more: the run is another's now.
+        A process that was suspended so long that another took over the run writes nothing, and returns "running".
         """
         if self._lost():
             return states.RUNNING
         if state != states.DIVERGED:
-            if not self._flush():
+            if not self._log():
                 return self._stop(states.DIVERGED)
             self._save(keep=1 if state == states.DONE else 2)
-        self.curve.flush()
-        self.parallel.on_rank0(lambda: self.directory.write_status(state, **self._summary()))
+        self.curve.file.flush()
+        self._write_status(state)
         return state
 
     def _lost(self) -> bool:
-        """Whether somebody else has taken the run over."""
+        """Whether another process has taken over the run."""
         return self.parallel.on_rank0(lambda: self.claim is None or self.claim.lost())
 
-    def _summary(self) -> dict[str, Any]:
-        return {
+    def _write_status(self, state: str) -> None:
+        values = {
             "step": self.step,
             "steps": self.run.steps,
             "tokens": self.step * self.run.batch_tokens,
@@ -304,39 +285,8 @@ class _Training:
             **{name: round(seconds, 3) for name, seconds in self.beside_s.items()},
             **self.validation,
         }
+        self.parallel.on_rank0(lambda: self.directory.write_status(state, **values))
 
     def _elapsed_s(self) -> float:
         """Seconds that this run has trained, over all its starts."""
         return self.elapsed_before_s + time.perf_counter() - self.started
-
-    def _resume(self) -> BinaryIO:
-        """Take up the last checkpoint, and cut the curve back to it: a step after it will be trained again.
-
-        Raises:
-            InputError: if all checkpoints are damaged, or the curve lacks steps that the checkpoint has.
-        """
-        weights: dict[str, Any] = {}
-
-        def read() -> dict[str, Any] | None:
-            checkpoint = load_checkpoint(self.directory.checkpoints)
-            if checkpoint is not None:  # what is large goes to the others piece by piece
-                weights.update(model=checkpoint.pop("model"), optimizer=checkpoint.pop("optimizer"))
-            return checkpoint
-
-        checkpoint = self.parallel.on_rank0(read)
-        if checkpoint is not None:
-            self.step, self.elapsed_before_s = checkpoint["step"], checkpoint["elapsed_s"]
-            self.validation = checkpoint["validation"]
-            self.engine.load(weights)
-        path = self.directory.curve
-        self.parallel.on_rank0(lambda: _cut(path, checkpoint["curve_bytes"] if checkpoint else 0))
-        return open(path if self.parallel.rank == 0 else os.devnull, "ab")
-
-
-def _cut(curve: Path, length: int) -> None:
-    """Leave the first `length` bytes of the curve. Raises InputError if it has not as many."""
-    before = curve.read_bytes()[:length] if length and curve.exists() else b""
-    if len(before) < length:
-        raise InputError(f"{curve} is shorter than its checkpoint says; delete {curve.parent} to train again")
-    # A new file: what an owner that was given up for dead may still write goes to the old one, and nowhere.
-    write_atomically(curve, before)

@@ -1,9 +1,9 @@
-"""One run on several processes: which of them this is, and the few things that they do together.
+"""One run on several processes, the ranks: which rank this process is, and what the ranks do together.
 
-Every process, a rank, goes through the same loop and takes its share of every batch; rank 0 alone touches the store. What all
-must know, such as whether to stop or what a file says, is agreed on the host, so that no device is waited for.
+Every rank goes through the same loop and takes its shard of every batch; only rank 0 reads and writes the store. What all ranks
+must know, such as whether to stop or what a file says, is exchanged on the host, so that nobody waits for a device.
 
-`ALONE`, the default, is one process: everything here then costs nothing and changes nothing.
+With `ALONE`, the default, a run has one process; everything here then costs nothing and changes nothing.
 """
 
 import math
@@ -23,21 +23,22 @@ from torch.nn.parallel import DistributedDataParallel
 from models.transformer import Transformer
 from sweep.errors import InputError
 
-TIMEOUT_S = 1800.0  # for a rank that hangs; one that died is noticed at once. Rank 0 may be long at a checkpoint, or a corpus
+TIMEOUT_S = 1800.0  # for a rank that hangs: rank 0 may take long for a checkpoint or a corpus. A dead rank is noticed at once
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parallel:
-    """This process among those that train a run; a context manager while they are connected.
+    """This process among the ranks of a run; a context manager that connects them.
 
     Attributes:
-        rank, size: which one of how many.
-        local_rank: which one on its machine, and so which GPU.
+        rank: of this process, from 0.
+        size: number of ranks.
+        local_rank: number of this process on its machine, which chooses its GPU.
         device: "cpu" or "cuda".
-        strategy: "ddp", every rank holds the model; "fsdp", every rank holds its share of weights, gradients and moments, and
-            gathers a block's weights when it needs them; "none" for one process.
+        strategy: "ddp": every rank holds the whole model. "fsdp": every rank holds a shard of weights, gradients and moments,
+            and gathers a block's weights when it needs them. "none" for one process.
     """
 
     rank: int = 0
@@ -48,7 +49,7 @@ class Parallel:
 
     @classmethod
     def from_environment(cls, device: str, strategy: str, environment: Mapping[str, str] = os.environ) -> "Parallel":
-        """This process as torchrun or srun started it; alone if neither did.
+        """The rank that torchrun or srun made of this process; `ALONE` if neither did.
 
         Args:
             device: "cpu" or "cuda".
@@ -60,7 +61,7 @@ class Parallel:
         """
         if "RANK" in environment:
             rank, size, local_rank = (int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-        elif "SLURM_STEP_ID" in environment:  # a job's script has the other variables too, but is no step of srun
+        elif "SLURM_STEP_ID" in environment:  # a job's script has the other variables too, but srun did not start it
             names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
             rank, size, local_rank = (int(environment[name]) for name in names)
             if size > 1 and "MASTER_ADDR" not in environment:
@@ -73,9 +74,9 @@ class Parallel:
     def __enter__(self) -> "Parallel":
         if self.size > 1:
             if self.device == "cuda":
-                # Of those it sees: Slurm may show each task its own alone.
+                # Modulo the GPUs it sees: Slurm may show each task only its own.
                 torch.cuda.set_device(self.local_rank % torch.cuda.device_count())
-            # Each job its own port, for two may share a machine; torchrun has set one.
+            # A port for each job, because two may share a machine. torchrun sets one itself.
             os.environ.setdefault("MASTER_PORT", str(10_000 + int(os.environ.get("SLURM_JOB_ID", 0)) % 50_000))
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if self.device == "cuda" else "gloo",
@@ -86,7 +87,7 @@ class Parallel:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        # After an error NCCL could wait here for ranks that are gone: the end of the process will do.
+        # After an error NCCL could wait here for ranks that are gone; the end of the process closes it as well.
         if self.size > 1 and (kind is None or self.device == "cpu"):
             dist.destroy_process_group()
 
@@ -106,7 +107,7 @@ class Parallel:
         return outcome[0]
 
     def any_rank(self, *wishes: bool) -> list[bool]:
-        """Which of `wishes` at least one rank has: the same answer on all."""
+        """For each of `wishes`, whether any rank has it: the same answer on all ranks."""
         if self.size == 1:
             return list(wishes)
         flags = torch.tensor(wishes, dtype=torch.uint8)
@@ -114,10 +115,10 @@ class Parallel:
         return [bool(flag) for flag in flags.tolist()]
 
     def share(self, count: int, most: int) -> list[tuple[slice, int]]:
-        """This rank's rows of `count`, at most `most` at a time, and how many rows of each slice count.
+        """This rank's rows of a batch of `count`, as slices of at most `most` rows, each with how many of its rows count.
 
-        Shares differ by one row at most. All ranks get as many slices, none of them empty, because under FSDP all ranks meet in
-        every pass through the model: one that has no row left takes the first, which then counts for nothing.
+        Ranks differ by one row at most. All ranks get the same number of slices, none of them empty, because FSDP's ranks
+        communicate in every pass through the model: a rank that has no row left gets the first row again, which counts 0.
         """
         start, stop = count * self.rank // self.size, count * (self.rank + 1) // self.size
         passes = math.ceil(math.ceil(count / self.size) / most)
@@ -125,18 +126,18 @@ class Parallel:
         return [(rows, rows.stop - rows.start) if rows.start < rows.stop else (slice(0, 1), 0) for rows in slices]
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean of `values` over ranks, in place."""
+        """The mean of `values` over all ranks, in place."""
         if self.size == 1:
             return values
         dist.all_reduce(values)
         return values.div_(self.size)
 
     def shard(self, model: Transformer, device: str) -> Transformer:
-        """`model`, equal on all ranks, on their devices and made to average its gradients over them.
+        """Put `model`, which is equal on all ranks, on their devices, and let it average its gradients over the ranks.
 
-        bf16 is the same autocast as on one process, not FSDP's MixedPrecisionPolicy, which would keep the residual stream in
-        bf16, too: a run must not depend on how many ranks train it. The price is that weights are gathered in fp32, and their
-        bf16 copies, which backward needs, stay from a forward pass until then.
+        bf16 is the same autocast as on one process. FSDP's MixedPrecisionPolicy would keep the residual stream in bf16 too, and
+        a run must not depend on how many ranks train it. The price: weights are gathered in fp32, and their bf16 copies, which
+        the backward pass needs, take memory from the forward pass until then.
         """
         if self.strategy == "ddp":
             return Replicated(model.to(device))  # type: ignore[return-value]
@@ -145,29 +146,29 @@ class Parallel:
             from torch.distributed.fsdp import fully_shard
 
             mesh = init_device_mesh(device, (self.size,))
-            for block in model.blocks:  # one after another: the whole may fit no device
+            for block in model.blocks:  # one block after another: the whole model may fit on no device
                 fully_shard(block, mesh=mesh)
             fully_shard(model, mesh=mesh)
             return model
         return model.to(device)
 
     def accumulating(self, model: Transformer, more: bool) -> AbstractContextManager[None]:
-        """Around a forward and backward pass: with `more` of them to come, DDP's ranks need not meet yet.
+        """A context for a forward and backward pass: with `more` of them to come in this step, DDP does not average yet.
 
-        FSDP's do meet in each: gradients that are not shared out would take the memory that it saves.
+        FSDP averages in each pass: whole gradients would take the memory that sharding saves.
         """
         return model.no_sync() if more and self.strategy == "ddp" else nullcontext()  # type: ignore[operator]
 
     def whole(self, value: Tensor) -> Tensor:
-        """A scalar that FSDP may hold as parts of a sum."""
+        """The value of a scalar that under FSDP is a sum over the ranks."""
         return value.full_tensor() if self.strategy == "fsdp" else value  # type: ignore[attr-defined]
 
     def gather(self, model: Transformer, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """The whole state of both as one process would have it, on rank 0's host; of no meaning on other ranks.
+        """The state of model and optimizer as one process would have it, on rank 0's host; meaningless on other ranks.
 
-        A checkpoint is thus one file, whoever wrote it: any number of ranks, by any strategy, can take it up, and its checksum
-        and its predecessor work as ever. This is right for as long as 12 bytes per parameter, a few GB at a sweep's sizes, fit
-        the memory of one host and are written in seconds; beyond, each rank would have to write its own part.
+        So a checkpoint is one file, and any number of ranks with any strategy can resume from it. That works as long as 12
+        bytes per parameter, a few GB at a sweep's sizes, fit in the memory of one host and are written in seconds. For larger
+        models each rank would have to write its own shard.
         """
         if self.size == 1:
             return {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
@@ -175,14 +176,14 @@ class Parallel:
 
         inner, options = _inner(model), StateDictOptions(full_state_dict=True, cpu_offload=True)
         if self.strategy == "fsdp":
-            inner.reshard()  # type: ignore[operator]  # an evaluation leaves the outermost weights gathered, for a backward pass
-        # Asked for a state that is still empty, torch would make one, by a step.
+            inner.reshard()  # type: ignore[operator]  # an evaluation leaves the root's weights gathered
+        # torch would take a step to fill a state that is still empty.
         named = get_optimizer_state_dict(inner, optimizer, options=options) if optimizer.state else None
         numbered = _numbered(named) if named else optimizer.state_dict()
         return {"model": get_model_state_dict(inner, options=options), "optimizer": numbered}
 
     def scatter(self, state: dict[str, Any], model: Transformer, optimizer: torch.optim.Optimizer) -> None:
-        """Load what `gather` returned: `state` is read on rank 0 and ignored on the others."""
+        """Load what `gather` returned; `state` is read on rank 0 and ignored on the others."""
         if self.size == 1:
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
@@ -204,10 +205,10 @@ ALONE = Parallel()
 
 
 class Replicated(DistributedDataParallel):
-    """A Transformer under DDP, with its `loss`: that calls `self`, so DDP sees the forward pass."""
+    """A Transformer under DDP with the model's `loss`, which calls `self`, so that DDP sees the forward pass."""
 
     def __init__(self, model: Transformer) -> None:
-        with warnings.catch_warnings():  # the option has another name from torch 2.13 on
+        with warnings.catch_warnings():  # torch 2.13 renames the option
             warnings.simplefilter("ignore", FutureWarning)
             super().__init__(model, broadcast_buffers=False, gradient_as_bucket_view=True)  # the buffers are constants
 
@@ -215,12 +216,12 @@ class Replicated(DistributedDataParallel):
 
 
 def _inner(model: Transformer) -> Transformer:
-    """The model without DDP around it."""
+    """The model inside DDP, or the model itself."""
     return getattr(model, "module", model)
 
 
 def _numbered(state: dict[str, Any]) -> dict[str, Any]:
-    """An optimizer's state with parameters by number, as `state_dict` has it, from one with parameters by name."""
+    """The state of an optimizer with parameters by number, as in `state_dict`, from one with parameters by name."""
     names = [name for group in state["param_groups"] for name in group["params"]]
     numbers = {name: number for number, name in enumerate(names)}
     return {

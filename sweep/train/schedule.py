@@ -6,10 +6,10 @@ from sweep.plan.run import ScheduleSettings
 
 
 def learning_rate(step: int, steps: int, peak: float, schedule: ScheduleSettings) -> float:
-    """Rate of step `step` (from 0) of `steps`: linear warm-up, then a cosine from `peak` to `final_fraction * peak`.
+    """The rate of step `step` (from 0) of `steps`: linear warm-up, then a cosine from `peak` to `final_fraction * peak`.
 
-    The last step of the run is the last of the cosine, as Chinchilla asks (arXiv 2203.15556, section 3.1 and Fig. A1);
-    with `cycle` > 1 the cosine is that much longer than the run and is cut off: the ablation of Fig. A1.
+    The cosine ends with the last step of the run, as Chinchilla recommends (arXiv 2203.15556, section 3.1 and Fig. A1). With
+    `cycle` > 1 the cosine is that much longer than the run, which cuts it off: the ablation of Fig. A1.
     """
     warmup = schedule.warmup_steps
     if step < warmup:

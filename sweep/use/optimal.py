@@ -5,14 +5,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from models import SizeLadder, count_parameters, flops_per_token
-from sweep.config import FitConfig, GridConfig, NamedRun, SweepConfig
+from sweep.config import GridConfig, NamedRun, SweepConfig
 from sweep.errors import InputError
 from sweep.plan.grid import PlannedRun, expand
 from sweep.plan.written import CorpusFacts
 
 if TYPE_CHECKING:
     from sweep.fit import Allocation, Curve, Estimate, RunTable
-    from sweep.fit.frontier import Approach
 
 BEYOND = 1.1  # times the largest C fitted, or one over that times the smallest: a budget there is an extrapolation
 
@@ -127,29 +126,13 @@ def _fit(
     Raises:
         InputError: if the chosen approach cannot be fitted.
     """
-    from sweep.fit import LawError, allocate, fit_envelope, fit_isoflop, fit_parametric
+    from sweep.fit import Laws, Options, allocate
 
-    options = config.fit
-    intervals: dict[str, Any] = {"resamples": options.resamples, "level": options.level, "seed": options.seed}
-    surface: Any
-    try:
-        surface = fit_parametric(runs, **surface_options(options), **intervals)
-    except LawError as error:
-        surface = error
-    try:
-        law: Approach
-        match approach:
-            case "parametric" if isinstance(surface, LawError):
-                raise surface
-            case "parametric":
-                law = surface
-            case "isoflop":
-                law = fit_isoflop(runs, seed_noise=options.seed_noise, **intervals)
-            case _:
-                law = fit_envelope(curves, method=options.envelope, points=options.envelope_points, **intervals)
-    except LawError as error:
-        raise InputError(f"--approach {approach} is {error.summary()}; add runs, or take another --approach") from error
-    return allocate(law, [budget])[0], f"Approach 3 is {surface.summary()}" if isinstance(surface, LawError) else surface
+    laws = Laws(runs=runs, curves=curves, options=Options.of(config.fit))
+    law, surface = laws[approach], laws["parametric"]
+    if not law.fitted:
+        raise InputError(f"--approach {approach} is {law.summary()}; add runs, or take another --approach")
+    return allocate(law, [budget])[0], surface if surface.fitted else f"Approach 3 is {surface.summary()}"
 
 
 def _plan_one(config: SweepConfig, corpus: CorpusFacts, optimum: "Allocation") -> PlannedRun:
@@ -170,9 +153,3 @@ def _predict(config: SweepConfig, surface: Any, runs: "RunTable", planned: Plann
 
     N = count_parameters(planned.run.model).by_convention(config.fit.parameters)
     return predict_runs(surface, runs, [N], [planned.run.D], seed=config.fit.seed)[0]
-
-
-def surface_options(options: FitConfig) -> dict[str, Any]:
-    """How Approach 3 is fitted."""
-    names = {"objective": "objective", "delta": "huber_delta", "tied": "tied", "fixed_E": "fixed_E"}
-    return {name: getattr(options, field) for name, field in names.items()}

@@ -10,10 +10,11 @@ import pytest
 
 from sweep.data import Corpus
 from sweep.errors import InputError
-from sweep.launch.local import train_safely
+from sweep.launch.worker import train_safely
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
-from sweep.train.loop import Runtime, space_needed, train
+from sweep.store.runs import disk_bytes
+from sweep.train.loop import Runtime, train
 
 SIZE_KB = 700
 
@@ -59,7 +60,7 @@ def test_a_full_disk_costs_no_step(tiny_run: RunConfig, corpus: Corpus, tiny_dis
 
 def test_a_run_that_would_not_fit_does_not_begin(tiny_run: RunConfig, corpus: Corpus, tiny_disk: Path) -> None:
     run = replace(tiny_run, steps=10_000)
-    assert space_needed(run) > SIZE_KB * 1024
+    assert disk_bytes(run) > SIZE_KB * 1024
     with pytest.raises(InputError, match="MB are free; make room"):
         train(run, corpus, Store(tiny_disk).run(run.run_id))
     assert not Store(tiny_disk).run(run.run_id).curve.exists()

@@ -159,16 +159,17 @@ def test_cancelled_runs_keep_their_checkpoints(clean_slurm: OneMachineCluster, t
 def test_arrays_longer_than_the_cluster_allows_are_split(
     slurm: OneMachineCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from sweep.launch import launchers
     from sweep.launch import slurm as launcher
 
     monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
-    assert launcher._longest_array() == 10_000
-    monkeypatch.setattr(launcher, "_longest_array", lambda: 5)
+    assert launcher._max_array_tasks() == 10_000
+    monkeypatch.setattr(launcher, "_max_array_tasks", lambda: 5)
     overrides = [*SMALL, *SLURM, "cluster.slurm.directives=[--hold]", f"store={tmp_path / 'store'}"]
     assert main(["launch", *overrides]) == 0
     jobs = [json.loads(path.read_text())["job"] for path in tmp_path.glob("store/submissions/*/job.json")]
     assert len(jobs) >= 2
-    queue = launcher.queued(Store(tmp_path / "store"))
+    queue = launchers.queued(Store(tmp_path / "store"))
     assert set(queue) == {directory.path.name for directory in directories(overrides)}
     slurm.run("scancel", *jobs)
 

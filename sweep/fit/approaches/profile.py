@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 
-NEIGHBOURS = 7  # runs around the minimum that a local cubic is fitted to
+from sweep.fit.result import SAME, count_distinct
+
+NEIGHBOURS = 7  # runs around the minimum, for a local cubic
 MIN_FOR_CUBIC = 5  # one more than it has coefficients
-SAME_BUDGET = 1.3  # between the quartiles of C: above it the runs are of different budgets
+SAME_BUDGET = 1.3  # ratio of the quartiles of C; above it the runs have different budgets
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -18,11 +20,11 @@ class Profile:
         budget: planned FLOPs.
         N, D, C, loss: the runs, shape (runs,), N ascending.
         status: "converged", or why there is no minimum: "too_few_sizes", "not_isoflop", "concave", "edge" or "not_bracketed".
-        reason: the same in words.
+        reason: the same in words, with a remedy.
         centre, coefficients: of the parabola (c0, c1, c2); empty if there are too few sizes.
         N_opt, D_opt, C_opt, loss_opt: its minimum; NaN unless converged.
-        N_cubic: the minimum of a cubic through the runs nearest to it, which may be steeper on one side; NaN if there is none.
-        N_bias: log of what the parabola makes of N_opt on a surface like this one over the truth there; NaN if not known.
+        N_cubic: the minimum of a cubic through the nearest runs, which may be steeper on one side; NaN if there is none.
+        N_bias: log(N_opt by the parabola / true N_opt) on the fitted parametric surface; NaN if not known.
         N_se: standard error of log N_opt; NaN if not known.
     """
 
@@ -58,7 +60,7 @@ class Profile:
         return np.polynomial.polynomial.polyval(np.log(N) - self.centre, self.coefficients)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; the minimum if there is one, else the reason."""
+        """Plain values: the minimum if there is one, else the reason."""
         values: dict[str, Any] = {"budget": self.budget, "runs": len(self.N), "status": self.status}
         if self.status != "converged":
             return values | {"reason": self.reason}
@@ -79,11 +81,11 @@ class Profile:
 
 
 def fit_profile(budget: float, N: np.ndarray, D: np.ndarray, C: np.ndarray, loss: np.ndarray) -> Profile:
-    """The parabola through one budget's runs; a minimum is accepted only if it is one, and lies between the sizes."""
+    """The parabola through the runs of one budget, all of shape (runs,); its extremum must be a minimum between the sizes."""
     order = np.argsort(N, kind="stable")
     N, D, C, loss = N[order], D[order], C[order], loss[order]
     runs: dict[str, Any] = {"budget": budget, "N": N, "D": D, "C": C, "loss": loss}
-    if len(np.unique(N)) < 3:
+    if count_distinct(N) < 3:
         return Profile(**runs, status="too_few_sizes", reason="a parabola needs 3 sizes")
     low, high = np.quantile(C, [0.25, 0.75])
     if high > SAME_BUDGET * low:
@@ -93,15 +95,16 @@ def fit_profile(budget: float, N: np.ndarray, D: np.ndarray, C: np.ndarray, loss
     x = np.log(N) - centre
     coefficients = tuple(np.polynomial.polynomial.polyfit(x, loss, 2).tolist())
     fitted: dict[str, Any] = {**runs, "centre": centre, "coefficients": coefficients}
-    if coefficients[2] <= 0:
+    if coefficients[2] * np.ptp(x) ** 2 <= SAME * loss.mean():  # flat to rounding is no valley either
         return Profile(**fitted, status="concave", reason="the parabola opens downwards: sizes too close, or noise")
     minimum = -coefficients[1] / (2 * coefficients[2])
     if not x[0] < minimum < x[-1]:
         side = "smaller" if minimum <= x[0] else "larger"
         return Profile(**fitted, status="edge", reason=f"the minimum is not bracketed: add {side} sizes")
-    lowest = N[loss.argmin()]
-    if lowest in (N[0], N[-1]):
-        which, side = ("smallest", "smaller") if lowest == N[0] else ("largest", "larger")
+    smallest, largest = N <= N[0] * (1 + SAME), N >= N[-1] * (1 - SAME)
+    edge = smallest | largest
+    if loss[edge].min() < loss[~edge].min() * (1 - SAME):  # a tie is no sign of a minimum further out
+        which, side = ("smallest", "smaller") if smallest[loss.argmin()] else ("largest", "larger")
         reason = f"the {which} size has the lowest loss: add {side} sizes"
         return Profile(**fitted, status="not_bracketed", reason=reason)
     return Profile(

@@ -1,6 +1,6 @@
-"""Kaplan against Chinchilla, explained on one's own runs: the same table under each convention and protocol.
+"""Kaplan against Chinchilla, explained on your own runs: the same table under each convention and protocol.
 
-Kaplan et al. 2020 found N_opt ∝ C^0.73, Hoffmann et al. 2022 C^0.50. Most of the way between them is accounting (Porian et al.
+Kaplan et al. 2020 found N_opt ∝ C^0.73, Hoffmann et al. 2022 C^0.50. Most of the difference is accounting (Porian et al.
 2024, arXiv 2406.19146; Pearce and Song 2024, arXiv 2406.12907): whether N counts embeddings, whether C counts the output layer
 and attention, and whether losses are read off one long schedule or each run has its own.
 """
@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from sweep.errors import LawError
-from sweep.fit.approaches.envelope import fit_envelope
-from sweep.fit.approaches.parametric import ParametricFit, fit_parametric
-from sweep.fit.result import Estimate
+from sweep.fit.approaches import APPROACHES, Approach, Laws, Options
+from sweep.fit.result import Estimate, Intervals, attempt
 from sweep.fit.surface import Compute
 from sweep.tables.curves import Curve
 from sweep.tables.table import RunsLike, RunTable, as_runs
@@ -29,8 +27,9 @@ class ConventionRow:
     Attributes:
         convention: what N and C are.
         protocol: "matched schedules": every loss is the end of its own run's schedule; "one fixed schedule": losses at the same
-            N and D, read off the middle of each size's longest run, as Kaplan et al. did; "as run" for all runs' final losses.
-        approach: "envelope" or "parametric".
+            N and D, read off the middle of each size's longest run, as Kaplan et al. did; "as run": the final losses of all
+            runs.
+        approach: its name.
         a: exponent of N_opt in C; None if it could not be fitted, for `reason`.
         runs: points fitted.
     """
@@ -57,62 +56,55 @@ def compare_conventions(
     curves: Sequence[Curve] = (),
     *,
     delta: float = 1e-3,
-    resamples: int = 200,
-    level: float = 0.8,
-    seed: int = 0,
+    intervals: Intervals = Intervals(),
 ) -> tuple[ConventionRow, ...]:
-    """a under each convention: Approach 3 as the runs are, Approach 1 from their curves, and where sizes ran to several
-    horizons, Approach 3 on the same (N, D) by either protocol.
+    """a under each convention, by every approach that does not depend on planned budgets; and, where sizes ran to several
+    horizons, by the parametric surface on the same (N, D) under either protocol.
 
     Args:
         tables: the same runs under each convention, as `tables_by_convention` gives them.
-        curves: training curves of the runs; whose N and FLOPs per token they carry does not matter.
-        delta, resamples, level, seed: as in `fit_parametric`.
+        curves: training curves of the runs; their N and FLOPs per token are replaced by those of each table.
+        delta: of the Huber loss, as in `fit_parametric`.
+        intervals: see `Intervals`.
     """
-    options: dict[str, Any] = {"resamples": resamples, "level": level, "seed": seed}
-    surfaces: dict[tuple[str, bytes], ParametricFit | LawError] = {}
+    options = Options(delta=delta, intervals=intervals)
+    surfaces: dict[tuple[str, bytes], Any] = {}
 
-    def parametric(protocol: str, table: RunTable) -> tuple[Estimate | None, str]:
-        # Two conventions with one N have one surface; only what C costs differs.
+    def exponent(approach: type[Approach], protocol: str, table: RunTable, own: list[Curve]) -> Any:
+        if not approach.has_surface:
+            return Laws(runs=table, curves=own, options=options)[approach.name]
+        # Two conventions with the same N have the same surface; they differ only in what C costs.
         key = (protocol, b"".join(column.tobytes() for column in (table.N, table.D, table.loss)))
         if key not in surfaces:
-            try:
-                surfaces[key] = fit_parametric(replace(table, C=6 * table.N * table.D), delta=delta, **options)
-            except LawError as error:
-                surfaces[key] = error
+            surfaces[key] = Laws(runs=replace(table, C=6 * table.N * table.D), options=options)[approach.name]
         fit = surfaces[key]
-        if isinstance(fit, LawError):
-            return None, str(fit)
-        try:
-            return fit.counted(Compute.of_runs(table.N, table.D, table.C)).a, ""
-        except LawError as error:
-            return None, str(error)
+        return attempt(lambda: fit.counted(Compute.of_runs(table.N, table.D, table.C))) if fit.fitted else fit
 
-    found = []
-    for name, table in ((name, as_runs(given)) for name, given in tables.items()):
-        found.append((name, AS_RUN, "parametric", len(table), *parametric(AS_RUN, table)))
+    rows = []
+    for convention, given in tables.items():
+        table = as_runs(given)
         own = _recount(curves, table)
-        if own:
-            found.append((name, AS_RUN, "envelope", len(own), *_envelope(own, options)))
+        chosen = [approach for approach in reversed(APPROACHES.values()) if approach.by_convention]
+        tried = [
+            (AS_RUN, approach, table, len(own) if approach.reads_curves else len(table))
+            for approach in chosen
+            if own or not approach.reads_curves
+        ]
         for protocol, points in by_protocol(table, own).items():
-            found.append((name, protocol, "parametric", len(points), *parametric(protocol, points)))
-    return tuple(
-        ConventionRow(convention=name, protocol=protocol, approach=approach, a=a, reason=reason, runs=runs)
-        for name, protocol, approach, runs, a, reason in found
-    )
-
-
-def _envelope(curves: Sequence[Curve], options: dict[str, Any]) -> tuple[Estimate | None, str]:
-    try:
-        return fit_envelope(curves, **options).a, ""
-    except LawError as error:
-        return None, str(error)
+            tried += [(protocol, approach, points, len(points)) for approach in chosen if approach.has_surface]
+        for protocol, approach, points, used in tried:
+            law = exponent(approach, protocol, points, own)
+            a, reason = (law.a, "") if law.fitted else (None, law.reason)
+            rows.append(
+                ConventionRow(convention=convention, protocol=protocol, approach=approach.name, a=a, reason=reason, runs=used)
+            )
+    return tuple(rows)
 
 
 def by_protocol(table: RunTable, curves: Sequence[Curve]) -> dict[str, RunTable]:
     """Training losses at the (N, D) of all sizes that ran to several horizons, by either protocol; empty if there are none.
 
-    Only the losses differ: the end of the run that was planned for D, or the same size's longest run read off at D.
+    Only the losses differ: that at the end of the run planned for D, or that of the same size's longest run at D.
     """
     ends = {curve.run_id: curve for curve in curves}
     chosen, matched, fixed = [], [], []
@@ -132,7 +124,7 @@ def by_protocol(table: RunTable, curves: Sequence[Curve]) -> dict[str, RunTable]
 
 
 def _recount(curves: Sequence[Curve], table: RunTable) -> list[Curve]:
-    """The curves with N and FLOPs per token as the table counts them; those of no run of it are left out."""
+    """The curves of the table's runs, with N and FLOPs per token as the table counts them."""
     counts = {
         str(name): (float(N), float(C / D)) for name, N, D, C in zip(table.run_id, table.N, table.D, table.C, strict=True)
     }

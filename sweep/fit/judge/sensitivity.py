@@ -1,4 +1,4 @@
-"""How firm the answer is: the exponent a under every choice that a reader might have made otherwise."""
+"""How firm the answer is: the exponent a under every other choice that a reader might have made."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -6,21 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from sweep.errors import LawError
-from sweep.fit.approaches.envelope import CurvesLike, fit_envelope
-from sweep.fit.approaches.isoflop import IsoflopFit, fit_isoflop
+from sweep.fit.approaches import APPROACHES, Laws, Options
+from sweep.fit.approaches.envelope import CurvesLike
 from sweep.fit.approaches.parametric import fit_parametric
-from sweep.fit.result import Estimate, check_intervals, positive
+from sweep.fit.result import Estimate, Intervals, attempt, positive
+from sweep.tables.curves import as_curves
 from sweep.tables.table import RunsLike, RunTable, as_runs
 
 DELTAS = (1e-4, 1e-3, 1e-2, 1e-1)
-HIGHEST_LOSSES = 5  # what Besiroglu et al. 2024 drop
+OBJECTIVES = {"lad": "absolute log residuals", "log_mse": "squared log residuals", "linear_mse": "squared residuals"}
+HIGHEST_LOSSES = 5  # dropped by Besiroglu et al. 2024
 FAR = 3  # robust standard deviations
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One choice and what it makes of a.
+    """One choice, and the a that it leads to.
 
     Attributes:
         group: which kind of choice: "approach", "loss function", "outliers", "sizes", "budgets" or "convention".
@@ -51,9 +52,8 @@ def sensitivity(
     curves: CurvesLike = (),
     conventions: Mapping[str, RunTable] | None = None,
     delta: float = 1e-3,
-    resamples: int = 200,
-    level: float = 0.8,
-    seed: int = 0,
+    intervals: Intervals = Intervals(),
+    laws: Laws | None = None,
 ) -> tuple[Variant, ...]:
     """a by every approach, loss function, selection of runs and convention.
 
@@ -62,73 +62,56 @@ def sensitivity(
     Args:
         runs: the table.
         curves: for Approach 1.
-        conventions: the same runs with N, C or the loss taken otherwise, by name.
-        delta, resamples, level, seed: as in `fit_parametric`.
+        conventions: the same runs with N, C or the loss counted otherwise, by name.
+        delta: of the Huber loss, as in `fit_parametric`.
+        intervals: see `Intervals`.
+        laws: of the same runs and curves, fitted before; used if their options are the ones above.
     """
-    table = as_runs(runs)
     positive("delta", delta)
-    check_intervals(resamples, level, seed)
-    options: dict[str, Any] = {"resamples": resamples, "level": level, "seed": seed}
+    options = Options(delta=delta, intervals=intervals)
+    if laws is None or laws.options != options:
+        laws = Laws(runs=as_runs(runs), curves=as_curves(curves), options=options)
+    table, base = laws.runs, laws["parametric"]
 
-    def variant(group: str, label: str, fit: Callable[[], Estimate | None], used: int) -> Variant:
-        try:
-            return Variant(group=group, label=label, a=fit(), runs=used)
-        except LawError as error:
-            return Variant(group=group, label=label, a=None, reason=str(error), runs=used)
+    def variant(group: str, label: str, fit: Callable[[], Any], used: int = len(table)) -> Variant:
+        law: Any = attempt(fit)
+        if law.fitted:
+            return Variant(group=group, label=label, a=law.a, runs=used)
+        return Variant(group=group, label=label, a=None, reason=law.reason, runs=used)
 
-    def surface(of: RunTable, **changes: Any) -> Callable[[], Estimate]:
-        return lambda: fit_parametric(of, **{"delta": delta, **options, **changes}).a
+    def surface(of: RunTable, **changes: Any) -> Callable[[], Any]:
+        return lambda: fit_parametric(of, **options.surface | changes)
 
-    found = [
-        variant("approach", "1, envelope", lambda: fit_envelope(curves, **options).a, len(table)),
-        *_isoflop_variants(table, options),
-        variant("approach", "3, parametric surface", surface(table), len(table)),
-    ]
-    found += [
-        variant("loss function", f"Huber, delta = {width:g}", surface(table, delta=width), len(table)) for width in DELTAS
-    ]
-    for kind, label in (
-        ("lad", "absolute log residuals"),
-        ("log_mse", "squared log residuals"),
-        ("linear_mse", "squared residuals"),
-    ):
-        found.append(variant("loss function", label, surface(table, objective=kind), len(table)))
-    for group, label, part in _selections(table, delta):
-        found.append(variant(group, label, surface(part), len(part)))
-    for label, other in (conventions or {}).items():
-        found.append(variant("convention", label, surface(other), len(other)))
+    found = list(_by_approach(laws))
+    for width in DELTAS:
+        fit = (lambda: base) if width == delta else surface(table, delta=width)
+        found.append(variant("loss function", f"Huber, delta = {width:g}", fit))
+    found += [variant("loss function", label, surface(table, objective=kind)) for kind, label in OBJECTIVES.items()]
+    found += [variant(group, label, surface(part), len(part)) for group, label, part in _selections(table, base)]
+    found += [variant("convention", label, surface(other), len(other)) for label, other in (conventions or {}).items()]
     return tuple(found)
 
 
-def _isoflop_variants(table: RunTable, options: dict[str, Any]) -> list[Variant]:
-    labels: dict[str, Callable[[IsoflopFit], Estimate | None]] = {
-        "2, parabolas": lambda fit: fit.a,
-        "2, parabolas without their bias": lambda fit: fit.a_corrected,
-        "2, local cubics": lambda fit: fit.a_cubic,
-    }
-    try:
-        fit = fit_isoflop(table, **options)
-    except LawError as error:
-        return [Variant(group="approach", label=label, a=None, reason=str(error), runs=len(table)) for label in labels]
-    return [
-        Variant(group="approach", label=label, a=a, reason="" if a else "too few profiles, or no surface", runs=len(table))
-        for label, pick in labels.items()
-        for a in [pick(fit)]
-    ]
+def _by_approach(laws: Laws) -> Iterator[Variant]:
+    """Every estimate of a by every approach."""
+    for name, law in laws.items():
+        for label, attribute in APPROACHES[name].variants.items():
+            a = getattr(law, attribute) if law.fitted else None
+            reason = "" if a else "too few profiles, or no surface" if law.fitted else law.reason
+            yield Variant(
+                group="approach", label=f"{APPROACHES[name].number}, {label}", a=a, reason=reason, runs=len(laws.runs)
+            )
 
 
-def _selections(table: RunTable, delta: float) -> Iterator[tuple[str, str, RunTable]]:
-    """Parts of the table that leave something out."""
+def _selections(table: RunTable, base: Any) -> Iterator[tuple[str, str, RunTable]]:
+    """Parts of the table with some runs left out; `base` is the surface of all."""
     kept = np.argsort(table.loss, kind="stable")[: len(table) - HIGHEST_LOSSES]
     yield "outliers", f"without the {HIGHEST_LOSSES} highest losses", table.where(np.sort(kept))
-    try:
-        fit = fit_parametric(table, delta=delta, resamples=0)
-        residual = np.log(table.loss / fit.predict(table.N, table.D))
-        near = np.abs(residual - np.median(residual)) <= FAR * fit.residual_sd
+    if base.fitted:  # without a surface there are no residuals
+        residual = np.log(table.loss / base.predict(table.N, table.D))
+        near = np.abs(residual - np.median(residual)) <= FAR * base.residual_sd
         if not near.all():
             yield "outliers", f"without the {(~near).sum()} runs beyond {FAR} sd", table.where(near)
-    except LawError:
-        pass  # there are then no residuals to be far out by
     sizes = np.unique(table.N)
     for share in (0.1, 0.25):
         dropped = max(1, round(share * len(sizes)))

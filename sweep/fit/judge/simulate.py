@@ -1,6 +1,6 @@
-"""Sweeps of a known law: a planted surface with noise, as tables and curves in the format that a real sweep leaves.
+"""Simulated sweeps with a known law: a planted surface with noise, as tables and curves in the format of a real sweep.
 
-What a fit makes of them can be checked against the truth: constants, intervals, and what a next run would tell.
+Fits of them can be checked against the truth: constants, intervals, and the value of a next run.
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ class Noise:
     """How measured losses scatter about the surface; all standard deviations are of log L.
 
     Attributes:
-        run: between runs, such as seeds make; the whole curve of a run shares it.
+        run: between runs, as from the seed; shared by the whole curve of a run.
         step: along a curve, between its points.
         memory: correlation of neighbouring points of a curve, 0 to below 1.
-        decay: the run's scatter falls as (C / geometric mean C)^-decay, so that small runs are the noisier ones.
-        undecayed: how much higher, in nats, a curve lies before its learning rate is decayed; it is gone at the horizon.
+        decay: the scatter of runs falls as (C / geometric mean C)^-decay, so that small runs are noisier.
+        undecayed: how much higher, in nats, a curve is before its learning rate has decayed; zero at the horizon.
     """
 
     run: float = 0.0
@@ -37,11 +37,11 @@ class Noise:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Simulator:
-    """Trains nothing: says what a sweep would have measured.
+    """The losses that a sweep would have measured, without training.
 
     Attributes:
-        surface: the truth, with what C costs.
-        noise: about it.
+        surface: the truth, including the cost C of a run.
+        noise: of the losses.
         seed: of the noise.
     """
 

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sweep.errors import LawError
-from sweep.fit.kaplan.law_fit import STEEPEST, LawFit, columns, distinct, draw, line, require_exponent
+from sweep.fit.kaplan.batch_levels import MIN_BATCHES, BatchLevel, fit_level, lines
+from sweep.fit.kaplan.law_fit import MAX_EXPONENT, LawFit, columns, distinct, draw, line, require_exponent
 from sweep.fit.kaplan.laws import CriticalBatch
+from sweep.fit.result import Intervals
 from sweep.store.curves import smooth_curve
 
-MIN_BATCHES, MIN_LEVELS = 2, 2
-NEGLIGIBLE_PART = 1e-3  # of the steps
+MIN_LEVELS = 2
 
 
 class StepsToLoss(NamedTuple):
@@ -34,38 +35,6 @@ class BatchCurve:
     batch_tokens: float
     steps: np.ndarray
     loss: np.ndarray
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchLevel:
-    """The line S = S_min + E_min / B through the measurements of one loss.
-
-    Attributes:
-        loss: the level.
-        batches: how many different batch sizes reached it.
-        status: "converged", or why the law does not use it: "too_few_batches", "small_batches" or "large_batches".
-        reason: the same in words.
-        S_min, E_min, B_crit: least steps, least tokens and their ratio; NaN unless converged.
-    """
-
-    loss: float
-    batches: int
-    status: str
-    reason: str = ""
-    S_min: float = np.nan
-    E_min: float = np.nan
-    B_crit: float = np.nan
-
-    def to_dict(self) -> dict[str, Any]:
-        values: dict[str, Any] = {"loss": self.loss, "batches": self.batches, "status": self.status}
-        if self.status == "converged":
-            return values | {"S_min": self.S_min, "E_min": self.E_min, "B_crit": self.B_crit}
-        return values | {"reason": self.reason}
-
-    def __str__(self) -> str:
-        if self.status != "converged":
-            return f"L = {self.loss:.4g}: {self.reason}"
-        return f"L = {self.loss:.4g}: S_min = {self.S_min:.4g}, E_min = {self.E_min:.4g}, B_crit = {self.B_crit:.4g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,22 +62,18 @@ class TooFewLevels(LawError):
         return {**super().to_dict(), "levels": [level.to_dict() for level in self.levels]}
 
 
-def fit_critical_batch(
-    batch_tokens: Any, steps: Any, loss: Any, *, resamples: int = 200, level: float = 0.8, seed: int = 0
-) -> CriticalBatchFit:
+def fit_critical_batch(batch_tokens: Any, steps: Any, loss: Any, *, intervals: Intervals = Intervals()) -> CriticalBatchFit:
     """Fit B_crit(L) from how long it took to reach several losses with several batch sizes.
 
     At each loss S_min and E_min come from least squares of the relative residuals of S; the law is a line through the levels'
-    log B_crit. Rows of one batch size are taken to come from the same runs and are resampled together, so intervals need
-    three batch sizes, and of few they are narrow: at six, an 80 % interval holds the truth in two of three trials.
+    log B_crit. Rows with one batch size are assumed to come from the same runs and are resampled together. Intervals therefore
+    need three batch sizes, and with few they are too narrow: with six, an 80 % interval holds the truth in two of three trials.
 
     Args:
         batch_tokens: B, tokens per step, shape (rows,).
         steps: S, steps to reach `loss`, shape (rows,).
         loss: the level, shape (rows,); rows whose loss agrees to nine digits are one level.
-        resamples: bootstrap resamples of batch sizes.
-        level: of the central intervals.
-        seed: of the resamples.
+        intervals: see `Intervals`; of bootstrap resamples of the batch sizes.
 
     Raises:
         LawError: "bad_input" if a value is not positive and finite; "unidentified" if B_crit does not grow as the loss falls.
@@ -119,7 +84,7 @@ def fit_critical_batch(
     _, first, member = np.unique(np.round(-np.log(data["loss"]), 9), return_index=True, return_inverse=True)
     losses = data["loss"][first]
     rows = [np.flatnonzero(member == i) for i in range(len(losses))]
-    levels = tuple(_level(float(L), B[i], S[i]) for L, i in zip(losses, rows, strict=True))
+    levels = tuple(fit_level(float(L), B[i], S[i]) for L, i in zip(losses, rows, strict=True))
     good = np.array([of.status == "converged" for of in levels], dtype=bool)
     if good.sum() < MIN_LEVELS:
         refused = "; ".join(str(of) for of, used in zip(levels, good, strict=True) if not used)
@@ -140,19 +105,19 @@ def fit_critical_batch(
         raise LawError("unidentified", f"B_star is not finite at alpha_B = {alpha_B:.3g}: add levels further apart")
     law = CriticalBatch(B_star=B_star, alpha_B=alpha_B)
 
-    # Two batch sizes always lie on a line: there is nothing that resampling could vary.
-    counts = draw(len(B), B, resamples, seed) if len(np.unique(B)) > MIN_BATCHES else np.zeros((0, len(B)))
+    # Two batch sizes always lie on a line: resampling them varies nothing.
+    counts = draw(len(B), B, intervals) if len(np.unique(B)) > MIN_BATCHES else np.zeros((0, len(B)))
     drawn = np.stack([distinct(B[i], counts[:, i]) for i in rows], axis=1) >= MIN_BATCHES
     counts = counts[(drawn & good).sum(axis=1) >= MIN_LEVELS]
-    resampled = np.stack([_lines(B[i], S[i], counts[:, i])[0] for i in rows], axis=1)
+    resampled = np.stack([lines(B[i], S[i], counts[:, i])[0] for i in rows], axis=1)
     resampled[:, ~good] = np.nan
     replicas = solve(resampled)
     return CriticalBatchFit.from_resamples(
         law,
         replicas,
-        np.isfinite(replicas).all(axis=1) & (replicas[:, 1] > 0) & (replicas[:, 1] < STEEPEST),
+        np.isfinite(replicas).all(axis=1) & (replicas[:, 1] > 0) & (replicas[:, 1] < MAX_EXPONENT),
         log_residuals=np.log(law.predict(losses[good])) - np.log(B_crit[0, good]),
-        level=level,
+        level=intervals.level,
         levels=levels,
     )
 
@@ -191,37 +156,3 @@ def steps_to_loss(curves: Sequence[BatchCurve], losses: Any, *, sigma: float = 0
     if not rows:
         raise LawError("unreached", f"none of {len(curves)} curves goes through any of the losses: choose others")
     return StepsToLoss(*np.array(rows, dtype=float).T)
-
-
-def _level(loss: float, B: np.ndarray, S: np.ndarray) -> BatchLevel:
-    """The line through the rows of one level, B and S of shape (rows,)."""
-    if (batches := len(np.unique(B))) < MIN_BATCHES:
-        return BatchLevel(
-            loss=loss, batches=batches, status="too_few_batches", reason=f"{batches} batch size; a line needs {MIN_BATCHES}"
-        )
-    B_crit, S_min, E_min = (float(of[0]) for of in _lines(B, S, np.ones((1, len(B)))))
-    if np.isfinite(B_crit):
-        return BatchLevel(loss=loss, batches=batches, status="converged", S_min=S_min, E_min=E_min, B_crit=B_crit)
-    if (S_min / S).max() < NEGLIGIBLE_PART:
-        reason = f"S_min = {S_min:.3g}: batches so small that steps fall as fast as they grow, or faster; add larger ones"
-        return BatchLevel(loss=loss, batches=batches, status="small_batches", reason=reason)
-    reason = f"E_min = {E_min:.3g}: batches so large that steps hardly fall as they grow; add smaller ones"
-    return BatchLevel(loss=loss, batches=batches, status="large_batches", reason=reason)
-
-
-def _lines(B: np.ndarray, S: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """B_crit, S_min and E_min of least squares in (S_min + E_min / B) / S - 1, each (K,); B, S (rows,), weight (K, rows).
-
-    B_crit is NaN where S_min or E_min is not positive or nowhere a thousandth of the steps, or there are not two batch sizes.
-    """
-    scale = np.exp(np.log(B).mean())  # brings both unknowns to one size
-    p, q = 1 / S, scale / (B * S)
-    pp, pq, qq = (weight @ product for product in (p * p, p * q, q * q))
-    P, Q = weight @ p, weight @ q
-    with np.errstate(divide="ignore", invalid="ignore"):
-        determinant = pp * qq - pq**2
-        S_min, E_min = (P * qq - Q * pq) / determinant, scale * (Q * pp - P * pq) / determinant
-        parts = np.stack([S_min[:, None] * p, E_min[:, None] * q / scale])
-        shown = (np.where(weight > 0, parts, 0).max(axis=2) >= NEGLIGIBLE_PART).all(axis=0)
-        B_crit = np.where(shown & (distinct(B, weight) >= MIN_BATCHES), E_min / S_min, np.nan)
-    return B_crit, S_min, E_min

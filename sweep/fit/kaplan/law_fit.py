@@ -1,4 +1,4 @@
-"""What the fits of Kaplan et al.'s laws share: their result, the checks of what they are given, and resampling."""
+"""What the fits of Kaplan et al.'s laws share: their result, the checks of their input, and resampling."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
@@ -7,9 +7,9 @@ import numpy as np
 
 from sweep.errors import LawError
 from sweep.fit.bootstrap import resample_counts
-from sweep.fit.result import Estimate
+from sweep.fit.result import SAME, Estimate, Intervals
 
-STEEPEST = 5  # exponents of a loss that were ever measured are below 1
+MAX_EXPONENT = 5  # measured exponents of a loss are below 1
 
 
 class Law(Protocol):
@@ -32,10 +32,11 @@ class LawFit(Generic[LawT]):
         rms: root mean square of the log residuals.
         level: of the intervals.
         identified: share of the usable resamples that identify the law; None if there were none.
-        status: "converged"; "weak" if so few resamples identify the law that an interval would leave out its worse end, and so
-            there is none; or "flat" if the gradient did not vanish.
+        status: "converged"; "weak" if so few resamples identify the law that an interval would be too narrow, and so there is
+            none; or "flat" if the gradient did not vanish.
     """
 
+    fitted: ClassVar[bool] = True
     law: LawT
     constants: dict[str, Estimate]
     points: int
@@ -58,8 +59,8 @@ class LawFit(Generic[LawT]):
     ) -> Self:
         """The fit of `law`, with intervals from the constants of usable resamples, shape (resamples, constants).
 
-        A resample that does not identify the law lies beyond one end of every interval, whatever its numbers say: with more of
-        them than belong beyond that end, there is no interval.
+        A resample that does not identify the law counts as beyond one end of every interval, whatever its numbers say. If there
+        are more of them than belong beyond that end, there is no interval.
 
         Raises:
             LawError: "unidentified" if fewer than half the resamples identify the law.
@@ -68,7 +69,7 @@ class LawFit(Generic[LawT]):
         if share is not None and share < 0.5:
             reason = f"only {share:.0%} of resamples identify {law.equation}: add points, or widen their range"
             raise LawError("unidentified", reason)
-        weak = share is not None and 1 - share > (1 - level) / 2
+        weak = share is not None and 1 - share > (1 - level) / 2 + SAME
         spread = replicas[:0] if weak else replicas[identified]
         return cls(
             law=law,
@@ -111,13 +112,13 @@ def columns(**named: Any) -> dict[str, np.ndarray]:
         try:
             array = np.asarray(values, dtype=float)
         except (TypeError, ValueError) as error:
-            raise LawError("bad_input", f"{name} is not an array of numbers ({error}): mend or drop those points") from error
+            raise LawError("bad_input", f"{name} is not an array of numbers ({error}): fix or drop those points") from error
         if array.ndim != 1:
             raise LawError("bad_input", f"{name} has shape {array.shape}; give one value for each point, shape (points,)")
         bad = np.flatnonzero(~(np.isfinite(array) & (array > 0)))
         if len(bad):
             reason = f"{name}[{bad[0]}] is {array[bad[0]]:g} ({len(bad)} bad in all); {name} must be positive and finite"
-            raise LawError("bad_input", f"{reason}: mend or drop those points")
+            raise LawError("bad_input", f"{reason}: fix or drop those points")
         arrays[name] = array
     if len({len(array) for array in arrays.values()}) > 1:
         lengths = ", ".join(f"{name} {len(array)}" for name, array in arrays.items())
@@ -134,28 +135,29 @@ def require_values(name: str, values: np.ndarray, least: int) -> None:
         raise LawError(status, reason)
 
 
-def require_exponent(name: str, value: float, steepest: float = STEEPEST) -> None:
-    """Raises LawError "unidentified" unless `value` lies between 0 and `steepest`."""
-    if not 0 < value < steepest:
-        reason = f"{name} = {value:.3g} at the optimum is not between 0 and {steepest}: add points, or widen their range"
+def require_exponent(name: str, value: float, largest: float = MAX_EXPONENT) -> None:
+    """Raises LawError "unidentified" unless `value` lies between 0 and `largest`."""
+    if not 0 < value < largest:
+        reason = f"{name} = {value:.3g} at the optimum is not between 0 and {largest}: add points, or widen their range"
         raise LawError("unidentified", reason)
 
 
-def draw(points: int, clusters: Any, resamples: int, seed: int) -> np.ndarray:
-    """`resample_counts`, shape (resamples, points), with the labels checked: LawError "bad_input" if there are not three."""
+def draw(points: int, clusters: Any, intervals: Intervals) -> np.ndarray:
+    """`resample_counts`, shape (resamples, points). Raises LawError "bad_input" if there are fewer than three labels."""
     if clusters is not None:
         clusters = np.asarray(clusters)
         if clusters.shape != (points,):
             raise LawError("bad_input", f"clusters has shape {clusters.shape}; give one label for each of {points} points")
         if (labels := len(np.unique(clusters))) < 3:
             raise LawError("bad_input", f"clusters has {labels} different labels; intervals need 3: add runs, or leave it out")
-    return resample_counts(points, resamples, seed=seed, clusters=clusters)
+    return resample_counts(points, intervals.resamples, seed=intervals.seed, clusters=clusters)
 
 
 def distinct(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """How many different `values`, shape (points,), each row of `counts`, shape (K, points), draws; shape (K,)."""
-    _, member = np.unique(values, return_inverse=True)
-    return ((counts @ np.eye(member.max() + 1)[member]) > 0).sum(axis=1)
+    order = np.argsort(values, kind="stable")
+    _, first = np.unique(values[order], return_index=True)
+    return (np.add.reduceat(counts[:, order], first, axis=1) > 0).sum(axis=1)
 
 
 def line(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

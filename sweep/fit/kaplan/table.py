@@ -1,6 +1,6 @@
 """Kaplan et al.'s laws from a sweep's own table and curves."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,35 +9,36 @@ from sweep.errors import LawError
 from sweep.fit.kaplan.fits import fit_scale_law, fit_size_data_law, fit_size_steps_law
 from sweep.fit.kaplan.law_fit import LawFit
 from sweep.fit.kaplan.laws import PF_DAY
+from sweep.fit.result import Intervals, Refused, attempt
 from sweep.tables.curves import Curve
 from sweep.tables.table import RunsLike, RunTable, as_runs
 
-CURVE_POINTS = 20  # of each curve: its neighbouring points say the same
-SETTLED = 0.2  # of the horizon: before it warm-up shows
+CURVE_POINTS = 20  # of each curve: neighbouring points say the same
+MIN_CURVE_POINTS, MAX_POINTS = 5, 12_000  # fewer of each where all curves would have more together
+SETTLED = 0.2  # of the horizon: before it the warm-up shows
 
 
 def fit_kaplan(
-    runs: RunsLike, curves: Sequence[Curve] = (), *, resamples: int = 200, level: float = 0.8, seed: int = 0
-) -> dict[str, LawFit[Any] | LawError]:
-    """Every law that a sweep shows, or why it does not show it.
+    runs: RunsLike, curves: Sequence[Curve] = (), *, intervals: Intervals = Intervals()
+) -> dict[str, LawFit[Any] | Refused]:
+    """Every law by its name, or why these runs do not show it.
 
-    L_N, L_D and L_C, with C in PF-days, go through the runs that no run of at most as much N, D or C beats: the losses where
-    only that was scarce. L_ND goes through all runs. L_NS goes through the last part of all curves, where the runs' batch is
-    known; its steps are those taken, which are S_min only where batches were far above the critical one.
+    L_N, L_D and L_C, with C in PF-days, go through the runs that no run with at most as much N, D or C beats: there only N, D
+    or C was scarce. L_ND goes through all runs. L_NS goes through the last part of all curves, if the batch size of the runs is
+    known; its steps are those taken, which are S_min only where batches were far above the critical size.
 
     Args:
-        runs: the table; for the paper's own reading its N has no embeddings in it.
+        runs: the table; in the paper N excludes embeddings.
         curves: of the runs.
-        resamples, level, seed: of the intervals.
+        intervals: see `Intervals`.
     """
-    options: dict[str, Any] = {"resamples": resamples, "level": level, "seed": seed}
-    laws: dict[str, LawFit[Any] | LawError] = {}
+    laws: dict[str, LawFit[Any] | Refused] = {}
     runs = as_runs(runs)
     for name, X in (("L_N", runs.N), ("L_D", runs.D), ("L_C", runs.C / PF_DAY)):
         best = unbeaten(X, runs.loss)
-        laws[name] = _or_reason(lambda X=X, best=best: fit_scale_law(X[best], runs.loss[best], **options))  # type: ignore[misc]
-    laws["L_ND"] = _or_reason(lambda: fit_size_data_law(runs.N, runs.D, runs.loss, **options))
-    laws["L_NS"] = _or_reason(lambda: _fit_steps(runs, curves, options))
+        laws[name] = attempt(lambda X=X, best=best: fit_scale_law(X[best], runs.loss[best], intervals=intervals))  # type: ignore[misc]
+    laws["L_ND"] = attempt(lambda: fit_size_data_law(runs.N, runs.D, runs.loss, intervals=intervals))
+    laws["L_NS"] = attempt(lambda: _fit_steps(runs, curves, intervals))
     return laws
 
 
@@ -50,23 +51,17 @@ def unbeaten(X: np.ndarray, loss: np.ndarray) -> np.ndarray:
     return found
 
 
-def _fit_steps(runs: RunTable, curves: Sequence[Curve], options: dict[str, Any]) -> LawFit[Any]:
+def _fit_steps(runs: RunTable, curves: Sequence[Curve], intervals: Intervals) -> LawFit[Any]:
     if runs.batch_tokens is None or not curves:
-        raise LawError("no_curves", "L(N, S) needs training curves and a column batch_tokens: give both, or leave it")
+        raise LawError("no_curves", "L(N, S) needs training curves and a column batch_tokens in the table")
     batch = dict(zip(map(str, runs.run_id), runs.batch_tokens, strict=True))
+    points = min(CURVE_POINTS, max(MIN_CURVE_POINTS, MAX_POINTS // len(curves)))
     N, S, loss, owner = [], [], [], []
     for curve in curves:
-        at = np.geomspace(SETTLED * curve.tokens[-1], curve.tokens[-1], CURVE_POINTS)
-        N.append(np.full(CURVE_POINTS, curve.N))
+        at = np.geomspace(SETTLED * curve.tokens[-1], curve.tokens[-1], points)
+        N.append(np.full(points, curve.N))
         S.append(at / batch[curve.run_id])
         loss.append(np.exp(np.interp(np.log(at), np.log(curve.tokens), np.log(curve.loss))))
-        owner += [curve.run_id] * CURVE_POINTS
+        owner += [curve.run_id] * points
     columns = (np.concatenate(values) for values in (N, S, loss))
-    return fit_size_steps_law(*columns, clusters=np.array(owner), **options)
-
-
-def _or_reason(fit: Callable[[], LawFit[Any]]) -> LawFit[Any] | LawError:
-    try:
-        return fit()
-    except LawError as error:
-        return error
+    return fit_size_steps_law(*columns, clusters=np.array(owner), intervals=intervals)

@@ -1,4 +1,4 @@
-"""Least absolute deviations to the last digit: at their minimum some residuals are exactly zero, where no Newton step is."""
+"""Least absolute deviations to the last digit. At the minimum some residuals are exactly zero, where Newton's method fails."""
 
 import numpy as np
 

@@ -8,19 +8,11 @@ without 1e7. K rows of theta and n runs make arrays of shape (K, n); sums over r
 matrix products. Vectors and matrices of the batch have the batch as their last axis: (5, K) and (5, 5, K).
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
+from sweep.fit.solver.newton import Evaluation
+
 CONSTANTS = 5  # a, b, e, alpha, beta
-
-
-class Evaluation(NamedTuple):
-    """Value (K,), gradient (5, K) and Hessian (5, 5, K)."""
-
-    value: np.ndarray
-    gradient: np.ndarray
-    hessian: np.ndarray
 
 
 class Objective:
@@ -37,6 +29,10 @@ class Objective:
         one = np.ones_like(x)
         self._x, self._y = np.stack([one, x, x * x], axis=1), np.stack([one, y, y * y], axis=1)
         self._xy = np.stack([one, x, y, x * y], axis=1)
+
+    def part(self, chosen: np.ndarray) -> "Objective":
+        """The runs that `chosen`, indices of shape (runs,), selects."""
+        return Objective(self.x[chosen], self.y[chosen], self.z[chosen], self.space)
 
     def terms(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A / N^alpha (K, n), B / D^beta (K, n) and E (K, 1) at `theta` (K, 5)."""

@@ -1,4 +1,4 @@
-"""Where to start: for given exponents the surface is linear in A, B and E, so the best of those is one small linear solve.
+"""Where to start: for given exponents the surface is linear in A, B and E, so their best values are one small linear solve.
 
 This is variable projection (Golub and Pereyra 1973) on the least squares of relative residuals, which the objective is to
 second order. The paper's grid of 4,500 starts has only 25 different pairs of exponents; for each, its 180 choices of
@@ -9,13 +9,13 @@ import numpy as np
 
 from sweep.fit.solver.objective import Objective
 
-SMALLEST_SHARE = 0.05  # of the mean loss: a start whose term is next to nothing crawls, and one of zero could never leave zero
+MIN_SHARE = 0.05  # of the mean loss: a start with a tiny term crawls, and one with a term of zero stays there
 
 
 def solve_linear(
     objective: Objective, weight: np.ndarray, exponents: np.ndarray, *, tied: bool = False, fixed_E: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For every weighting and every pair of exponents the best (A, B, E), and how well it does.
+    """For every weighting and every pair of exponents the best (A, B, E), and its misfit.
 
     Args:
         objective: the runs.
@@ -49,7 +49,7 @@ def solve_linear(
             E = np.maximum((st - p * ut - q * vt) / (ss - p * us - q * vs), 0.0)
             A, B = A - E * p, B - E * q
     typical = np.exp(objective.z).mean() if objective.space == "log" else objective.z.mean()
-    least = SMALLEST_SHARE * typical
+    least = MIN_SHARE * typical
     A, B, E = (np.where(coefficient > least, coefficient, least) for coefficient in (A, B, E))  # NaN too
     if fixed_E is not None:
         e = np.full_like(A, np.log(fixed_E) if fixed_E > 0 else -np.inf)

@@ -1,8 +1,8 @@
-"""Engines: ways to take a run's training steps. Which one takes them changes no result beyond rounding.
+"""Engines: ways to compute the optimizer steps of a run. The choice of engine changes results only by rounding.
 
-native    CPU: matrix products by torch, the rest by kernels of our own (`native`)
+native    CPU: matrix products by torch, the rest by our own kernels (`native`)
 eager     any device, any number of processes: autograd and torch.optim.AdamW (`autograd`)
-compiled  the same through torch.compile, where a shape's FLOPs repay the minute that it takes
+compiled  the same through torch.compile, where a shape has enough FLOPs to repay the minute that compiling takes
 graph     CUDA, one process: the eager or compiled step captured as a CUDA graph (`graph`)
 """
 
@@ -15,19 +15,20 @@ from sweep.data import TrainingSequences
 from sweep.plan.run import RunConfig
 from sweep.train.engine.autograd import AutogradEngine
 from sweep.train.engine.graph import GraphEngine
-from sweep.train.engine.native import NativeEngine, NoKernels, kernels
+from sweep.train.engine.kernels import NoKernels, kernels
+from sweep.train.engine.native import NativeEngine
 from sweep.train.ranks import ALONE, Parallel
 
 
 class Engine(Protocol):
-    """A model in training. Its state is the same for all engines, so that each takes up what another left."""
+    """A model in training. The state is the same for all engines, so one can resume what another has saved."""
 
     @property
     def name(self) -> str: ...
 
     def step(self, step: int) -> Tensor:
         """Train step `step` (from 0). The batch's mean loss, in nats per token and to be averaged over processes, and the
-        gradient's norm before clipping: a tensor of shape (2,) on the device, which nobody has waited for."""
+        norm of the gradient before clipping: a tensor of shape (2,) on the device. This does not wait for the device."""
 
     def sequence_losses(self, sequences: np.ndarray) -> Tensor:
         """Mean loss in each of `sequences`, ids of shape (sequences, T + 1): nats per token, shape (sequences,), double."""
@@ -37,11 +38,11 @@ class Engine(Protocol):
         latter's settings, which are the run's."""
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take up what `state()` returned, from this or any other engine; before the first step."""
+        """Load what `state()` of any engine returned; only before the first step."""
 
 
 def native_available() -> str | None:
-    """None, or why the native engine cannot be had on this machine."""
+    """None, or the reason why the native engine cannot be used on this machine."""
     try:
         kernels()
     except NoKernels as error:
@@ -58,7 +59,7 @@ def make_engine(
     micro_batch: int | None = None,
     parallel: Parallel = ALONE,
 ) -> Engine:
-    """The engine that `choose_engine` named, with the weights of `run` at its start."""
+    """The engine of that name (see `sweep.plan.cost.choose_engine`), with the initial weights of `run`."""
     if name == "native":
         return NativeEngine(run, sequences)
     compiled = name.startswith("compiled")

@@ -20,18 +20,18 @@ from sweep.train.engine.optimizer import build_optimizer
 from sweep.train.ranks import ALONE, Parallel
 from sweep.train.schedule import learning_rate
 
-EVALUATION_TOKENS = 8192  # per forward pass of an evaluation
-MAX_SHAPES = 4096  # that one process may compile
+EVALUATION_TOKENS = 8192  # tokens per forward pass of an evaluation
+MAX_SHAPES = 4096  # shapes that one process may compile
 
 
 class AutogradEngine:
     """See `sweep.train.engine.Engine`.
 
     Args:
-        run, sequences: what is trained, and on what.
+        run, sequences: the run and its training data.
         device: "cpu" or "cuda".
-        compiled: whether torch.compile makes one kernel of what can be one; the first step of a shape then takes a minute.
-        micro_batch: sequences per forward pass; None for the whole batch, and where that does not fit the GPU, as many as do.
+        compiled: whether to use torch.compile; the first step of a shape then takes about a minute.
+        micro_batch: sequences per forward pass; None for the whole batch, or as many as fit the GPU.
         parallel: the processes that train the run.
     """
 
@@ -52,11 +52,11 @@ class AutogradEngine:
         model.initialise(run.seed)
         self.model = parallel.shard(model, device)
         self.compiles = compiled  # in its first step
-        if compiled:  # a worker trains many shapes; by default the ninth would quietly not be compiled
+        if compiled:  # a worker trains many shapes; by default torch silently stops compiling after eight
             torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = MAX_SHAPES
         self.loss = torch.compile(self.model.loss, dynamic=False) if compiled else self.model.loss
         self.optimizer = self._make_optimizer()
-        self.may_shrink = micro_batch is None and parallel.size == 1  # until the first step has worked
+        self.may_shrink = micro_batch is None and parallel.size == 1  # until the first step has succeeded
 
     def _make_optimizer(self) -> torch.optim.AdamW:
         return build_optimizer(self.model, self.run)
@@ -67,7 +67,7 @@ class AutogradEngine:
         return self._step_on(to_device(self.sequences.batch(step), self.device))
 
     def _step_on(self, batch_BS: Tensor) -> Tensor:
-        """`optimizer_step`; a first one that does not fit the GPU is tried again in smaller parts."""
+        """`optimizer_step`; if the first one does not fit the GPU, it is repeated with smaller micro-batches."""
         fresh = not self.optimizer.state
         while True:
             try:
@@ -81,13 +81,13 @@ class AutogradEngine:
                 if not self.may_shrink or not self._shrink():
                     raise
             self.optimizer.zero_grad()
-            if fresh:  # else moments that were begun would be taken for whole ones
+            if fresh:  # half-updated moments must not be used
                 self.optimizer.state.clear()
 
     @contextmanager
     def _compiling(self) -> Iterator[None]:
-        """Around the first step of a compiled engine: of all processes that share torch's cache one compiles a shape, and the
-        others wait for what it makes."""
+        """Hold a lock during the first step of a compiled engine: one of the processes that share torch's cache compiles a
+        shape, and the others wait and use the result."""
         cache = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
         if not (self.compiles and cache):
             yield
@@ -95,11 +95,11 @@ class AutogradEngine:
         Path(cache).mkdir(parents=True, exist_ok=True)
         shape = content_hash(asdict(self.run.model) | {"sequences": self.micro_batch, "precision": self.run.precision})
         with open(Path(cache) / f"{shape}.lock", "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+            fcntl.flock(file, fcntl.LOCK_EX)  # held until the file is closed
             yield
 
     def _shrink(self) -> bool:
-        """Do with less memory: half the sequences at once, and in the end a block's activations only while it is at work."""
+        """Use less memory: halve the micro-batch, and at one sequence recompute the activations of each block."""
         if self.micro_batch > 1:
             self.micro_batch = (self.micro_batch + 1) // 2
             return True
@@ -115,7 +115,7 @@ class AutogradEngine:
             ids = to_device(sequences[rows], device.type)
             with autocast(self.run.precision, device.type):
                 means = self.model.loss(ids[:, :-1], ids[:, 1:], reduction="none").mean(dim=1)
-            if counted:  # nobody else has these: their mean over processes is to be this
+            if counted:  # only this rank has them, and the mean over ranks must equal them
                 losses[rows] = means.double() * self.parallel.size
         return self.parallel.mean(losses)
 
@@ -124,7 +124,7 @@ class AutogradEngine:
         return {"model": state["model"], "optimizer": {"state": state["optimizer"]["state"]}}
 
     def load(self, state: dict[str, Any]) -> None:
-        if "optimizer" in state:  # which the first process alone has
+        if "optimizer" in state:  # which only rank 0 has
             groups = self.optimizer.state_dict()["param_groups"]
             state = {"model": state["model"], "optimizer": {"state": state["optimizer"]["state"], "param_groups": groups}}
         self.parallel.scatter(state, self.model, self.optimizer)
@@ -142,12 +142,12 @@ def optimizer_step(
     """One update from `batch_BS`, ids of shape (B, T + 1), taken `micro_batch` at a time; `loss` is the model's, if not
     as it is then compiled.
 
-    Each process takes its share of the batch, so weighted that the mean over processes, which is what they make of their
-    gradients, is the mean over the batch.
+    Each rank computes its shard of the batch, weighted so that the mean of the gradients over ranks is the mean over the
+    batch.
 
     Returns:
-        The batch's mean loss, to be averaged over processes, and the norm of its gradient before clipping, as scalars still on
-        the device.
+        The batch's mean loss, to be averaged over ranks, and the norm of its gradient before clipping, as scalars on the
+        device.
     """
     loss, total = loss or model.loss, torch.zeros((), device=batch_BS.device)
     shares = parallel.share(len(batch_BS), micro_batch)
@@ -170,6 +170,6 @@ def autocast(precision: str, device: str) -> Any:
 
 
 def to_device(ids: np.ndarray, device: str) -> Tensor:
-    """Ids on `device`, without waiting for the copy."""
+    """Ids on `device`; the copy is asynchronous."""
     tensor = torch.from_numpy(ids)
     return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor

@@ -1,7 +1,8 @@
-"""The step as one CUDA graph: everything that the eager step launches, replayed by a single call.
+"""The step as one CUDA graph: all kernels of the eager step, replayed by a single call.
 
-What changes from step to step is on the device before the graph needs it: which sequences a batch has, and its learning rate,
-some hundred steps of both at a time, and a counter that every step moves on. The tokens lie there too if there is room.
+The values that change from step to step are copied to the device ahead of time: the positions of each batch's sequences and the
+learning rate, for some hundred steps at a time, with a counter that each step increments. The tokens are kept on the device if
+they fit.
 """
 
 import logging
@@ -20,9 +21,9 @@ from sweep.train.schedule import learning_rate
 
 log = logging.getLogger(__name__)
 
-EAGER_STEPS = 3  # before the capture: libraries set themselves up, and the memory it needs is known
+EAGER_STEPS = 3  # before the capture, so that libraries are initialised and the memory needed is known
 STEPS_AHEAD = 512
-MEMORY_FOR_TOKENS = 0.25  # of what is free
+MEMORY_FOR_TOKENS = 0.25  # fraction of the free memory
 
 
 class GraphEngine(AutogradEngine):
@@ -51,7 +52,7 @@ class GraphEngine(AutogradEngine):
 
     def load(self, state: dict[str, Any]) -> None:
         super().load(state)
-        for group in self.optimizer.param_groups:  # loading makes copies
+        for group in self.optimizer.param_groups:  # loading copies the tensors
             group["lr"] = self.lr
 
     def step(self, step: int) -> Tensor:
@@ -72,7 +73,7 @@ class GraphEngine(AutogradEngine):
         return self.result.clone()
 
     def _capture(self) -> None:
-        """Take this step as a graph, or, if the memory that a graph keeps for itself is not there, eagerly from now on."""
+        """Capture this step as a graph; without enough memory for a graph, take all steps eagerly from now on."""
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, stream=_side_stream()):
@@ -85,7 +86,7 @@ class GraphEngine(AutogradEngine):
             self._one_step()
             return
         self.graph = graph
-        graph.replay()  # a capture runs nothing
+        graph.replay()  # a capture does not execute anything
 
     def _one_step(self) -> None:
         batch_BS, lr = self.feed.next()
@@ -95,15 +96,15 @@ class GraphEngine(AutogradEngine):
 
 @lru_cache
 def _side_stream() -> torch.cuda.Stream:
-    """For what comes before a capture, and the capture; one for all runs, as memory is kept for each stream."""
+    """The stream for warm-up and capture; all runs share it, because memory is cached per stream."""
     return torch.cuda.Stream()
 
 
 class Feed:
-    """The batches and learning rates of a run, from the device itself.
+    """The batches and learning rates of a run, from buffers on the device.
 
     Args:
-        run, sequences: what is trained, and on what.
+        run, sequences: the run and its training data.
         device: "cpu" or "cuda".
     """
 
@@ -113,13 +114,13 @@ class Feed:
         self.rates = torch.zeros(STEPS_AHEAD, device=device)
         self.starts = torch.zeros(STEPS_AHEAD, run.batch_size, dtype=torch.int64, device=device)
         self.position = torch.zeros(1, dtype=torch.int64, device=device)
-        self.expected: int | None = None  # the step that `position` is at, and the first that the tables lack
+        self.expected: int | None = None  # the current step, and the first step beyond the tables
         self.end = 0
         self.tokens = self._tokens_on_device()
         self.batch_BS = torch.zeros(run.batch_size, len(self.offsets), dtype=torch.int64, device=device)
 
     def _tokens_on_device(self) -> Tensor | None:
-        """All tokens, if they fit. uint16 has no indexing on every device, so ids are signed."""
+        """All tokens, if they fit. Ids are signed, because not every device can index uint16."""
         dtype = np.int16 if self.run.model.vocab_size <= 2**15 else np.int32
         if self.device == "cuda":
             free, _ = torch.cuda.mem_get_info()
@@ -128,7 +129,7 @@ class Feed:
         return torch.from_numpy(self.sequences.tokens.astype(dtype)).to(self.device)
 
     def prepare(self, step: int) -> None:
-        """Make sure that the device has what step `step` needs; outside the graph, and without waiting for the device."""
+        """Copy what step `step` needs to the device, if it is not there; outside the graph and without waiting."""
         if step != self.expected or step >= self.end:
             count = min(STEPS_AHEAD, self.run.steps - step)
             peak, schedule = self.run.optimizer.peak_lr, self.run.schedule

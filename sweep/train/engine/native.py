@@ -1,21 +1,14 @@
 """A whole training step on a CPU without autograd: torch multiplies the matrices, kernels.cpp does the rest.
 
-The forward pass, the backward pass and AdamW are written out for this one architecture, as lists of calls on buffers that are
-made once. They compute what autograd and torch.optim.AdamW do, to rounding, and nothing has to be compiled per shape.
+The forward pass, the backward pass and AdamW are lists of calls on buffers that are allocated once. They are specific to this
+architecture, compute what autograd and torch.optim.AdamW do up to rounding, and need no compilation per shape.
 """
 
 import ctypes
-import hashlib
 import math
-import os
-import platform
-import shlex
-import subprocess
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,68 +18,18 @@ from torch import Tensor
 from models.transformer import Transformer, rotary_tables
 from sweep.data import TrainingSequences
 from sweep.plan.run import RunConfig
+from sweep.train.engine.kernels import kernels
 from sweep.train.engine.optimizer import decays, in_order
 from sweep.train.schedule import learning_rate
 
-FLAGS = (
-    *("-std=c++20", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
-    *("-fopenmp", "-fPIC", "-shared"),
-)
-SOURCE = Path(__file__).with_name("kernels.cpp")
 MAX_LOGITS = 2**22  # at once: 16 MB in fp32
-
-
-class NoKernels(Exception):
-    """The kernels cannot be built on this machine."""
-
-
-@lru_cache
-def kernels() -> ctypes.CDLL:
-    """The compiled kernels.cpp: built on first use, in a few seconds, and kept in ~/.cache for this kind of processor.
-
-    $ISOSWEEP_CXXFLAGS is added to the compiler's flags, and the last word on something counts: with -mno-avx512f the kernels
-    are those of a machine without AVX-512. The usual $CXXFLAGS is left alone, as conda's forbids all but the oldest processors.
-
-    Raises:
-        NoKernels: if there is no C++ compiler ($CXX, or g++), or it refuses the source.
-    """
-    compiler = os.environ.get("CXX", "g++")
-    flags = [*FLAGS, *shlex.split(os.environ.get("ISOSWEEP_CXXFLAGS", ""))]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isosweep"
-    sources = [path.read_text() for path in (SOURCE, *sorted(SOURCE.parent.glob("*.h")))]
-    identity = "\0".join([*sources, compiler, *flags, platform.machine(), _processor()])
-    library = cache / f"kernels-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
-    if not library.exists():
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=cache) as directory:  # another process may be building them, too
-                made = Path(directory) / "kernels.so"
-                subprocess.run([compiler, *flags, str(SOURCE), "-o", str(made)], check=True, capture_output=True, text=True)
-                os.replace(made, library)
-        except subprocess.CalledProcessError as error:
-            first = (error.stderr.strip().splitlines() or ["no message"])[0]
-            raise NoKernels(f"{compiler} refuses {SOURCE.name}: {first}") from error
-        except OSError as error:
-            raise NoKernels(f"{compiler}: {error.strerror}") from error
-    loaded = ctypes.CDLL(str(library))
-    loaded.sum_of_squares_fp32.restype = loaded.sum_of_squares_bf16.restype = ctypes.c_double
-    return loaded
-
-
-def _processor() -> str:
-    """What -march=native looks at: machines that share a home need not share a processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Stretch:
-    """Parameters that AdamW goes over in one pass: flat vectors of one length, with a view into each for every parameter.
+    """Parameters that AdamW updates in one pass: flat vectors of one length, with a view into each for every parameter.
 
-    `scalar` is the copy of the weights that matrix products read, in the precision of the run; in fp32 the weights themselves.
+    `scalar` is the copy of the weights in the precision of the run, for the matrix products; in fp32 it is `weight` itself.
     """
 
     weight: Tensor
@@ -149,7 +92,7 @@ class NativeEngine:
         B, means = self.run.batch_size, []
         for start in range(0, len(sequences), B):
             part = sequences[start : start + B]
-            self._take(np.resize(part, (B, *part.shape[1:])))  # the last part is filled up with sequences that do not count
+            self._take(np.resize(part, (B, *part.shape[1:])))  # the last batch is padded with sequences that do not count
             for call in self.forward:
                 call()
             for call in self.head_forward:
@@ -182,7 +125,7 @@ class NativeEngine:
             stretch.scalar.copy_(stretch.weight)
 
     def _lay_out_weights(self) -> None:
-        """Three stretches: the blocks' matrices; embedding and head, whose gradients are sums of many; gains of norms."""
+        """Three stretches: matrices of the blocks; embedding and head, whose gradients are accumulated; gains of the norms."""
         model = Transformer(self.config)
         model.initialise(self.run.seed)
         named = dict(model.named_parameters())
@@ -214,19 +157,19 @@ class NativeEngine:
                 values["head.weight"] = values["embedding.weight"]
 
     def _write_program(self) -> None:
-        """Make the buffers and the lists of calls: `forward` up to the last norm, `head` there and back, and `backward`."""
+        """Make the buffers and the lists of calls: `forward` up to the last norm, `head` with its backward pass, `backward`."""
         c, R = self.config, self.rows
         B, T, D, H, G, K, F = self.run.batch_size, c.context_length, c.d_model, c.n_heads, c.n_kv_heads, c.head_dim, c.d_ff
         self.ids, self.targets = torch.zeros(2, R, dtype=torch.int64)
         self.losses = torch.zeros(R)
         forward: list[partial[Any]] = []
-        backward: list[partial[Any]] = []  # from the loss back, but written in the order of the forward pass
+        backward: list[partial[Any]] = []  # runs from the loss back, but is written in the order of the forward pass
 
         def scalars(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=self.precision)
 
         def linear(x: Tensor, name: str, y: Tensor, dy: Tensor, dx: Tensor) -> None:
-            """y = x W^T, and back."""
+            """y = x W^T, and its backward pass."""
             forward.append(partial(torch.mm, x, self.scalars[name].t(), out=y))
             backward.append(partial(torch.mm, dy, self.scalars[name], out=dx))
             backward.append(partial(torch.mm, dy.t(), x, out=self.gradients[name]))
@@ -235,7 +178,7 @@ class NativeEngine:
         dx_RD, dx_scalar_RD, dy_RD = torch.zeros(R, D), scalars(R, D), scalars(R, D)
 
         def norm(x_RD: Tensor, branch_RD: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
-            """The stream with `branch_RD` added, and what the norm makes of it."""
+            """The residual stream with `branch_RD` added, and its norm."""
             new_RD = x_RD if branch_RD is None else torch.zeros(R, D)
             y_RD, inverse_rms_R, gain_D = scalars(R, D), torch.zeros(R), self.weights[name]
             forward.append(self._call("add_norm", x_RD, branch_RD, new_RD, gain_D, y_RD, inverse_rms_R, R, D, c.norm_eps))
@@ -271,7 +214,7 @@ class NativeEngine:
         self.accumulators = [dx_RD] + [stretch.gradient for stretch in self.stretches[1:]]
 
     def _head(self, y_RD: Tensor, dy_RD: Tensor, *, backward: bool) -> list[partial[Any]]:
-        """The calls from the last norm to the loss, and with `backward` back: a few rows at a time, so logits stay small."""
+        """The calls from the last norm to the loss, and back with `backward`; a few rows at a time, to keep logits small."""
         R, V, weight = self.rows, self.config.vocab_size, self.weights["head.weight"]
         rows = min(R, max(1, MAX_LOGITS // V))
         scalar = weight if self.precision == weight.dtype else torch.zeros_like(weight, dtype=self.precision)
@@ -289,21 +232,21 @@ class NativeEngine:
         return calls
 
     def _call(self, kernel: str, *arguments: Tensor | float | int | None) -> partial[Any]:
-        """A call of a kernel with its arguments converted once."""
+        """A call of a kernel, with its arguments converted once."""
         name = kernel if kernel.startswith("embed") else f"{kernel}_{self.run.precision}"
         call = partial(getattr(self.kernels, name), *map(_as_c, arguments))
-        call.tensors = arguments  # type: ignore[attr-defined]  # these must live as long as the pointers to them
+        call.tensors = arguments  # type: ignore[attr-defined]  # these must live as long as the pointers
         return call
 
     def _take(self, ids_BS: np.ndarray) -> None:
-        if (largest := ids_BS.max()) >= self.config.vocab_size:  # the kernels would look beyond the end of the table
+        if (largest := ids_BS.max()) >= self.config.vocab_size:  # the kernels would read beyond the end of the table
             raise IndexError(f"id {largest} is beyond the embedding of a vocabulary of {self.config.vocab_size}")
         ids, shape = torch.from_numpy(ids_BS), (self.run.batch_size, self.config.context_length)
         self.ids.view(shape).copy_(ids[:, :-1])
         self.targets.view(shape).copy_(ids[:, 1:])
 
     def _update(self, lr: float) -> float:
-        """Clip and AdamW; the norm of the gradient before clipping."""
+        """Clip, update with AdamW, and return the norm of the gradient before clipping."""
         o, squares = self.run.optimizer, 0.0
         for stretch in self.stretches:
             sum_of_squares = getattr(self.kernels, f"sum_of_squares_{_suffix(stretch.gradient)}")

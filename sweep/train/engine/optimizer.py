@@ -1,4 +1,4 @@
-"""AdamW as every engine has it."""
+"""AdamW with the settings that all engines share."""
 
 import torch
 from torch import Tensor
@@ -8,18 +8,18 @@ from sweep.plan.run import RunConfig
 
 
 def decays(parameter: Tensor) -> bool:
-    """Only matrices decay: a norm's gain has no business being near zero."""
+    """Whether a parameter decays: matrices do, gains of norms do not."""
     return parameter.ndim >= 2
 
 
 def in_order(model: Transformer) -> list[str]:
-    """Names of the parameters as AdamW's state numbers them."""
+    """Names of the parameters, in the order of AdamW's state."""
     named = list(model.named_parameters())
     return [name for name, p in named if decays(p)] + [name for name, p in named if not decays(p)]
 
 
 def build_optimizer(model: Transformer, run: RunConfig, lr: float | Tensor | None = None) -> torch.optim.AdamW:
-    """AdamW (arXiv 1711.05101) for `run`, fused; with a tensor as `lr`, such that a CUDA graph can hold its step."""
+    """AdamW (arXiv 1711.05101) for `run`, fused; if `lr` is a tensor, a CUDA graph can capture the step."""
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if decays(p)], "weight_decay": run.optimizer.weight_decay},

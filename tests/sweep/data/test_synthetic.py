@@ -10,7 +10,7 @@ from sweep.config import CorpusSpec, SyntheticConfig
 from sweep.data import Corpus, CorpusRecipe
 from sweep.data.synthetic import MarkovChain
 from sweep.errors import InputError
-from sweep.fit import fit_parametric
+from sweep.fit import Intervals, fit_parametric
 from sweep.plan.run import OptimizerSettings, RunConfig, ScheduleSettings
 from sweep.store import RunDirectory, states
 from sweep.train.loop import Runtime, train
@@ -134,7 +134,7 @@ def test_a_law_fitted_to_losses_finds_the_entropy_rate() -> None:
         rank = np.argsort(np.argsort(-seen))
         rows += [(K * vocab_size, D, np.where(rank < K, known, unknown).sum()) for K in np.geomspace(8, 128, 7).astype(int)]
     N, D, loss = np.array(rows, dtype=float).T
-    fit = fit_parametric(N, D, loss, resamples=200, level=0.8)
+    fit = fit_parametric(N, D, loss, intervals=Intervals(200, 0.8))
     assert fit.E.low is not None
     assert fit.E.high is not None
     assert fit.E.low < chain.entropy_rate < fit.E.high

@@ -8,9 +8,12 @@ import pytest
 import yaml
 
 from sweep.fit import (
+    NO_INTERVALS,
     Compute,
+    Intervals,
     LawError,
     Noise,
+    Options,
     Questions,
     RunTable,
     Simulator,
@@ -40,7 +43,7 @@ def simulated(noise: float = 0.003, seed: int = 0) -> RunTable:
 def test_larger_budgets_are_predicted_within_their_intervals() -> None:
     inside, bias = [], []
     for seed in range(12):
-        held = hold_out(simulated(seed=seed), last=2, seed=seed)
+        held = hold_out(simulated(seed=seed), last=2, intervals=Intervals(seed=seed))
         assert held.fitted == 27
         assert len(held.predictions) == 18
         assert held.factor == pytest.approx(10)
@@ -68,14 +71,14 @@ def test_no_held_out_loss_is_seen_by_the_fit() -> None:
 
 
 def test_rolling_predicts_every_budget_it_can_from_the_smaller_ones() -> None:
-    rolled = rolling_hold_out(simulated(), resamples=50)
+    rolled = rolling_hold_out(simulated(), intervals=Intervals(50)).each
     assert [held.above for held in rolled] == pytest.approx(BUDGETS[2:] if len(rolled) == 3 else BUDGETS[1:])
     assert all(len(held.predictions) == 9 for held in rolled)
     last = rolled[-1].optima[0]
     assert last.budget == pytest.approx(1e20)
     assert last.predicted.keys() == {"parametric", "isoflop"}
     assert last.predicted["parametric"] == pytest.approx(CHINCHILLA.optimal(1e20)[0], rel=0.3)
-    without = hold_out(replace(simulated(), budget=np.full(45, np.nan)), resamples=0)
+    without = hold_out(replace(simulated(), budget=np.full(45, np.nan)), intervals=NO_INTERVALS)
     assert without.optima == ()
     assert 0 < len(without.predictions) < 45
     assert without.covered is None
@@ -86,7 +89,7 @@ def test_rolling_predicts_every_budget_it_can_from_the_smaller_ones() -> None:
 
 def test_next_runs_keep_to_the_allowance_and_are_new() -> None:
     runs = simulated()
-    fit = fit_parametric(runs, resamples=100)
+    fit = fit_parametric(runs, intervals=Intervals(100))
     chosen = next_runs(fit, runs, flops=2e20, most=10)
     assert 0 < len(chosen.N) <= 10
     assert chosen.C.sum() <= 2e20
@@ -123,7 +126,7 @@ def test_chosen_runs_tell_more_than_a_uniform_grid_of_the_same_flops() -> None:
     def sd(N: np.ndarray, D: np.ndarray) -> float:
         return expected_sd(CHINCHILLA, np.concatenate([pilot.N, N]), np.concatenate([pilot.D, D]), sd=0.005)
 
-    fit = fit_parametric(pilot, resamples=100)
+    fit = fit_parametric(pilot, intervals=Intervals(100))
     same, quarter = (next_runs(fit, pilot, flops=share * grid.C.sum(), most=14, reach=40) for share in (1, 0.25))
     assert sd(same.N, same.D) < 0.85 * sd(grid.N, grid.D)
     assert sd(quarter.N, quarter.D) < 1.1 * sd(grid.N, grid.D)
@@ -131,13 +134,15 @@ def test_chosen_runs_tell_more_than_a_uniform_grid_of_the_same_flops() -> None:
 
 def test_the_information_predicts_how_a_scatters() -> None:
     runs = simulated()
-    fits = [fit_parametric(simulated(seed=seed), objective="log_mse", resamples=0).a.value for seed in range(100)]
+    fits = [fit_parametric(simulated(seed=seed), objective="log_mse", intervals=NO_INTERVALS).a.value for seed in range(100)]
     assert np.std(fits) == pytest.approx(expected_sd(CHINCHILLA, runs.N, runs.D, sd=0.003), rel=0.2)
 
 
 def test_sensitivity_is_one_table_of_every_choice() -> None:
     runs = simulated()
-    variants = sensitivity(runs, resamples=30, conventions={"twice the tokens": replace(runs, D=2 * runs.D, C=2 * runs.C)})
+    variants = sensitivity(
+        runs, conventions={"twice the tokens": replace(runs, D=2 * runs.D, C=2 * runs.C)}, intervals=Intervals(30)
+    )
     groups = {variant.group for variant in variants}
     assert groups == {"approach", "loss function", "outliers", "sizes", "budgets", "convention"}
     by_label = {variant.label: variant for variant in variants}
@@ -174,7 +179,7 @@ def test_counting_without_embeddings_turns_chinchillas_exponent_into_kaplans() -
     frame = kaplan_frame()
     tables = tables_by_convention(frame)
     assert list(tables) == [KAPLAN_COUNTING, "N with embeddings, C = 6ND"]
-    rows = {row.convention: row.a for row in compare_conventions(tables, resamples=0)}
+    rows = {row.convention: row.a for row in compare_conventions(tables, intervals=NO_INTERVALS)}
     assert rows["N with embeddings, C = 6ND"].value == pytest.approx(CHINCHILLA.a, abs=1e-6)  # type: ignore[union-attr]
     assert 0.65 < rows[KAPLAN_COUNTING].value < 0.85  # type: ignore[union-attr]
 
@@ -191,7 +196,7 @@ def test_protocols_compare_losses_at_the_same_points() -> None:
     longest = np.tile([False, False, True], 3)
     np.testing.assert_allclose(higher[longest], 0, atol=1e-9)
     assert (higher[~longest] > 0.05).all()  # the long run's rate is not decayed there
-    rows = compare_conventions({"as counted": runs}, curves, resamples=0)
+    rows = compare_conventions({"as counted": runs}, curves, intervals=NO_INTERVALS)
     assert [row.protocol for row in rows] == ["as run", "as run", MATCHED, FIXED]
     assert by_protocol(runs.where(longest), curves) == {}
 
@@ -200,9 +205,9 @@ def test_kaplans_laws_from_a_table() -> None:
     """Every law by its name, or why it is not there; the scale laws go through the runs that nothing smaller beats."""
     frame = kaplan_frame()
     runs = tables_by_convention(frame)["N with embeddings, C = 6ND"]
-    laws = fit_kaplan(runs, resamples=20)
+    laws = fit_kaplan(runs, intervals=Intervals(20))
     assert set(laws) == {"L_N", "L_D", "L_C", "L_ND", "L_NS"}
-    assert isinstance(laws["L_NS"], LawError)
+    assert not laws["L_NS"].fitted
     best = unbeaten(runs.C, runs.loss)
     for i in np.flatnonzero(best):
         assert (runs.loss[runs.C < runs.C[i]] > runs.loss[i]).all()
@@ -214,13 +219,16 @@ def test_kaplans_laws_from_a_table() -> None:
 def test_all_laws_at_once_survive_what_cannot_be_fitted() -> None:
     runs = simulated()
     curves = Simulator(surface=CHINCHILLA, noise=Noise(run=0.003)).curves(runs)
-    fits = fit_all(runs, curves, convention={"N": "total"}, resamples=20, questions=Questions(losses=[2.5]))
+    fits = fit_all(
+        runs, curves, convention={"N": "total"}, questions=Questions(losses=[2.5]), options=Options(intervals=Intervals(20))
+    )
     text = fits.summary()
     for part in ("Approach 1", "Approach 2", "Approach 3", "Compute-optimal", "held out", "other choices", "Kaplan's laws"):
         assert part in text
-    few = fit_all(runs.where(np.arange(4)), (), convention={"N": "total"}, resamples=20)
-    assert isinstance(few.parametric, LawError)
-    assert isinstance(few.extrapolation, LawError)
+    few = fit_all(runs.where(np.arange(4)), (), convention={"N": "total"}, options=Options(intervals=Intervals(20)))
+    assert not few.parametric.fitted
+    assert not few.extrapolation.fitted
+    assert few.fitted == {}
     assert few.answers.allocations == ()
     assert few.to_dict()["extrapolation"]["status"].startswith("too_few")
     assert "too_few_runs" in few.summary()
@@ -228,7 +236,7 @@ def test_all_laws_at_once_survive_what_cannot_be_fitted() -> None:
 
 def test_compute_is_read_off_the_runs() -> None:
     runs = Simulator(surface=Surface(**{**vars(CHINCHILLA), "compute": Compute(kappa=9.0, eta=0.95)})).isoflop(BUDGETS)
-    fit = fit_parametric(runs, resamples=0)
+    fit = fit_parametric(runs, intervals=NO_INTERVALS)
     assert vars(fit.surface.compute) == pytest.approx({"kappa": 9.0, "eta": 0.95})
     assert fit.a.value == pytest.approx(CHINCHILLA.beta / (CHINCHILLA.alpha + 0.95 * CHINCHILLA.beta), rel=1e-6)
     assert fit.counted(Compute()).a.value == pytest.approx(CHINCHILLA.a, rel=1e-6)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sweep.fit import Curve, EnvelopeFit, LawError, fit_envelope, smooth_curve
+from sweep.fit import NO_INTERVALS, Curve, EnvelopeFit, Intervals, LawError, fit_envelope, smooth_curve
 from sweep.fit.judge.simulate import Noise, Simulator
 from sweep.fit.surface import Surface
 
@@ -28,7 +28,7 @@ def planted_curves() -> list[Curve]:
 
 
 def test_the_envelope_of_planted_curves_follows_their_law() -> None:
-    fit = fit_envelope(planted_curves(), resamples=50)
+    fit = fit_envelope(planted_curves(), intervals=Intervals(50))
     assert isinstance(fit, EnvelopeFit)
     assert len(fit.flops) == 1500
     assert np.diff(np.log(fit.flops)) == pytest.approx(np.log(fit.flops[1] / fit.flops[0]))
@@ -42,7 +42,7 @@ def test_the_envelope_of_planted_curves_follows_their_law() -> None:
 
 
 def test_a_run_is_best_up_to_its_very_end() -> None:
-    fit = fit_envelope(planted_curves(), resamples=0)
+    fit = fit_envelope(planted_curves(), intervals=NO_INTERVALS)
     assert np.isfinite(fit.loss).all()
     ends = sorted(c.tokens[-1] * c.flops_per_token for c in planted_curves())
     assert fit.flops[0] == pytest.approx(ends[0])
@@ -60,7 +60,9 @@ def test_a_lone_size_that_runs_on_does_not_bend_the_law() -> None:
         tokens=tokens,
         loss=1.7 + 400 / small.N**0.3 + 400 / tokens**0.3,
     )
-    assert fit_envelope([*curves, longer], resamples=0).a.value == pytest.approx(fit_envelope(curves, resamples=0).a.value)
+    assert fit_envelope([*curves, longer], intervals=NO_INTERVALS).a.value == pytest.approx(
+        fit_envelope(curves, intervals=NO_INTERVALS).a.value
+    )
 
 
 def test_envelopes_without_three_sizes_are_refused() -> None:
@@ -84,7 +86,7 @@ def test_smoothing_keeps_lines_and_weighs_like_a_gaussian() -> None:
 
 @pytest.mark.parametrize("method", ["interpolated", "bins", "hull"])
 def test_every_way_to_draw_the_envelope_finds_the_same_law(method: str) -> None:
-    fit = fit_envelope(simulated_curves(), method=method, resamples=40)
+    fit = fit_envelope(simulated_curves(), method=method, intervals=Intervals(40))
     assert fit.a.value == pytest.approx(SURFACE.a, abs=0.02)
     assert fit.a.value + fit.b.value == pytest.approx(1, abs=1e-6)
     N, D = fit.optimal(1e20)
@@ -97,7 +99,7 @@ def test_every_way_to_draw_the_envelope_finds_the_same_law(method: str) -> None:
 
 def test_a_hull_is_convex_and_below_every_point() -> None:
     curves = planted_curves()
-    fit = fit_envelope(curves, method="hull", resamples=0)
+    fit = fit_envelope(curves, method="hull", intervals=NO_INTERVALS)
     x, y = np.log(fit.flops), np.log(fit.loss)
     assert (np.diff(np.diff(y) / np.diff(x)) > 0).all()
     for curve in curves:
@@ -108,7 +110,7 @@ def test_a_hull_is_convex_and_below_every_point() -> None:
 
 
 def test_a_bend_is_seen_where_there_is_one() -> None:
-    straight = [fit_envelope(simulated_curves(noise=0.002, seed=seed), resamples=60).curvature for seed in range(6)]
+    straight = [fit_envelope(simulated_curves(noise=0.002, seed=seed), intervals=Intervals(60)).curvature for seed in range(6)]
     assert sum(bool(curvature.bends) for curvature in straight) <= 3  # 80 % intervals: one in five by chance
     bent = []
     for curve in simulated_curves():
@@ -116,7 +118,7 @@ def test_a_bend_is_seen_where_there_is_one() -> None:
         best = SURFACE.optimal(3e19)[0] * np.exp(SURFACE.a * log_C - 0.03 * log_C**2)
         loss = 2 + np.exp(-0.05 * log_C) + 0.02 * np.log(curve.N / best) ** 2
         bent.append(Curve(**{**vars(curve), "loss": loss}))
-    curvature = fit_envelope(bent, resamples=60).curvature
+    curvature = fit_envelope(bent, intervals=Intervals(60)).curvature
     assert curvature.bends is True
     assert curvature.second.value == pytest.approx(-0.06, abs=0.02)
     assert curvature.thirds[0].value > curvature.thirds[1].value > curvature.thirds[2].value
@@ -128,10 +130,10 @@ def test_curves_come_as_a_pandas_table_and_raw() -> None:
     frame = pd.concat(
         [pd.DataFrame({"run_id": c.run_id, "N": c.N, "tokens": c.tokens, "loss": c.loss}) for c in curves], ignore_index=True
     )
-    assert fit_envelope(frame, resamples=0).a.value == fit_envelope(curves, resamples=0).a.value
+    assert fit_envelope(frame, intervals=NO_INTERVALS).a.value == fit_envelope(curves, intervals=NO_INTERVALS).a.value
     noisy = frame.assign(loss=frame["loss"] * np.exp(0.02 * rng.standard_normal(len(frame))))
-    raw, smooth = (fit_envelope(noisy, smoothing=sigma, resamples=0) for sigma in (0, 10))
-    truth = fit_envelope(frame, resamples=0)
+    raw, smooth = (fit_envelope(noisy, smoothing=sigma, intervals=NO_INTERVALS) for sigma in (0, 10))
+    truth = fit_envelope(frame, intervals=NO_INTERVALS)
     assert np.abs(smooth.loss / truth.loss - 1).max() < 0.6 * np.abs(raw.loss / truth.loss - 1).max()
     with pytest.raises(LawError, match="no column 'N'"):
         fit_envelope(frame.drop(columns="N"))

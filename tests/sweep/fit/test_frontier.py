@@ -10,6 +10,7 @@ from sweep.fit import (
     Noise,
     ParametricFit,
     Questions,
+    Refused,
     Simulator,
     Surface,
     allocate,
@@ -142,7 +143,7 @@ def test_llamas_footprint() -> None:
 
 def test_answers_cover_what_was_asked() -> None:
     runs = SIMULATOR.isoflop(BUDGETS, sizes=9)
-    fits = (LawError("no_curves", "there are none"), fit_isoflop(runs), fit_parametric(runs))
+    fits = (Refused(LawError("no_curves", "there are none")), fit_isoflop(runs), fit_parametric(runs))
     asked = Questions(budgets=[1e21], losses=[2.3, 1.0], inference_tokens=1e12, flops_per_second=1e14)
     answers = answer(fits, asked, largest=1e20)
     assert [row.approach for row in answers.allocations] == ["isoflop", "parametric"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sweep.fit import IsoflopFit, LawError, RunTable, fit_isoflop
+from sweep.fit import NO_INTERVALS, Intervals, IsoflopFit, LawError, RunTable, fit_isoflop
 from sweep.fit.approaches.isoflop import TooFewProfiles
 from sweep.fit.approaches.profile import fit_profile
 from sweep.fit.judge.simulate import Noise, Simulator
@@ -25,7 +25,7 @@ def valleys(a: float = 0.45, curvature: float = 0.05, noise: float = 0.0, seed: 
 
 
 def test_planted_minima_come_back() -> None:
-    fit = fit_isoflop(valleys(), resamples=20)
+    fit = fit_isoflop(valleys(), intervals=Intervals(20))
     assert isinstance(fit, IsoflopFit)
     assert fit.a.value == pytest.approx(0.45, abs=1e-10)
     assert fit.b.value == pytest.approx(0.55, abs=1e-10)
@@ -39,7 +39,7 @@ def test_planted_minima_come_back() -> None:
 
 def test_intervals_cover_and_shrink_with_the_noise() -> None:
     def covered(noise: float) -> tuple[float, float]:
-        fits = [fit_isoflop(valleys(noise=noise, seed=seed), resamples=60) for seed in range(40)]
+        fits = [fit_isoflop(valleys(noise=noise, seed=seed), intervals=Intervals(60)) for seed in range(40)]
         inside = [fit.a.low <= 0.45 <= fit.a.high for fit in fits if fit.a.low is not None and fit.a.high is not None]
         width = np.mean([fit.a.high - fit.a.low for fit in fits if fit.a.low is not None and fit.a.high is not None])
         return float(np.mean(inside)), float(width)
@@ -79,7 +79,7 @@ def test_a_refused_profile_is_reported_and_left_out() -> None:
     loss = runs.loss.copy()
     loss[runs.budget == BUDGETS[2]] *= -1
     loss += 10
-    fit = fit_isoflop(RunTable(**{**vars(runs), "loss": loss}), resamples=0)
+    fit = fit_isoflop(RunTable(**{**vars(runs), "loss": loss}), intervals=NO_INTERVALS)
     assert [profile.status for profile in fit.profiles] == ["converged"] * 2 + ["concave"] + ["converged"] * 2
     assert fit.a.value == pytest.approx(0.45, abs=1e-10)
     entry = fit.to_dict()["profiles"][2]
@@ -101,7 +101,7 @@ def test_profiles_group_by_plan_not_by_what_a_run_achieved() -> None:
     runs = valleys()
     C = runs.C.copy()
     C[3] *= 0.4  # a run that stopped early still belongs to its profile
-    fit = fit_isoflop(RunTable(**{**vars(runs), "C": C}), resamples=0)
+    fit = fit_isoflop(RunTable(**{**vars(runs), "C": C}), intervals=NO_INTERVALS)
     assert [len(profile.N) for profile in fit.profiles] == [7] * 5
 
 
@@ -111,7 +111,7 @@ SURFACE = Surface(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)
 def test_the_parabolas_bias_is_found_and_taken_off() -> None:
     """Without noise, on a wide grid: the parabola is some per cent off, the corrected minimum exact."""
     runs = Simulator(surface=SURFACE).isoflop(np.geomspace(1e18, 1e21, 5), sizes=9, span=64)
-    for profile in fit_isoflop(runs, resamples=0).profiles:
+    for profile in fit_isoflop(runs, intervals=NO_INTERVALS).profiles:
         N_opt = SURFACE.optimal(profile.budget)[0]
         assert np.log(profile.N_opt / N_opt) == pytest.approx(0.032, abs=0.002)
         assert profile.N_bias == pytest.approx(np.log(profile.N_opt / N_opt), abs=1e-6)
@@ -128,7 +128,7 @@ def test_a_grid_that_drifts_off_centre_biases_the_exponent() -> None:
         for C, off in zip(budgets, drift, strict=True)
     ]
     columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("N", "D", "C", "loss", "budget")}
-    fit = fit_isoflop(RunTable(run_id=np.array([f"run-{i}" for i in range(45)]), **columns), resamples=20)
+    fit = fit_isoflop(RunTable(run_id=np.array([f"run-{i}" for i in range(45)]), **columns), intervals=Intervals(20))
     assert fit.a_bias is not None
     assert fit.a_corrected is not None
     assert abs(fit.a_bias) > 1e-3
@@ -149,14 +149,17 @@ def test_known_seed_noise_sets_the_interval() -> None:
 
 
 def test_standard_errors_of_minima_are_what_repeats_scatter_by() -> None:
-    fits = [fit_isoflop(valleys(noise=0.003, seed=seed), surface=SURFACE, seed_noise=0.003, resamples=0) for seed in range(200)]
+    fits = [
+        fit_isoflop(valleys(noise=0.003, seed=seed), surface=SURFACE, seed_noise=0.003, intervals=NO_INTERVALS)
+        for seed in range(200)
+    ]
     scatter = np.std([np.log(fit.profiles[2].N_opt) for fit in fits])
     assert np.median([fit.profiles[2].N_se for fit in fits]) == pytest.approx(scatter, rel=0.2)
 
 
 def test_the_laws_predict_between_the_budgets() -> None:
     simulator = Simulator(surface=SURFACE, noise=Noise(run=1e-4))
-    fit = fit_isoflop(simulator.isoflop(np.geomspace(1e18, 1e20, 5)), resamples=0)
+    fit = fit_isoflop(simulator.isoflop(np.geomspace(1e18, 1e20, 5)), intervals=NO_INTERVALS)
     for factor in (0.5, 1, 2):
         N = factor * SURFACE.optimal(2e19)[0]
         D = 2e19 / (6 * N)

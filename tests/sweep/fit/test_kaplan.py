@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sweep.fit import LawError
+from sweep.fit import NO_INTERVALS, Intervals, LawError
 from sweep.fit.bootstrap import resample_counts
 from sweep.fit.kaplan.critical_batch import BatchCurve, TooFewLevels, fit_critical_batch, steps_to_loss
 from sweep.fit.kaplan.fits import fit_scale_law, fit_size_data_law, fit_size_steps_law
+from sweep.fit.kaplan.frontier import contradiction, learning_rate, optimal_exponents
 from sweep.fit.kaplan.law_fit import LawFit
 from sweep.fit.kaplan.laws import (
     B_CRIT,
@@ -29,9 +30,6 @@ from sweep.fit.kaplan.laws import (
     ScaleLaw,
     SizeDataLaw,
     SizeStepsLaw,
-    contradiction,
-    learning_rate,
-    optimal_exponents,
 )
 from sweep.fit.kaplan.two_terms import TwoTerms
 from sweep.fit.result import PowerLaw
@@ -197,7 +195,7 @@ def test_optimal_size_and_data_of_one_pf_day() -> None:
 
 @pytest.mark.parametrize("kind", PUBLISHED)
 def test_planted_constants_come_back(kind: str) -> None:
-    fit = fitted(kind, resamples=20)
+    fit = fitted(kind, intervals=Intervals(20))
     assert fit.law.__class__ is PUBLISHED[kind].__class__
     assert fit.status == "converged"
     assert fit.rms < 1e-9
@@ -220,9 +218,9 @@ def test_planted_constants_come_back(kind: str) -> None:
 )
 def test_other_planted_surfaces_come_back(law: SizeDataLaw | SizeStepsLaw) -> None:
     fit: LawFit = (
-        fit_size_data_law(N, D, law.predict(N, D), resamples=0)
+        fit_size_data_law(N, D, law.predict(N, D), intervals=NO_INTERVALS)
         if isinstance(law, SizeDataLaw)
-        else fit_size_steps_law(N, S, law.predict(N, S), resamples=0)
+        else fit_size_steps_law(N, S, law.predict(N, S), intervals=NO_INTERVALS)
     )
     np.testing.assert_allclose(list(vars(fit.law).values()), list(vars(law).values()), rtol=1e-6)
     assert fit.constants["alpha_N"].low is None
@@ -233,7 +231,7 @@ def test_other_planted_surfaces_come_back(law: SizeDataLaw | SizeStepsLaw) -> No
 def test_noisy_intervals_hold_the_planted_constants(kind: str) -> None:
     held: dict[str, list[bool]] = {}
     for seed in range(40):
-        fit = fitted(kind, 0.01, seed, resamples=100)
+        fit = fitted(kind, 0.01, seed, intervals=Intervals(100))
         for name, value in vars(PUBLISHED[kind]).items():
             low, high = fit.constants[name].low, fit.constants[name].high
             assert low is not None
@@ -247,7 +245,7 @@ def test_noisy_intervals_hold_the_planted_constants(kind: str) -> None:
 def test_intervals_are_reproducible_and_widen_with_the_level() -> None:
     fit, again = fitted("size_data", 0.01), fitted("size_data", 0.01)
     assert fit.constants == again.constants
-    wide, narrow = fitted("size_data", 0.01, level=0.95).constants["alpha_D"], fit.constants["alpha_D"]
+    wide, narrow = fitted("size_data", 0.01, intervals=Intervals(level=0.95)).constants["alpha_D"], fit.constants["alpha_D"]
     assert wide.low < narrow.low < narrow.high < wide.high  # type: ignore[operator]
 
 
@@ -268,16 +266,16 @@ def test_points_of_one_run_are_resampled_together() -> None:
 def test_the_jacobian_is_the_derivative(coupled: bool) -> None:
     problem = TwoTerms(x=np.log(N) - 16, y=np.log(D) - 20, log_loss=np.log(L_ND.predict(N, D)), coupled=coupled)
     theta = np.array([[0.3, 0.1, 0.2, 0.15], [0.1, 0.6, 0.5, 0.4], [1.2, 0.05, -0.4, 0.9]])
-    J = problem.evaluate(theta)[1]
+    J = problem.predict(theta)[1]
     for i in range(4):
         step = 1e-6 * np.eye(4)[i]
-        difference = (problem.evaluate(theta + step)[0] - problem.evaluate(theta - step)[0]) / 2e-6
+        difference = (problem.predict(theta + step)[0] - problem.predict(theta - step)[0]) / 2e-6
         np.testing.assert_allclose(J[:, i], difference, atol=1e-8)
 
 
 def test_terms_far_apart_do_not_overflow() -> None:
     problem = TwoTerms(x=np.log(N) - 16, y=np.log(D) - 20, log_loss=np.log(L_ND.predict(N, D)), coupled=True)
-    prediction, J = problem.evaluate(np.array([[300.0, 2.0, -300.0, 0.01], [-300.0, 2.0, 300.0, 0.01]]))
+    prediction, J = problem.predict(np.array([[300.0, 2.0, -300.0, 0.01], [-300.0, 2.0, 300.0, 0.01]]))
     assert np.isfinite(prediction).all()
     assert np.isfinite(J).all()
 
@@ -303,7 +301,7 @@ def test_results_print_save_and_predict(kind: str) -> None:
 def test_each_level_of_the_critical_batch() -> None:
     B, steps, loss = measured()
     shuffled = np.random.default_rng(0).permutation(len(B))
-    fit = fit_critical_batch(B[shuffled], steps[shuffled], loss[shuffled], resamples=0)
+    fit = fit_critical_batch(B[shuffled], steps[shuffled], loss[shuffled], intervals=NO_INTERVALS)
     assert [level.loss for level in fit.levels] == sorted(LEVELS, reverse=True)
     for level in fit.levels:
         assert level.batches == len(BATCHES)
@@ -395,7 +393,7 @@ def test_curves_become_rows_and_the_law_comes_back() -> None:
     np.testing.assert_allclose(
         rows.steps, 3e3 * (5 / rows.loss) ** 4 * (1 + B_CRIT.predict(rows.loss) / rows.batch_tokens), rtol=1e-4
     )
-    assert fit_critical_batch(*rows, resamples=0).law.alpha_B == pytest.approx(0.21, rel=1e-3)
+    assert fit_critical_batch(*rows, intervals=NO_INTERVALS).law.alpha_B == pytest.approx(0.21, rel=1e-3)
 
 
 def test_smoothing_undoes_the_early_crossings_of_noise() -> None:
@@ -429,7 +427,7 @@ Refused = Callable[[], Any]
 @pytest.mark.parametrize(
     ("fit", "status", "match"),
     [
-        (lambda: fit_scale_law([1e6, 1e7, -1e8], [4, 3, 2]), "bad_input", r"X\[2\] is -1e\+08 \(1 bad in all\).*mend or drop"),
+        (lambda: fit_scale_law([1e6, 1e7, -1e8], [4, 3, 2]), "bad_input", r"X\[2\] is -1e\+08 \(1 bad in all\).*fix or drop"),
         (lambda: fit_scale_law([1e6, 1e7, 1e8], [4, math.nan, 2]), "bad_input", r"loss\[1\] is nan"),
         (lambda: fit_scale_law([1e6, 1e7, math.inf], [4, 3, 2]), "bad_input", r"X\[2\] is inf"),
         (lambda: fit_scale_law([1e6, 1e7, 1e8], [4, 3]), "bad_input", "lengths differ .X 3, loss 2"),
@@ -507,7 +505,7 @@ def test_a_term_is_told_from_chance_by_an_f_test() -> None:
     loss = L_NS.predict(N, S * 50) * noise(0.02, seed=1)
     residual = np.log(loss) - np.polyval(np.polyfit(np.log(N), np.log(loss), 1), np.log(N))
     problem = TwoTerms(x=np.log(N) - np.log(N).mean(), y=np.log(S) - np.log(S).mean(), log_loss=np.log(loss), coupled=False)
-    best = np.sum((problem.evaluate(problem.solve()[0][None])[0] - np.log(loss)) ** 2)
+    best = np.sum((problem.predict(problem.solve()[0][None])[0] - np.log(loss)) ** 2)
     p = f.sf((np.sum(residual**2) - best) / 2 / (best / (len(N) - 4)), 2, len(N) - 4)
     with pytest.raises(LawError, match="of N alone fits as well") as caught:
         fit_size_steps_law(N, S, loss)
@@ -517,7 +515,7 @@ def test_a_term_is_told_from_chance_by_an_f_test() -> None:
 def test_a_term_that_is_not_there_is_never_fitted_to_noise() -> None:
     for seed in range(20):
         with pytest.raises(LawError):
-            fit_size_steps_law(N, S, L_N.predict(N) * noise(0.02, seed=seed), resamples=20)
+            fit_size_steps_law(N, S, L_N.predict(N) * noise(0.02, seed=seed), intervals=Intervals(20))
 
 
 def test_importing_the_laws_loads_neither_torch_nor_scipy() -> None:
@@ -527,5 +525,5 @@ def test_importing_the_laws_loads_neither_torch_nor_scipy() -> None:
 
 def test_scale_law_takes_the_unit_it_is_given() -> None:
     C = np.geomspace(1e-3, 1e3, 7)
-    fit = fit_scale_law(C * PF_DAY, L_C.predict(C), resamples=0)
+    fit = fit_scale_law(C * PF_DAY, L_C.predict(C), intervals=NO_INTERVALS)
     assert fit.law == ScaleLaw(scale=pytest.approx(3.1e8 * PF_DAY, rel=1e-6), exponent=pytest.approx(0.05, rel=1e-9))  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sweep.fit import LawError, RunTable, fit_parametric
+from sweep.fit import NO_INTERVALS, Intervals, LawError, RunTable, fit_parametric
 from sweep.fit.judge.simulate import Noise, Simulator
 from sweep.fit.surface import Surface
 
@@ -39,7 +39,7 @@ def published(chinchilla_csv: Path) -> RunTable:
 
 
 def test_the_published_points_global_optimum(published: RunTable) -> None:
-    fit = fit_parametric(published, resamples=0)
+    fit = fit_parametric(published, intervals=NO_INTERVALS)
     assert len(published) == 240
     assert fit.objective == pytest.approx(OBJECTIVE, rel=1e-13)
     for name, value in GOLDEN.items():
@@ -57,7 +57,7 @@ def test_the_published_points_global_optimum(published: RunTable) -> None:
 
 
 def test_least_absolute_deviations_of_the_published_points(published: RunTable) -> None:
-    fit = fit_parametric(published, objective="lad", resamples=0)
+    fit = fit_parametric(published, objective="lad", intervals=NO_INTERVALS)
     for name, value in LAD.items():
         assert getattr(fit, name).value == pytest.approx(value, rel=2e-4)
     assert fit.status == "converged"
@@ -71,13 +71,13 @@ def test_least_absolute_deviations_of_the_published_points(published: RunTable) 
     ("options", "a"), [({"delta": 1e-4}, 0.5126), ({"delta": 1e-2}, 0.5184), ({"objective": "log_mse"}, 0.5298)]
 )
 def test_what_the_loss_function_does_to_a(published: RunTable, options: dict, a: float) -> None:
-    assert fit_parametric(published, resamples=0, **options).a.value == pytest.approx(a, abs=5e-5)
+    assert fit_parametric(published, intervals=NO_INTERVALS, **options).a.value == pytest.approx(a, abs=5e-5)
 
 
 def test_linear_squares_agree_with_scipy(published: RunTable) -> None:
     from scipy.optimize import least_squares
 
-    fit = fit_parametric(published, objective="linear_mse", resamples=0)
+    fit = fit_parametric(published, objective="linear_mse", intervals=NO_INTERVALS)
     start = [np.log(fit.A.value), np.log(fit.B.value), np.log(fit.E.value), fit.alpha.value, fit.beta.value]
     N, D = np.log(published.N), np.log(published.D)
 
@@ -91,17 +91,17 @@ def test_linear_squares_agree_with_scipy(published: RunTable) -> None:
 
 
 def test_ties_and_a_known_E(published: RunTable) -> None:
-    tied = fit_parametric(published, tied=True, resamples=20)
+    tied = fit_parametric(published, tied=True, intervals=Intervals(20))
     assert tied.alpha.value == tied.beta.value
     assert tied.a == tied.b
     assert tied.a.value == 0.5
     assert tied.objective > OBJECTIVE
-    fixed = fit_parametric(published, fixed_E=GOLDEN["E"], resamples=20)
+    fixed = fit_parametric(published, fixed_E=GOLDEN["E"], intervals=Intervals(20))
     assert fixed.E.value == pytest.approx(GOLDEN["E"])
     assert fixed.E.low == pytest.approx(fixed.E.high)
     assert fixed.objective == pytest.approx(OBJECTIVE, rel=1e-10)
     assert len(fixed.certificate.hessian_eigenvalues) == 4
-    none = fit_parametric(planted(0.0, 20.0, 60.0, 0.2, 0.25), fixed_E=0.0, resamples=0)
+    none = fit_parametric(planted(0.0, 20.0, 60.0, 0.2, 0.25), fixed_E=0.0, intervals=NO_INTERVALS)
     assert none.status == "converged"
     assert (none.alpha.value, none.beta.value) == pytest.approx((0.2, 0.25))
     with pytest.raises(LawError, match="which no run can beat") as caught:
@@ -111,8 +111,8 @@ def test_ties_and_a_known_E(published: RunTable) -> None:
 
 def test_weights_count_like_repeated_runs(published: RunTable) -> None:
     weight = np.where(np.arange(240) % 3 == 0, 0.0, 1.0)
-    weighted = fit_parametric(published, weights=weight, resamples=0)
-    subset = fit_parametric(published.where(weight > 0), resamples=0)
+    weighted = fit_parametric(published, weights=weight, intervals=NO_INTERVALS)
+    subset = fit_parametric(published.where(weight > 0), intervals=NO_INTERVALS)
     assert weighted.alpha.value == pytest.approx(subset.alpha.value, rel=1e-9)
     other = replace(published, loss=np.where(weight > 0, published.loss, 2 * published.loss))
     one, same = (fit_parametric(of, weights=weight).a for of in (published, other))
@@ -138,7 +138,7 @@ def test_runs_that_share_a_trajectory_widen_the_interval() -> None:
 def test_other_ways_to_count_flops_move_the_frontier() -> None:
     runs = planted(1.69, 406.4, 410.7, 0.34, 0.28)
     C = 11 * runs.N**0.9 * runs.D
-    fit = fit_parametric(RunTable(**{**vars(runs), "C": C}), resamples=0)
+    fit = fit_parametric(RunTable(**{**vars(runs), "C": C}), intervals=NO_INTERVALS)
     assert fit.surface.compute.eta == pytest.approx(0.9)
     assert fit.a.value == pytest.approx(0.28 / (0.34 + 0.9 * 0.28))
     N, D = fit.optimal(1e20)
@@ -148,13 +148,13 @@ def test_other_ways_to_count_flops_move_the_frontier() -> None:
 
 
 def test_arrays_and_tables_fit_alike(published: RunTable) -> None:
-    table_fit = fit_parametric(published, resamples=10)
+    table_fit = fit_parametric(published, intervals=Intervals(10))
     N, D, loss = published.N, published.D, published.loss
     for other in (
-        fit_parametric(N, D, loss, resamples=10),
-        fit_parametric(pd.DataFrame({"N": N, "D": D, "loss": loss}), resamples=10),
-        fit_parametric({"N": N.tolist(), "D": D.tolist(), "loss": loss.tolist()}, resamples=10),
-        fit_parametric(pd.DataFrame({"N": N, "C": 6 * N * D, "loss": loss}), resamples=10),
+        fit_parametric(N, D, loss, intervals=Intervals(10)),
+        fit_parametric(pd.DataFrame({"N": N, "D": D, "loss": loss}), intervals=Intervals(10)),
+        fit_parametric({"N": N.tolist(), "D": D.tolist(), "loss": loss.tolist()}, intervals=Intervals(10)),
+        fit_parametric(pd.DataFrame({"N": N, "C": 6 * N * D, "loss": loss}), intervals=Intervals(10)),
     ):
         assert other.a.value == pytest.approx(table_fit.a.value, rel=1e-10)
     assert "a = 0.5139" in table_fit.summary()
@@ -163,7 +163,7 @@ def test_arrays_and_tables_fit_alike(published: RunTable) -> None:
 def test_all_245_points(published: RunTable, chinchilla_csv: Path) -> None:
     frame = pd.read_csv(chinchilla_csv)
     N, C = frame["Model Size"].to_numpy(), frame["Training FLOP"].to_numpy()
-    fit = fit_parametric(table(N, C / (6 * N), frame["loss"].to_numpy()), resamples=0)
+    fit = fit_parametric(table(N, C / (6 * N), frame["loss"].to_numpy()), intervals=NO_INTERVALS)
     assert fit.E.value == pytest.approx(1.891338, abs=1e-4)
     assert fit.alpha.value == pytest.approx(0.349313, abs=1e-4)
     assert fit.beta.value == pytest.approx(0.453049, abs=1e-4)
@@ -171,7 +171,7 @@ def test_all_245_points(published: RunTable, chinchilla_csv: Path) -> None:
 
 def test_its_intervals_are_the_published_width(published: RunTable) -> None:
     """Besiroglu et al.: standard errors 0.0154 of alpha, 0.0206 of beta; an 80 % interval of a of 0.491 to 0.542."""
-    fit = fit_parametric(published, resamples=400)
+    fit = fit_parametric(published, intervals=Intervals(400))
     assert fit.a.low == pytest.approx(0.491, abs=0.006)
     assert fit.a.high == pytest.approx(0.542, abs=0.006)
     assert fit.alpha.high - fit.alpha.low == pytest.approx(2 * 1.2816 * 0.0154, rel=0.25)  # type: ignore[operator]
@@ -187,7 +187,7 @@ def test_its_intervals_are_the_published_width(published: RunTable) -> None:
     ],
 )
 def test_a_planted_surface_comes_back(law: tuple[float, ...]) -> None:
-    fit = fit_parametric(planted(*law), resamples=0)
+    fit = fit_parametric(planted(*law), intervals=NO_INTERVALS)
     found = (fit.E, fit.A, fit.B, fit.alpha, fit.beta)
     np.testing.assert_allclose([estimate.value for estimate in found], law, rtol=1e-4)
     assert fit.a.value == pytest.approx(law[4] / (law[3] + law[4]), rel=1e-5)
@@ -202,13 +202,13 @@ def test_outliers_move_it_little() -> None:
     runs = planted(1.69, 406.4, 410.7, 0.34, 0.28, noise=0.002)
     loss = runs.loss.copy()
     loss[::12] *= 1.3
-    fit = fit_parametric(table(runs.N, runs.D, loss), resamples=0)
+    fit = fit_parametric(table(runs.N, runs.D, loss), intervals=NO_INTERVALS)
     assert fit.a.value == pytest.approx(0.28 / 0.62, abs=0.03)
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
     runs = planted(1.69, 406.4, 410.7, 0.34, 0.28, noise=0.01)
-    first, second, other = (fit_parametric(runs, resamples=50, seed=seed) for seed in (0, 0, 1))
+    first, second, other = (fit_parametric(runs, intervals=Intervals(50, seed=seed)) for seed in (0, 0, 1))
     assert first.to_dict() == second.to_dict()
     assert first.a != other.a
     assert first.a.low < first.a.value < first.a.high  # type: ignore[operator]
@@ -224,7 +224,7 @@ def test_too_few_runs_are_refused() -> None:
 
 
 def test_a_surface_without_an_irreducible_loss_says_so() -> None:
-    fit = fit_parametric(planted(0.0, 20.0, 60.0, 0.2, 0.25), resamples=0)
+    fit = fit_parametric(planted(0.0, 20.0, 60.0, 0.2, 0.25), intervals=NO_INTERVALS)
     assert fit.status == "bound"
     assert fit.E.value < 0.01
     assert fit.a.value == pytest.approx(0.25 / 0.45, abs=0.01)
@@ -234,7 +234,7 @@ def test_a_surface_without_one_of_its_terms_is_unidentified() -> None:
     runs = planted(1.69, 406.4, 410.7, 0.34, 0.28)
     flat = table(runs.N, runs.D, 1.69 + 406.4 / runs.N**0.34)
     with pytest.raises(LawError) as caught:
-        fit_parametric(flat, resamples=0)
+        fit_parametric(flat, intervals=NO_INTERVALS)
     assert caught.value.status == "unidentified"
 
 

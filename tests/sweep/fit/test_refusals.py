@@ -10,9 +10,12 @@ import pandas as pd
 import pytest
 
 from sweep.fit import (
+    NO_INTERVALS,
     Curve,
+    Intervals,
     LawError,
     Noise,
+    Options,
     Simulator,
     Surface,
     allocate,
@@ -29,7 +32,6 @@ from sweep.fit import (
     next_runs,
     read_curves,
     read_runs,
-    sensitivity,
     size_penalty,
 )
 
@@ -101,12 +103,6 @@ def test_a_cost_that_no_training_has() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"resamples": -1},
-        {"resamples": 2.5},
-        {"level": 1.5},
-        {"level": -1},
-        {"level": 0},
-        {"seed": -1},
         {"delta": np.inf},
         {"delta": "wide"},
         {"weights": "heavy"},
@@ -120,15 +116,18 @@ def test_a_cost_that_no_training_has() -> None:
 )
 def test_options_out_of_range(options: dict[str, Any]) -> None:
     status(lambda: fit_parametric(RUNS, **options))
-    for fit in (fit_isoflop, hold_out, sensitivity):
-        if set(options) & {"resamples", "level", "seed"}:
-            assert status(lambda fit=fit: fit(RUNS, **options)) == "bad_option"
-    if set(options) & {"resamples", "level", "seed"}:
-        assert status(lambda: fit_envelope(CURVES, **options)) == "bad_option"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"resamples": -1}, {"resamples": 2.5}, {"level": 1.5}, {"level": -1}, {"level": 0}, {"level": "high"}, {"seed": -1}],
+)
+def test_intervals_out_of_range(options: dict[str, Any]) -> None:
+    assert status(lambda: Intervals(**options)) == "bad_option"
 
 
 def test_questions_out_of_range() -> None:
-    fit, laws = fit_parametric(RUNS, resamples=20), fit_isoflop(RUNS, resamples=20)
+    fit, laws = fit_parametric(RUNS, intervals=Intervals(20)), fit_isoflop(RUNS, intervals=Intervals(20))
     for call in (
         lambda: fit.predict(-1e9, 1e10),
         lambda: fit.predict(1e9, 0),
@@ -152,11 +151,11 @@ def test_questions_out_of_range() -> None:
 
 
 def test_every_result_is_json_and_a_copy() -> None:
-    fits = fit_all(RUNS, CURVES, resamples=20)
+    fits = fit_all(RUNS, CURVES, options=Options(intervals=Intervals(20)))
     text = json.dumps(fits.to_dict(), allow_nan=False)
     assert json.loads(text)["parametric"]["status"] == "converged"
     for method in ("bins", "hull"):
-        json.dumps(fit_envelope(CURVES, method=method, resamples=20).to_dict(), allow_nan=False)
+        json.dumps(fit_envelope(CURVES, method=method, intervals=Intervals(20)).to_dict(), allow_nan=False)
     fits.parametric.to_dict()["compute"]["kappa"] = 1.0
     assert fits.parametric.surface.compute.kappa == 6.0  # type: ignore[union-attr]
     with pytest.raises(AttributeError):
@@ -165,11 +164,11 @@ def test_every_result_is_json_and_a_copy() -> None:
 
 def test_every_door_takes_a_pandas_table(tmp_path: Any) -> None:
     frame = pd.DataFrame({name: getattr(RUNS, name) for name in ("run_id", "N", "D", "loss", "budget")}, index=range(100, 135))
-    fit = fit_parametric(frame, resamples=20)
+    fit = fit_parametric(frame, intervals=Intervals(20))
     assert next_runs(fit, frame, flops=1e20, most=2).sd_after > 0
-    assert set(fit_kaplan(frame, resamples=20)) == {"L_N", "L_D", "L_C", "L_ND", "L_NS"}
-    assert compare_conventions({"as it is": frame}, resamples=0)[0].a is not None
-    assert fit_all(frame, resamples=20).convention == {}
+    assert set(fit_kaplan(frame, intervals=Intervals(20))) == {"L_N", "L_D", "L_C", "L_ND", "L_NS"}
+    assert compare_conventions({"as it is": frame}, intervals=NO_INTERVALS)[0].a is not None
+    assert fit_all(frame, options=Options(intervals=Intervals(20))).convention == {}
     frame.to_csv(tmp_path / "runs.csv", index=False)
     assert len(read_runs(str(tmp_path / "runs.csv"))) == 35
     pieces = [pd.DataFrame({"run_id": c.run_id, "tokens": c.tokens, "loss": c.loss}) for c in CURVES]
@@ -178,21 +177,21 @@ def test_every_door_takes_a_pandas_table(tmp_path: Any) -> None:
 
 
 def test_the_next_runs_know_what_was_free() -> None:
-    bound = fit_parametric(RUNS, fixed_E=1.69, resamples=60)
-    tied = fit_parametric(RUNS, tied=True, resamples=60)
-    free = fit_parametric(RUNS, resamples=60)
+    bound = fit_parametric(RUNS, fixed_E=1.69, intervals=Intervals(60))
+    tied = fit_parametric(RUNS, tied=True, intervals=Intervals(60))
+    free = fit_parametric(RUNS, intervals=Intervals(60))
     sds = [next_runs(fit, RUNS, flops=1e20, target="loss", target_C=1e22, most=2).sd_before for fit in (bound, free)]
     assert sds[0] < sds[1]
-    assert next_runs(fit_parametric(RUNS, fixed_E=0.0, resamples=60), RUNS, flops=1e20, most=2).sd_after > 0
+    assert next_runs(fit_parametric(RUNS, fixed_E=0.0, intervals=Intervals(60)), RUNS, flops=1e20, most=2).sd_after > 0
     assert next_runs(tied, RUNS, flops=1e20, target="loss", target_C=1e22, most=2).sd_after > 0
 
 
 def test_two_conventions_with_other_losses_are_two_fits() -> None:
     other = replace(RUNS, loss=RUNS.loss + 2000 / RUNS.D**0.5)
-    one, two = compare_conventions({"one": RUNS, "two": other}, resamples=0)
+    one, two = compare_conventions({"one": RUNS, "two": other}, intervals=NO_INTERVALS)
     assert one.a != two.a
     assert two.a is not None
-    assert two.a.value == fit_parametric(other, resamples=0).a.value
+    assert two.a.value == fit_parametric(other, intervals=NO_INTERVALS).a.value
 
 
 def test_an_E_of_zero_is_found_where_it_is_best() -> None:
@@ -201,8 +200,8 @@ def test_an_E_of_zero_is_found_where_it_is_best() -> None:
     D = [29926100, 1103840000, 112609000, 2206150000, 639861000, 9704060000, 77560200]
     loss = [4.93005, 2.41931, 3.66736, 2.09318, 2.51277, 1.9389, 3.8246]
     for options in ({}, {"delta": 1e-4}, {"objective": "lad"}):
-        free = fit_parametric(N, D, loss, resamples=0, **options)  # type: ignore[arg-type]
-        held = fit_parametric(N, D, loss, resamples=0, fixed_E=0.0, **options)  # type: ignore[arg-type]
+        free = fit_parametric(N, D, loss, intervals=NO_INTERVALS, **options)  # type: ignore[arg-type]
+        held = fit_parametric(N, D, loss, fixed_E=0.0, intervals=NO_INTERVALS, **options)  # type: ignore[arg-type]
         assert free.objective <= held.objective * (1 + 1e-9)
         assert free.status == "bound"
 

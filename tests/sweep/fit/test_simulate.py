@@ -9,7 +9,18 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from sweep.cli import main
-from sweep.fit import Compute, LawError, Noise, Simulator, Surface, fit_isoflop, fit_parametric, read_curves, read_runs
+from sweep.fit import (
+    NO_INTERVALS,
+    Compute,
+    LawError,
+    Noise,
+    Simulator,
+    Surface,
+    fit_isoflop,
+    fit_parametric,
+    read_curves,
+    read_runs,
+)
 from sweep.fit.judge.simulate import write_simulated
 from sweep.tables.table import COLUMNS
 
@@ -30,7 +41,7 @@ def surfaces(draw: st.DrawFn) -> Surface:
 def test_every_surface_comes_back(surface: Surface, seed: int) -> None:
     rng = np.random.default_rng(seed)
     N, D = 1e9 * np.exp(rng.uniform(-4, 4, 60)), 2e10 * np.exp(rng.uniform(-4, 4, 60))
-    fit = fit_parametric(N, D, surface.predict(N, D), resamples=0)
+    fit = fit_parametric(N, D, surface.predict(N, D), intervals=NO_INTERVALS)
     for name in ("E", "A", "B", "alpha", "beta"):
         assert getattr(fit, name).value == pytest.approx(getattr(surface, name), rel=1e-5)
     assert fit.a.value == pytest.approx(surface.a, rel=1e-6)
@@ -45,7 +56,10 @@ def test_units_do_not_matter(surface: Surface, seed: int) -> None:
     N, D = 1e9 * np.exp(rng.uniform(-4, 4, 40)), 2e10 * np.exp(rng.uniform(-4, 4, 40))
     loss = surface.predict(N, D) * np.exp(0.01 * rng.standard_normal(40))
     try:
-        one, other = fit_parametric(N, D, loss, resamples=0), fit_parametric(2 * N, 3 * D, loss, resamples=0)
+        one, other = (
+            fit_parametric(N, D, loss, intervals=NO_INTERVALS),
+            fit_parametric(2 * N, 3 * D, loss, intervals=NO_INTERVALS),
+        )
     except LawError:
         assume(False)  # noise can hide a flat term
     assert other.objective == pytest.approx(one.objective, rel=1e-9)
@@ -58,7 +72,7 @@ def test_units_do_not_matter(surface: Surface, seed: int) -> None:
 def test_the_corrected_parabola_finds_every_surfaces_exponent(surface: Surface, span: float, off_centre: float) -> None:
     runs = Simulator(surface=surface).isoflop(BUDGETS, sizes=9, span=span, off_centre=off_centre)
     try:
-        fit = fit_isoflop(runs, resamples=0)
+        fit = fit_isoflop(runs, intervals=NO_INTERVALS)
     except LawError:
         assume(False)  # far off centre no profile has a minimum
     assert fit.a_corrected is not None

@@ -12,16 +12,20 @@ import pytest
 
 from sweep.config import ClusterConfig
 from sweep.data import Corpus
-from sweep.launch.local import Outcome, Pool, missing, pool_size
+from sweep.launch.events import Outcome
+from sweep.launch.launchers import Launch
+from sweep.launch.pool import Pool, pool_size
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
-from sweep.train.loop import Progress, train
+from sweep.train.loop import train
+from sweep.train.progress import Progress
 from tests.waiting import PATIENCE_S, wait_until
 
 
 def pool(store: Path, corpus: Corpus, workers: int = 2, **cluster: float) -> Pool:
     config = ClusterConfig(log_interval_s=0, **cluster)  # type: ignore[arg-type]
-    return Pool(store=store, corpus=corpus.directory, device="cpu", workers=workers, threads=1, cluster=config)
+    launch = Launch(name="x", store=Store(store), corpus=corpus.directory, device="cpu", cluster=config)
+    return Pool(launch=launch, workers=workers)
 
 
 def states_of(runs: list[RunConfig], store: Path) -> list[str]:
@@ -34,7 +38,7 @@ def test_every_run_is_trained_once_and_as_alone(tiny_run: RunConfig, corpus: Cor
     outcomes = pool(tmp_path / "pool", corpus).run(runs, events.append)
     assert sorted(outcome.run_id for outcome in outcomes) == sorted(run.run_id for run in runs)
     assert {outcome.state for outcome in outcomes} == {states.DONE}
-    assert missing(runs, Store(tmp_path / "pool")) == []
+    assert Store(tmp_path / "pool").unfinished(runs) == []
     assert {event.run_id for event in events if isinstance(event, Progress)} == {run.run_id for run in runs}
     alone = Store(tmp_path / "alone").run(runs[3].run_id)
     train(runs[3], corpus, alone)
@@ -72,7 +76,7 @@ def test_a_killed_worker_fails_its_run_and_the_next_launch_resumes_it(
     assert "exit code -9" in outcomes[victim.run_id].error
     assert [outcomes[run.run_id].state for run in runs[1:]] == [states.DONE] * 3
 
-    assert missing(runs, Store(tmp_path)) == [victim]
+    assert Store(tmp_path).unfinished(runs) == [victim]
     (outcome,) = pool(tmp_path, corpus).run([victim], lambda event: None)
     assert outcome.state == states.DONE
     alone = Store(tmp_path / "alone").run(victim.run_id)
@@ -84,14 +88,15 @@ LAUNCH = """
 import sys
 from pathlib import Path
 from sweep.config import ClusterConfig
-from sweep.launch.local import Pool
+from sweep.launch.launchers import Launch
+from sweep.launch.pool import Pool
 from sweep.store import Store
 store, corpus, run_id = sys.argv[1:]
 if __name__ == "__main__":
     run = Store(Path(store)).run(run_id).config()
     cluster = ClusterConfig(log_interval_s=0.05)
-    pool = Pool(store=Path(store), corpus=Path(corpus), device="cpu", workers=1, threads=1, cluster=cluster)
-    print(pool.run([run], lambda event: print("going", flush=True))[0].state)
+    launch = Launch(name="x", store=Store(Path(store)), corpus=Path(corpus), device="cpu", cluster=cluster)
+    print(Pool(launch=launch, workers=1).run([run], lambda event: print("going", flush=True))[0].state)
 """
 
 
@@ -127,3 +132,17 @@ def test_pool_size_suits_the_machine() -> None:
     cores = len(os.sched_getaffinity(0))
     assert pool_size(ClusterConfig(), "cpu") == cores
     assert pool_size(ClusterConfig(threads=cores), "cpu") == 1
+
+
+def test_a_worker_that_was_asked_to_stop_is_replaced(tiny_run: RunConfig, corpus: Corpus, tmp_path: Path) -> None:
+    victim, stopped = replace(tiny_run, steps=8000), []
+
+    def stop_once(event: Progress | Outcome) -> None:
+        owner = Store(tmp_path).run(victim.run_id).claim.owner()
+        if isinstance(event, Progress) and event.run_id == victim.run_id and not stopped and owner is not None:
+            os.kill(owner.pid, signal.SIGTERM)
+            stopped.append(owner.pid)
+
+    runs = [victim, replace(tiny_run, seed=1)]
+    outcomes = {outcome.run_id: outcome.state for outcome in pool(tmp_path, corpus, workers=1).run(runs, stop_once)}
+    assert outcomes == {victim.run_id: states.INTERRUPTED, runs[1].run_id: states.DONE}

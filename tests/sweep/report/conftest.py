@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, Page, browser
+from playwright.sync_api import Browser
 
 from sweep.cli import main
 from sweep.commands import DONE
+from tests.sweep.report.browser import CHROMIUM, chromium
 
 RESULT = Path(__file__).resolve().parents[3] / "results" / "cpu-python"
 QUICK = ["fit.resamples=20"]
@@ -23,10 +24,10 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "report.html"
 
 
-@pytest.fixture(scope="session")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """A page of a headless Chromium."""
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium; skips where there is none."""
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
-    with browser(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
+    with chromium() as started:
+        yield started

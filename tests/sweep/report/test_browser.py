@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
-from browser import Page
+from playwright.sync_api import Browser
+
+from tests.sweep.report.browser import opened
 
 OVERFLOWING = """[...document.querySelectorAll('body *')].filter(element => {
     const box = element.getBoundingClientRect();
@@ -20,35 +22,37 @@ def brightness(colour: str) -> float:
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (360, True)])
-def test_the_page_is_whole(page: Page, report: Path, tmp_path: Path, width: int, dark: bool) -> None:
-    page.open(report, width=width, dark=dark)
-    assert page.errors == []
-    assert [address for address in page.requests if not address.startswith("data:")] == [report.as_uri()]
-    assert page.ask(OVERFLOWING) == []
-    assert page.ask("document.documentElement.scrollWidth") == width
-    frontier, profiles, curves = page.ask(LINES)
-    assert frontier >= 8  # runs, minima, and for each of three approaches two lines, less what shares a node
-    assert profiles >= 13  # six budgets' points and parabolas, and the minima
-    assert curves == 58  # 57 runs and the envelope
-    assert page.ask("[...document.images].every(image => image.complete && image.naturalWidth > 100)")
-    assert (brightness(page.ask(PAPER)) < 60) == dark
-    assert (brightness(page.ask(INK)) > 180) == dark
-    assert page.screenshot(tmp_path / "page.png").stat().st_size > 50_000
+def test_the_page_is_whole(browser: Browser, report: Path, width: int, dark: bool) -> None:
+    with opened(browser, report, width=width, dark=dark) as shown:
+        assert shown.errors == []
+        assert [address for address in shown.requests if not address.startswith("data:")] == [report.as_uri()]
+        assert shown.ask(OVERFLOWING) == []
+        assert shown.ask("document.documentElement.scrollWidth") == width
+        frontier, profiles, curves = shown.ask(LINES)
+        assert frontier >= 8  # runs, minima, and for each of three approaches two lines, less what shares a node
+        assert profiles >= 13  # six budgets' points and parabolas, and the minima
+        assert curves == 58  # 57 runs and the envelope
+        assert shown.ask("[...document.images].every(image => image.complete && image.naturalWidth > 100)")
+        assert (brightness(shown.ask(PAPER)) < 60) == dark
+        assert (brightness(shown.ask(INK)) > 180) == dark
+        assert len(shown.page.screenshot(full_page=True)) > 50_000
 
 
-def test_plots_follow_a_change_to_dark(page: Page, report: Path) -> None:
-    page.open(report)
+def test_plots_follow_a_change_to_dark(browser: Browser, report: Path) -> None:
     line = "document.querySelector('.plot .scatterlayer .trace path.js-line').style.stroke"
-    light = page.ask(line)
-    page.colours(dark=True)
-    page.wait_for("[...document.querySelectorAll('.plot')].every(plot => plot.dataset.drawn === 'dark')")
-    assert brightness(page.ask(line)) > brightness(light)
-    assert brightness(page.ask(INK)) > 180
-    assert page.errors == []
+    with opened(browser, report) as shown:
+        light = shown.ask(line)
+        shown.page.emulate_media(color_scheme="dark")
+        shown.page.wait_for_function("[...document.querySelectorAll('.plot')].every(plot => plot.dataset.drawn === 'dark')")
+        assert brightness(shown.ask(line)) > brightness(light)
+        assert brightness(shown.ask(INK)) > 180
+        assert shown.errors == []
 
 
-def test_without_scripts_the_static_figures_stand(page: Page, report: Path) -> None:
-    page.open(report, scripts=False)
-    shown = "[...document.querySelectorAll('figure')].map(figure => figure.querySelector('img').getBoundingClientRect().width)"
-    assert min(page.ask(shown)) > 300
-    assert page.ask("[...document.querySelectorAll('.plot')].every(plot => plot.hidden)")
+def test_without_scripts_the_static_figures_stand(browser: Browser, report: Path) -> None:
+    with opened(browser, report, scripts=False) as shown:
+        figures = [figure.locator("img").bounding_box() for figure in shown.page.locator("figure").all()]
+        assert len(figures) >= 8
+        assert min(box["width"] for box in figures if box) > 300
+        assert all(figures)
+        assert not any(plot.is_visible() for plot in shown.page.locator(".plot").all())

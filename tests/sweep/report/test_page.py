@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import QUICK, RESULT
 
 from sweep.cli import main
 from sweep.commands import BAD_INPUT, DONE
 from sweep.report import costs
+from tests.sweep.report.conftest import QUICK, RESULT
 
 VOID = {"meta", "link", "img", "br"}
 

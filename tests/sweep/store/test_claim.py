@@ -97,42 +97,6 @@ def test_a_damaged_claim_is_waited_for_and_then_passed_over(tmp_path: Path) -> N
     assert Claim(tmp_path, stale_s=60).take()
 
 
-def fake_squeue(directory: Path, script: str) -> str:
-    """A PATH on which `squeue` is `script`: what each Slurm answers is known, only when is not."""
-    path = directory / "squeue"
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-    return f"{directory}{os.pathsep}{os.environ['PATH']}"
-
-
-@pytest.mark.parametrize(
-    ("script", "held"),
-    [
-        ("echo RUNNING", True),
-        ("echo COMPLETING", True),
-        ("echo PENDING", False),  # requeued: the start that claimed is over
-        ("echo PREEMPTED", False),
-        ("", False),
-        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", False),
-        ("echo 'Unable to contact slurm controller' >&2; exit 1", True),  # not known: as long as it is heard
-    ],
-)
-def test_slurm_is_asked_about_its_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, held: bool) -> None:
-    monkeypatch.setenv("PATH", fake_squeue(tmp_path, script))
-    leave(tmp_path / "claim", replace(DEAD, job="12_3"))
-    assert Claim(tmp_path / "claim").held() is held
-
-
-def test_a_restarted_job_takes_its_own_earlier_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", fake_squeue(tmp_path, "echo RUNNING"))
-    for name, value in {"ARRAY_JOB_ID": "12", "ARRAY_TASK_ID": "3", "RESTART_COUNT": "1"}.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    leave(tmp_path / "claim", replace(DEAD, job="12_3", restarts=0))
-    assert Claim(tmp_path / "claim").take()
-    leave(tmp_path / "other", replace(DEAD, job="12_4", restarts=0))
-    assert not Claim(tmp_path / "other").take()
-
-
 def test_only_the_last_few_claims_are_kept(tmp_path: Path) -> None:
     for _ in range(10):
         claim = Claim(tmp_path)

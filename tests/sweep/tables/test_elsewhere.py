@@ -10,7 +10,7 @@ import pytest
 
 from sweep.cli import main
 from sweep.commands import BAD_INPUT, DONE
-from sweep.fit import LawError, Units, fit_parametric, read_curves, read_frame, read_runs
+from sweep.fit import NO_INTERVALS, LawError, Units, fit_parametric, read_curves, read_frame, read_runs
 from sweep.tables.units import number
 
 N = np.repeat(np.geomspace(2e7, 1e9, 6), 4)
@@ -18,7 +18,7 @@ D = np.tile(np.geomspace(1e9, 5e10, 4), 6)
 LOSS = 1.7 + 400 / N**0.34 + 410 / D**0.28
 NAMES = [f"run-{i}" for i in range(24)]
 PLAIN = pd.DataFrame({"run_id": NAMES, "N": N, "D": D, "loss": LOSS, "batch_tokens": 524_288})
-TRUTH = fit_parametric(PLAIN, resamples=0)
+TRUTH = fit_parametric(PLAIN, intervals=NO_INTERVALS)
 
 
 def fitted(table: str, tmp_path: Path, *overrides: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from sweep.config import Columns
 from sweep.errors import InputError
-from sweep.fit import LawError, fit_isoflop, fit_parametric, read_curves, read_runs
+from sweep.fit import NO_INTERVALS, LawError, fit_isoflop, fit_parametric, read_curves, read_runs
 from sweep.tables.readers import READERS, FileReader
 
 COLUMNS = vars(Columns())
@@ -149,13 +149,13 @@ LOSS = 1.7 + 400 / N**0.34 + 410 / D**0.28
 def test_what_no_run_can_be_is_refused_by_every_door(tmp_path: Path, change: dict, status: str, message: str) -> None:
     frame = pd.DataFrame({"N": N, "D": D, "loss": LOSS} | change)
     with pytest.raises(LawError, match=message) as caught:
-        fit_parametric(frame, resamples=0)
+        fit_parametric(frame, intervals=NO_INTERVALS)
     assert caught.value.status == status
     with pytest.raises(LawError, match=message):
         read_runs(written(frame, tmp_path / "runs.csv"), COLUMNS)
     if set(change) <= {"N", "D", "loss"}:
         with pytest.raises(LawError, match="row 4 of 12|" + message):
-            fit_parametric(frame["N"].to_numpy(), frame["D"].to_numpy(), frame["loss"].to_numpy(), resamples=0)
+            fit_parametric(frame["N"].to_numpy(), frame["D"].to_numpy(), frame["loss"].to_numpy(), intervals=NO_INTERVALS)
 
 
 def test_arrays_must_fit_together() -> None:
@@ -169,7 +169,7 @@ def test_arrays_must_fit_together() -> None:
         fit_parametric({"N": N, "D": D})
     with pytest.raises(LawError, match="no run names a planned budget"):
         fit_isoflop(N, D, LOSS)
-    assert fit_parametric(N.tolist(), D.tolist(), LOSS.tolist(), resamples=0).E.value > 0
+    assert fit_parametric(N.tolist(), D.tolist(), LOSS.tolist(), intervals=NO_INTERVALS).E.value > 0
 
 
 def test_columns_for_weights_and_clusters_are_used(tmp_path: Path) -> None:
@@ -187,9 +187,9 @@ def test_runs_that_their_table_tells_apart_may_be_equal() -> None:
     """Rounded losses of two seeds."""
     frame = pd.DataFrame({"N": np.tile(N, 2), "D": np.tile(D, 2), "loss": np.tile(LOSS, 2)})
     with pytest.raises(LawError, match="distinguish runs by a column run_id"):
-        fit_parametric(frame, resamples=0)
-    both = fit_parametric(frame.assign(run_id=[f"run-{i}" for i in range(24)]), resamples=0)
-    assert both.alpha.value == pytest.approx(fit_parametric(frame.head(12), resamples=0).alpha.value, rel=1e-6)
+        fit_parametric(frame, intervals=NO_INTERVALS)
+    both = fit_parametric(frame.assign(run_id=[f"run-{i}" for i in range(24)]), intervals=NO_INTERVALS)
+    assert both.alpha.value == pytest.approx(fit_parametric(frame.head(12), intervals=NO_INTERVALS).alpha.value, rel=1e-6)
 
 
 def test_a_new_format_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

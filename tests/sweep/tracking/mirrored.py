@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 
 from sweep.data import Corpus
-from sweep.launch.local import Outcome
+from sweep.launch.events import Outcome
 from sweep.plan.run import RunConfig
 from sweep.store import RunDirectory, Store
 from sweep.tracking import Tracker

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sweep.data import Corpus
-from sweep.launch.local import Outcome
+from sweep.launch.events import Outcome
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
 from sweep.tracking.mirror import Mirror
@@ -29,7 +29,7 @@ import os, signal, sys, time
 from pathlib import Path
 import psutil
 from sweep.data import Corpus
-from sweep.launch.local import Outcome
+from sweep.launch.events import Outcome
 from sweep.store import Store
 from sweep.tracking import Tracker
 from sweep.tracking.mirror import Mirror

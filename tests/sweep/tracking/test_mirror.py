@@ -11,8 +11,7 @@ from sweep.cli import main
 from sweep.commands import BAD_INPUT, DONE, SOME_RUNS_FAILED
 from sweep.config import ClusterConfig, SlurmConfig, compose
 from sweep.data import Corpus
-from sweep.launch.local import Outcome
-from sweep.launch.slurm import run_task
+from sweep.launch.events import Outcome
 from sweep.plan.run import RunConfig
 from sweep.store import RunDirectory, Store, states
 from sweep.store.claim import Claim
@@ -202,7 +201,7 @@ def test_an_array_task_mirrors_its_runs(tiny_run: RunConfig, corpus: Corpus, tmp
         "tasks": [[tiny_run.run_id]],
     }
     (tmp_path / "tasks.json").write_text(json.dumps(manifest))
-    assert run_task(tmp_path, 0) == 0
+    assert main(["task", str(tmp_path), "0"]) == DONE
     assert_mirrors(server.history[tiny_run.run_id], directory)
 
 

@@ -8,7 +8,9 @@ import torch
 
 from sweep.config import ClusterConfig
 from sweep.data import Corpus
-from sweep.launch.local import Outcome, Pool
+from sweep.launch.events import Outcome
+from sweep.launch.launchers import Launch
+from sweep.launch.pool import Pool
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
 from sweep.train.engine import Engine, make_engine
@@ -81,7 +83,8 @@ def test_a_packed_pool_and_a_poisoned_device(tiny_run: RunConfig, corpus: Corpus
     """Ids beyond the vocabulary are a device-side assertion: the process is lost, the sweep is not."""
     broken = replace(tiny_run, model=replace(tiny_run.model, vocab_size=10))
     runs = [broken, *(replace(tiny_run, seed=seed, precision="bf16") for seed in range(6))]
-    pool = Pool(store=tmp_path, corpus=corpus.directory, device="cuda", workers=3, threads=1, cluster=ClusterConfig())
+    launch = Launch(name="x", store=Store(tmp_path), corpus=corpus.directory, device="cuda", cluster=ClusterConfig())
+    pool = Pool(launch=launch, workers=3)
     outcomes = {outcome.run_id: outcome.state for outcome in pool.run(runs, lambda event: None) if isinstance(outcome, Outcome)}
     assert outcomes.pop(broken.run_id) == states.FAILED
     assert set(outcomes.values()) == {states.DONE}

@@ -21,7 +21,8 @@ from models.transformer import Transformer
 from sweep.plan.run import RunConfig
 from sweep.train.engine import Engine, make_engine, native_available
 from sweep.train.engine.autograd import AutogradEngine, optimizer_step
-from sweep.train.engine.native import NativeEngine, NoKernels, kernels
+from sweep.train.engine.kernels import NoKernels, kernels
+from sweep.train.engine.native import NativeEngine
 from sweep.train.engine.optimizer import build_optimizer
 from tests.sweep.train.engine_cases import SHAPES, run_of, sequences_of
 from tests.waiting import PATIENCE_S

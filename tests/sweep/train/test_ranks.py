@@ -3,11 +3,7 @@
 import json
 import multiprocessing
 import os
-import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,25 +18,10 @@ from sweep.store import RunDirectory, Store, states
 from sweep.train.checkpoint import load_checkpoint
 from sweep.train.loop import Runtime, train
 from sweep.train.ranks import ALONE, Parallel
-from tests.waiting import PATIENCE_S, wait_until
+from tests.sweep.train.processes import free_port, rank_environment, rows
+from tests.waiting import PATIENCE_S
 
 NEVER = 10**9
-
-
-def rank_environment(rank: int, size: int, port: int) -> dict[str, str]:
-    """What torchrun sets."""
-    values = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return {name: str(value) for name, value in values.items()}
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
-def rows(directory: RunDirectory) -> list[dict]:
-    return [json.loads(line) for line in directory.curve.read_text().splitlines()]
 
 
 # What two orders of the same sums may differ by, relative, where fp32 rounds by 6e-8. A loss is a mean of many. Its standard
@@ -57,9 +38,6 @@ def assert_same_curve(found: RunDirectory, expected: RunDirectory, tolerance: fl
         for name, value in theirs.items():
             allowed = max(tolerance, ROUNDING[name]) if name in ROUNDING else 0
             assert ours[name] == (pytest.approx(value, rel=allowed) if allowed else value), (name, theirs["step"])
-
-
-# --- ranks as processes of a pool, which are quick to start ------------------------------------------------------------------
 
 
 def one_rank(
@@ -275,111 +253,6 @@ def test_a_run_that_another_process_trains_is_left_alone(ranks: Ranks, run: RunC
 def test_an_error_on_the_first_rank_is_raised_on_all(ranks: Ranks, run: RunConfig, tmp_path: Path) -> None:
     errors = ranks.outcomes(3, "fsdp", run, tmp_path, plant="first rank fails")
     assert [type(error) for error in errors] == [ArithmeticError] * 3
-
-
-# --- ranks as a user starts them ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def long_run(tiny_run: RunConfig, corpus: Corpus, tmp_path: Path) -> RunDirectory:
-    """The directory of a run of some seconds, in a store that has its corpus."""
-    store = Store(tmp_path / "store")
-    store.corpora.mkdir(parents=True)
-    (store.corpora / corpus.fingerprint).symlink_to(corpus.directory)
-    run = replace(tiny_run, steps=1000)
-    directory = store.run(run.run_id)
-    directory.create(run)
-    return directory
-
-
-def command(directory: RunDirectory, strategy: str) -> list[str]:
-    """The arguments of Python that train the run of `directory`."""
-    overrides = {"store": directory.path.parents[1], "device": "cpu"}
-    overrides |= {"cluster.strategy": strategy, "cluster.log_interval_s": 0.05, "cluster.checkpoint_interval_s": 0.3}
-    return ["-m", "sweep", "train", directory.path.name, *(f"{name}={value}" for name, value in overrides.items())]
-
-
-def start(arguments: list[str], **environment: str) -> subprocess.Popen:
-    root = str(Path(__file__).resolve().parents[3])
-    inherited = {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, *arguments], env=os.environ | inherited | environment, cwd=root)
-
-
-def start_ranks(directory: RunDirectory, strategy: str, size: int = 2) -> list[subprocess.Popen]:
-    port = free_port()
-    return [start(command(directory, strategy), **rank_environment(rank, size, port)) for rank in range(size)]
-
-
-FAIL_ON_THE_SECOND_RANK = """
-import os, sys
-import sweep.train.engine.autograd
-from sweep.cli import main
-
-def planted(*arguments, step=sweep.train.engine.autograd.optimizer_step, calls=[]):
-    calls.append(1)
-    if os.environ["RANK"] == "1" and len(calls) == 50:
-        raise ArithmeticError("planted")
-    return step(*arguments)
-
-sweep.train.engine.autograd.optimizer_step = planted
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def trained(directory: RunDirectory, step: int) -> Callable[[], bool]:
-    return lambda: directory.status()["step"] >= step
-
-
-def assert_finishes(directory: RunDirectory, corpus: Corpus) -> None:
-    """One process takes the run up and ends it, and each step is in its curve once."""
-    run = directory.config()
-    assert train(run, corpus, directory) == states.DONE
-    assert [row["step"] for row in rows(directory) if "loss" in row] == list(range(1, run.steps + 1))
-
-
-def test_a_signal_to_one_rank_stops_all_with_a_checkpoint(long_run: RunDirectory, corpus: Corpus) -> None:
-    first, second = start_ranks(long_run, "ddp")
-    wait_until(trained(long_run, 20))
-    second.send_signal(signal.SIGTERM)
-    assert [process.wait(PATIENCE_S) for process in (first, second)] == [1, 1]
-    status = long_run.status()
-    assert status["state"] == states.INTERRUPTED
-    checkpoint = load_checkpoint(long_run.checkpoints)
-    assert checkpoint is not None
-    assert 20 <= checkpoint["step"] == status["step"] < 1000
-    assert_finishes(long_run, corpus)
-
-
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_rank_ends_the_others_and_the_run_resumes(long_run: RunDirectory, corpus: Corpus, victim: int) -> None:
-    processes = start_ranks(long_run, "fsdp")
-    wait_until(trained(long_run, 5))
-    processes[victim].kill()
-    assert processes[1 - victim].wait(PATIENCE_S) == 1
-    assert long_run.status()["state"] == (states.FAILED if victim else states.RUNNING)  # the first was to say so
-    assert not long_run.claim.held()
-    assert_finishes(long_run, corpus)
-
-
-def test_an_error_on_another_rank_ends_all(long_run: RunDirectory, corpus: Corpus) -> None:
-    port = free_port()
-    arguments = ["-c", FAIL_ON_THE_SECOND_RANK, *command(long_run, "ddp")[2:]]
-    processes = [start(arguments, **rank_environment(rank, 2, port)) for rank in range(2)]
-    assert [process.wait(PATIENCE_S) for process in processes] == [1, 1]
-    assert long_run.status()["state"] == states.FAILED
-    assert_finishes(long_run, corpus)
-
-
-@pytest.mark.parametrize("how", [signal.SIGUSR1, signal.SIGKILL])
-def test_a_run_ends_with_its_torchrun(long_run: RunDirectory, corpus: Corpus, how: signal.Signals) -> None:
-    options = ["--nproc-per-node=2", "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1,SIGUSR2"]
-    launcher = start(["-m", "torch.distributed.run", *options, *command(long_run, "fsdp")])
-    wait_until(trained(long_run, 5))
-    launcher.send_signal(how)
-    assert launcher.wait(PATIENCE_S) != 0
-    wait_until(lambda: not long_run.claim.held())
-    assert long_run.status()["state"] == states.INTERRUPTED
-    assert_finishes(long_run, corpus)
 
 
 # --- without other processes -------------------------------------------------------------------------------------------------

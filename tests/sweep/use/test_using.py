@@ -11,7 +11,7 @@ from sweep.cli import main
 from sweep.commands import BAD_INPUT, DONE
 from sweep.commands.sweeps import plan_sweep
 from sweep.config import compose
-from sweep.fit import Estimate, Noise, Simulator, Surface, fit_parametric, predict_runs
+from sweep.fit import Estimate, Intervals, Noise, Simulator, Surface, fit_parametric, predict_runs
 from sweep.store import Store
 from sweep.use.optimal import OptimalRun
 
@@ -145,7 +145,7 @@ def test_prediction_intervals_hold_single_runs() -> None:
         simulator = Simulator(surface=SURFACE, noise=Noise(run=0.005), seed=seed)
         runs = simulator.isoflop([1e9, 3e9, 1e10, 3e10], sizes=6, span=10)
         new = Simulator(surface=SURFACE, noise=Noise(run=0.005), seed=1000 + seed).isoflop([1e11], sizes=3, span=2)
-        fit = fit_parametric(runs, resamples=60, seed=seed)
+        fit = fit_parametric(runs, intervals=Intervals(60, seed=seed))
         predicted = predict_runs(fit, runs, new.N, new.D, seed=seed)
         inside += sum(p.low <= loss <= p.high for p, loss in zip(predicted, new.loss, strict=True))  # type: ignore[operator]
     assert 0.65 < inside / (3 * cases) < 0.93

@@ -1,0 +1,124 @@
+"""One task of a Slurm array: a process that trains some of a launch's runs in a pool of its own, described by tasks.json."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sweep.config import ClusterConfig, SlurmConfig
+from sweep.errors import InputError
+from sweep.files import write_json
+from sweep.launch.events import Event, Outcome
+from sweep.launch.launchers import Launch, Watch
+from sweep.launch.packing import Task
+from sweep.launch.pool import Pool
+from sweep.launch.signals import StopFlag
+from sweep.plan.cost import MAX_STREAMS
+from sweep.store import Store, states
+
+GRACE_S = 600  # longer than any KillWait
+REQUEUE_EXIT = 75  # EX_TEMPFAIL: for clusters whose RequeueExit names it, where scontrol may not
+
+
+def write_tasks(directory: Path, tasks: Sequence[Task], launch: Launch) -> None:
+    """Write tasks.json, and the run directories that its run_ids stand for."""
+    for task in tasks:
+        for run in task.runs:
+            launch.store.run(run.run_id).create(run)
+    values = {
+        "name": launch.name,
+        "store": str(launch.store.root.resolve()),
+        "corpus": str(launch.corpus.resolve()),
+        "device": launch.device,
+        "cluster": asdict(launch.cluster),
+        "compile": launch.compile,
+        "worth_compiling": sorted(launch.worth_compiling),
+        "tracker": launch.tracker,
+        "tasks": [[run.run_id for run in task.runs] for task in tasks],
+    }
+    write_json(directory / "tasks.json", values)
+
+
+def read_tasks(directory: Path) -> dict[str, Any]:
+    """What `write_tasks` wrote. Raises InputError if it is missing or damaged."""
+    path = directory / "tasks.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"no such task: {path} cannot be read ({error}); delete {directory} and launch again") from error
+
+
+def task_workers(cluster: ClusterConfig) -> int:
+    """Processes that a task trains with."""
+    assert cluster.slurm is not None
+    if cluster.workers != "auto":
+        return int(cluster.workers)
+    cores = max(1, cluster.slurm.cpus_per_task // cluster.threads)
+    return min(MAX_STREAMS * cluster.slurm.gpus_per_task, cores) or cores
+
+
+def run_task(directory: Path, index: int, watch_for: Callable[[dict[str, Any] | None, Store], Watch]) -> int:
+    """Train those runs of task `index` that are neither finished nor in training elsewhere; the exit code.
+
+    USR1 and USR2, which come before a time limit or a preemption, and SIGTERM make every run write a checkpoint. After USR1 or
+    USR2 the task asks Slurm to queue it again. SIGTERM alone is how Slurm cancels, and how it preempts where no user signal
+    goes before. Slurm then ends the task, and knows whether to queue it again: a task that ended itself would count as
+    complete, so this one waits to be ended.
+
+    Args:
+        directory: the submission.
+        index: of the task.
+        watch_for: given the fields of the tracker and the store, what to watch the runs with.
+    """
+    manifest = read_tasks(directory)
+    if not 0 <= index < len(manifest["tasks"]):
+        raise InputError(f"submission={directory} task={index}: no such task; there are {len(manifest['tasks'])}")
+    run_ids, store = manifest["tasks"][index], Store(Path(manifest["store"]))
+    cluster = ClusterConfig(**{**manifest["cluster"], "slurm": SlurmConfig(**manifest["cluster"]["slurm"])})
+    launch = Launch(
+        name=manifest["name"],
+        store=store,
+        corpus=Path(manifest["corpus"]),
+        device=manifest["device"],
+        cluster=cluster,
+        compile=manifest["compile"],
+        worth_compiling=frozenset(manifest["worth_compiling"]),
+    )
+    pool = Pool(launch=launch, workers=task_workers(cluster))
+    todo = store.unfinished([store.run(run_id).config() for run_id in run_ids])
+    print(f"{launch.name}, task {index}: {len(run_ids)} runs, {len(todo)} to train", flush=True)
+    with StopFlag() as stopping, watch_for(manifest["tracker"], store)(todo, stopping) as report:
+
+        def print_outcome(event: Event) -> None:
+            if isinstance(event, Outcome):
+                print(f"{event.run_id} {event.state} {event.error}".rstrip(), flush=True)
+            report(event)
+
+        outcomes = pool.run(todo, print_outcome, stopping)
+    left = [outcome for outcome in outcomes if outcome.state in (states.INTERRUPTED, states.WAITING)]
+    if left and stopping.asked_to_requeue():
+        return _requeue(len(left))
+    if left:
+        print(f"{len(left)} runs are not done: waiting for Slurm to end this task", flush=True)
+        time.sleep(GRACE_S)
+    return int(any(outcome.state == states.FAILED for outcome in outcomes))
+
+
+def _requeue(left: int) -> int:
+    """Ask Slurm to start this task again; the exit code."""
+    job, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    name = f"{job}_{task}" if job else os.environ.get("SLURM_JOB_ID", "")
+    print(f"{left} runs are not done: queueing {name} again", flush=True)
+    try:
+        asked = subprocess.run(["scontrol", "requeue", name], capture_output=True, text=True)
+        if asked.returncode == 0:
+            return 0
+        problem = f"scontrol: {(asked.stderr.strip().splitlines() or ['no message'])[-1]}"
+    except OSError as error:
+        problem = f"scontrol cannot be run ({error.strerror})"
+    print(f"{problem}; launch again to go on", flush=True)
+    return REQUEUE_EXIT

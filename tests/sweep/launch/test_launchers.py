@@ -1,0 +1,146 @@
+"""The interface of launchers: a new one is a class and a yaml, and what one has taken can be seen and cancelled."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sweep.cli import main
+from sweep.commands import BAD_INPUT, DONE
+from sweep.launch import launchers
+from sweep.launch.launchers import Launch, Launcher, Queued, Watch
+from sweep.launch.local import _recorded
+from sweep.plan.run import RunConfig
+from sweep.store import Store, states
+
+ROOT = Path(__file__).resolve().parents[3]
+LONG = [
+    "grid=list",
+    "grid.runs=[{N: 3000, D: 4e7}, {N: 5000, D: 4e7}, {N: 8000, D: 4e7}]",
+    "model=tiny",
+    "data=text",
+    "name=mine",
+]
+LONG += ["data.validation_tokens=4096", "data.max_epochs=1000"]
+
+
+class Notebook(Launcher):
+    """Writes down which runs it was given."""
+
+    name = "notebook"
+
+    def submit(self, runs: Sequence[RunConfig], launch: Launch, watch: Watch) -> str:
+        path = launch.store.root / launch.cluster.options["file"]
+        with open(path, "a") as file:
+            file.writelines(f"{run.run_id}\n" for run in runs)
+        return f"wrote down {len(runs)} runs"
+
+    def queued(self, store: Store) -> dict[str, Queued]:
+        found = store.root.glob("notebook.txt")
+        return {run_id: Queued(where="the notebook", state="open") for path in found for run_id in path.read_text().split()}
+
+    def cancel(self, store: Store, run_ids: Collection[str]) -> str:
+        (store.root / "notebook.txt").unlink()
+        return f"crossed out {len(run_ids)} runs"
+
+    def logs(self, store: Store, run_id: str) -> list[Path]:
+        return [store.root / "notebook.txt"]
+
+
+@pytest.fixture
+def notebook(tmp_path: Path) -> Iterator[list[str]]:
+    """Overrides that choose `Notebook`, from a folder like conf/; it is registered by its definition, and only for a test."""
+    (tmp_path / "conf" / "cluster").mkdir(parents=True)
+    (tmp_path / "conf" / "cluster" / "notebook.yaml").write_text("launcher: notebook\noptions: {file: notebook.txt}\n")
+    launchers._registered["notebook"] = Notebook()
+    yield ["--config-dir", str(tmp_path / "conf"), "cluster=notebook"]
+    del launchers._registered["notebook"]
+
+
+launchers._registered.pop("notebook")
+
+
+def test_a_launcher_is_a_class_and_a_yaml(
+    notebook: list[str], text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = f"store={tmp_path / 'store'}"
+    sweep = [*LONG, f"data.paths=[{text_file}]", store]
+    assert main(["launch", *sweep, *notebook]) == DONE
+    assert "3 runs, 0 finished before, 0 queued or running, 3 to train on" in (told := capsys.readouterr().out)
+    assert "wrote down 3 runs" in told
+    assert main(["launch", *sweep, *notebook]) == DONE
+    assert "3 queued or running, 0 to train" in capsys.readouterr().out
+    assert main(["status", "mine", store]) == DONE
+    assert (shown := capsys.readouterr().out).count("the notebook, open") == 3
+    assert "3 queued" in shown
+    assert main(["cancel", "mine", store]) == DONE
+    assert capsys.readouterr().out == "crossed out 3 runs\n"
+
+
+def test_an_unknown_launcher_is_refused_before_anything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["launch", "cluster.launcher=pbs", f"store={tmp_path / 'store'}"]) == BAD_INPUT
+    assert "cluster.launcher=pbs is none of local, slurm" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+
+
+def test_no_launcher_imports_torch() -> None:
+    code = "import sys; from sweep.launch import launchers; launchers.of('local'); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_cancel_stops_a_local_launch_and_not_only_its_workers(
+    text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path / "store")
+    sweep = [
+        *LONG,
+        f"data.paths=[{text_file}]",
+        "cluster.workers=1",
+        "cluster.log_interval_s=0.1",
+        "runtime.compile=off",
+        "name=mine",
+    ]
+    command = [sys.executable, "-m", "sweep", "launch", *sweep, f"store={store.root}"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as launch:
+        deadline = time.monotonic() + 120
+        while not (going := list(store.root.glob("runs/*/throughput.jsonl"))):
+            assert launch.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        begun = going[0].parent.name
+        assert main(["status", "mine", f"store={store.root}"]) == DONE
+        assert "1 running, 2 queued" in capsys.readouterr().out
+        workers = psutil.Process(launch.pid).children(recursive=True)
+        assert main(["cancel", "mine", f"store={store.root}"]) == DONE
+        assert capsys.readouterr().out == "stopped 1 processes here\n"
+        printed, _ = launch.communicate(timeout=60)
+        assert launch.returncode == 1
+    assert "1 interrupted, 2 waiting" in printed
+    assert not psutil.wait_procs(workers, timeout=30)[1]
+    assert store.run(begun).status()["state"] == states.INTERRUPTED
+    assert store.run(begun).status()["step"] > 0
+    assert list(store.launches.iterdir()) == []
+    assert main(["cancel", "mine", f"store={store.root}"]) == DONE
+    assert capsys.readouterr().out == "nothing was queued or running\n"
+
+
+def test_the_record_of_a_launch_that_was_killed_is_ignored_and_removed(tiny_run: RunConfig, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    code = (
+        "import os, sys; from pathlib import Path; from sweep.launch.local import _recorded; from sweep.store import Store\n"
+        "store = Store(Path(sys.argv[1])); run = store.run(sys.argv[2]).config()\n"
+        "record = _recorded([run], store); record.__enter__(); os._exit(1)"
+    )
+    store.run(tiny_run.run_id).create(tiny_run)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path), tiny_run.run_id], cwd=ROOT, env=os.environ)
+    assert len(list(store.launches.iterdir())) == 1
+    assert launchers.queued(store) == {}
+    with _recorded([tiny_run], store):
+        assert set(launchers.queued(store)) == {tiny_run.run_id}
+        assert len(list(store.launches.iterdir())) == 1
+    assert launchers.queued(store) == {}
