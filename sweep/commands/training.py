@@ -121,7 +121,12 @@ def watching(
         with Mirror(tracker, store, _warn_of_wandb, labels=_labels(tracker, store)) as mirror:
             mirror.send(finished)
             with SweepProgress(runs, console()) if screen and runs else nullcontext(lambda event: None) as progress:
-                yield mirror.beside(progress)
+
+                def report(event: "Event") -> None:
+                    progress(event)
+                    mirror(event)
+
+                yield report
             if stopping_timeout_s is not None and stopping():
                 mirror.timeout_s = stopping_timeout_s
         if mirror.delivered:
