@@ -20,7 +20,7 @@ from sweep.fit.judge.simulate import Noise, Simulator
 from sweep.fit.published import CHINCHILLA
 from sweep.tables.table import RunTable
 
-PILOT = np.geomspace(1e18, 1e19, 3)
+PILOT = np.geomspace(1e18, 1e19, 3).tolist()
 UNIFORM = ([3e19], [3e19, 1e20])
 SHARES = (1.0, 0.5, 0.25, 0.15, 0.1, 0.06, 0.03)
 NOISE = 0.005
@@ -71,9 +71,7 @@ def main() -> None:
             print(f"  up to {most} runs chosen for {share:.0%} of that: {spent:.3g} FLOPs, a ± {sd:.4f}", flush=True)
             rows.append({"runs": "chosen", "budgets": budgets, "share": share, "flops": spent, "sd": sd})
     out.mkdir(parents=True, exist_ok=True)
-    (out / "next.json").write_text(
-        json.dumps({"noise": NOISE, "cases": cases, "pilot": PILOT.tolist(), "rows": rows}, indent=1)
-    )
+    (out / "next.json").write_text(json.dumps({"noise": NOISE, "cases": cases, "pilot": PILOT, "rows": rows}, indent=1))
     print(f"wrote {out / 'next.json'}")
 
 

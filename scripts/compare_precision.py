@@ -37,7 +37,10 @@ def main() -> None:
     losses: dict[str, list[float]] = {}
     curves: dict[str, list[np.ndarray]] = {}
     for precision in ("fp32", "bf16"):
-        found = [trained(["grid=list", run, "device=cpu", f"precision={precision}", f"seed={seed}"]) for seed in range(seeds)]
+        found = [
+            trained(["grid=list", run, "device=cpu", f"precision={precision}", f"seed={seed}", f"name={precision}-{seed}"])
+            for seed in range(seeds)
+        ]
         losses[precision], curves[precision] = [loss for loss, _ in found], [curve for _, curve in found]
     differences = np.subtract(losses["bf16"], losses["fp32"])
     between = np.stack(curves["fp32"]).std(axis=0, ddof=1).mean()

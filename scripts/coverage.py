@@ -3,6 +3,7 @@
 Every case plants Chinchilla's surface, draws losses that scatter about it, and fits. Designs: IsoFLOP grids as small sweeps
 have them and as the paper had, a rectangular grid, losses that scatter more in small runs, heavy tails, and points that share
 the error of their trajectory. An honest 80 % interval covers between 75 and 85 %: over 500 cases the count scatters by 1.8 %.
+It takes about 15 minutes on two cores.
 """
 
 import json

@@ -13,7 +13,7 @@ import pandas as pd
 
 from sweep.commands.corpora import make_corpus
 from sweep.commands.sweeps import plan_sweep
-from sweep.commands.training import train_missing
+from sweep.commands.training import launch_runs
 from sweep.config import compose
 from sweep.figures import save, set_style
 from sweep.plan.run import RunConfig
@@ -51,7 +51,8 @@ def main() -> None:
     config = next(iter(configs.values()))
     corpus = make_corpus(config, plan_sweep(config)[1])
     planned = {key: [p.run for p in plan_sweep(config)[0].runs] for key, config in configs.items()}
-    train_missing(config, sorted(chain(*planned.values()), key=lambda run: -run.N * run.D), corpus)
+    if launch_runs(config, sorted(chain(*planned.values()), key=lambda run: -run.N * run.D), corpus):
+        raise SystemExit("some runs failed; the same command again trains what is missing")
     store = Store(Path(config.store))
     runs = pd.DataFrame([describe(run, scale, seed, store) for (scale, seed, _), some in planned.items() for run in some])
     out = options.out

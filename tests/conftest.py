@@ -39,13 +39,15 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put each test into the xdist group of its file, so that its module's fixtures are made once."""
-    order = list(GROUPS)
     for item in items:
-        file = item.path.relative_to(ROOT / "tests").as_posix()
-        group = next((name for name, files in GROUPS.items() if file in files), file)
-        item.add_marker(pytest.mark.xdist_group(group))
-        item.user_properties.append(("group", order.index(group) if group in order else len(order)))
-    items.sort(key=lambda item: dict(item.user_properties)["group"])
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    order = list(GROUPS)
+    items.sort(key=lambda item: order.index(_group(item)) if _group(item) in order else len(order))
+
+
+def _group(item: pytest.Item) -> str:
+    file = item.path.relative_to(ROOT / "tests").as_posix()
+    return next((name for name, files in GROUPS.items() if file in files), file)
 
 
 @pytest.fixture(scope="session")

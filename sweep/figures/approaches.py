@@ -21,7 +21,7 @@ from sweep.figures.style import (
     plain_loss_ticks,
     three_panels,
 )
-from sweep.fit import EnvelopeFit, Estimate, Fits, IsoflopFit, ParametricFit, PowerLaw, Profile, Refused, allocate
+from sweep.fit import EnvelopeFit, Estimate, Fits, IsoflopFit, ParametricFit, PowerLaw, Profile, allocate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ def draw_envelope(fits: Fits, fit: EnvelopeFit) -> "Figure":
     return figure
 
 
-def draw_isoflop(fits: Fits, fit: IsoflopFit | Refused) -> "Figure":
+def draw_isoflop(fits: Fits, fit: Any) -> "Figure":
     """IsoFLOP profiles with their parabolas and minima, and the power laws through the minima (Chinchilla, Fig. 3)."""
     figure, (valley, left, right) = three_panels()
     colour = colours(np.array([profile.budget for profile in fit.profiles]))
@@ -70,7 +70,7 @@ def draw_isoflop(fits: Fits, fit: IsoflopFit | Refused) -> "Figure":
     for axis, name, label in ((left, "N_opt", N_LABEL), (right, "D_opt", D_LABEL)):
         for profile in good:
             axis.plot(profile.budget, getattr(profile, name), "o", color=colour(profile.budget), markeredgecolor="0.3")
-        if isinstance(fit, IsoflopFit):
+        if fit.fitted:
             law, exponent = (fit.N_law, fit.a) if name == "N_opt" else (fit.D_law, fit.b)
             _power_law(axis, law, exponent, budgets, label, "a" if axis is left else "b", fits.level)
         else:

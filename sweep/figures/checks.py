@@ -54,7 +54,8 @@ def draw_extrapolation(fits: Fits, held: Sequence[HoldOut]) -> "Figure":
 
     figure, (losses, errors) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained", width_ratios=(1, 1.5))
     predictions = [prediction for one in held for prediction in one.predictions]
-    C, measured, expected = (np.array([_of(p, name) for p in predictions]) for name in ("C", "loss", "predicted"))
+    C, measured = (np.array([getattr(p, name) for p in predictions]) for name in ("C", "loss"))
+    expected = np.array([p.predicted.value for p in predictions])
     colour = colours(C)
     losses.scatter(measured, expected, s=22, color=[colour(value) for value in C], **markers(len(C)))
     span = np.array([min(measured.min(), expected.min()), max(measured.max(), expected.max())])
@@ -97,11 +98,6 @@ def draw_residuals(fits: Fits, fit: ParametricFit) -> "Figure":
     colourbar(figure, axes[-1], colour, C_LABEL)
     figure.suptitle(f"Residuals of {fit.title()}, with their robust standard deviation")
     return figure
-
-
-def _of(prediction: object, name: str) -> float:
-    value = getattr(prediction, name)
-    return value.value if isinstance(value, Estimate) else value
 
 
 def _forest(rows: Sequence[tuple[str, str, Estimate | None]], title: str, reference: Sequence[tuple[str, float]]) -> "Figure":

@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from sweep.config import ClusterConfig
-from sweep.data import Corpus
 from sweep.errors import InputError
 from sweep.launch.events import Outcome
 from sweep.launch.launchers import Watch
@@ -19,13 +18,14 @@ from sweep.plan.run import RunConfig
 from sweep.store import Store, states
 
 if TYPE_CHECKING:
+    from sweep.data import Corpus
     from sweep.train.loop import Runtime
     from sweep.train.ranks import Parallel
 
 
 def train_together(
     parallel: "Parallel",
-    find: Callable[[], tuple[RunConfig, Corpus]],
+    find: Callable[[], tuple[RunConfig, "Corpus"]],
     store: Store,
     cluster: ClusterConfig,
     compile: str,
@@ -84,7 +84,7 @@ def train_together(
     return int(outcome.state != states.DONE)
 
 
-def _train_beside_rank0(run: RunConfig, corpus: Corpus, store: Store, runtime: "Runtime", **callbacks: Any) -> Outcome:
+def _train_beside_rank0(run: RunConfig, corpus: "Corpus", store: Store, runtime: "Runtime", **callbacks: Any) -> Outcome:
     """`train_safely` for the ranks beside rank 0, which print an error instead of writing it to the store."""
     from sweep.train.loop import train
 

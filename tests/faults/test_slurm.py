@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,12 @@ def isosweep(cluster: OneMachineCluster, *arguments: str) -> str:
 
 
 def directories(overrides: list[str]) -> list[RunDirectory]:
-    config = compose(overrides)
+    return _directories(tuple(overrides))
+
+
+@cache  # composing costs a third of a second, and tests ask many times
+def _directories(overrides: tuple[str, ...]) -> list[RunDirectory]:
+    config = compose(list(overrides))
     planned = plan_sweep(config)[0].runs
     return [Store(Path(config.store)).run(p.run.run_id) for p in planned]
 

@@ -49,7 +49,9 @@ class Simulator:
     noise: Noise = Noise()
     seed: int = 0
 
-    def isoflop(self, budgets: Sequence[float], *, sizes: int = 7, span: float = 16, off_centre: float = 1.0) -> RunTable:
+    def isoflop(
+        self, budgets: Sequence[float] | np.ndarray, *, sizes: int = 7, span: float = 16, off_centre: float = 1.0
+    ) -> RunTable:
         """Runs at each of `budgets` with `sizes` models spread over a factor `span` in N around `off_centre` times N_opt."""
         spread = np.geomspace(span**-0.5, span**0.5, sizes) if sizes > 1 else np.ones(1)
         N = np.concatenate([off_centre * self.surface.optimal(budget)[0] * spread for budget in budgets])

@@ -131,9 +131,9 @@ def test_columns_are_renamed(chinchilla_csv: Path, tmp_path: Path) -> None:
 def test_figures_are_pictures_of_everything(table: Path, tmp_path: Path) -> None:
     runs = pd.read_csv(table).query("state == 'done'")
     rows = [
-        {"run_id": run.run_id, "tokens": tokens, "loss": 1.7 + 400 / run.N**0.34 + 1200 / tokens**0.32}
-        for run in runs.itertuples()
-        for tokens in np.geomspace(run.D / 100, run.D, 50)
+        {"run_id": run_id, "tokens": tokens, "loss": 1.7 + 400 / N**0.34 + 1200 / tokens**0.32}
+        for run_id, N, D in zip(runs["run_id"], runs["N"], runs["D"], strict=True)
+        for tokens in np.geomspace(D / 100, D, 50)
     ]
     pd.DataFrame(rows).to_parquet(tmp_path / "curves.parquet")
     arguments = [f"table={table}", f"curves={tmp_path / 'curves.parquet'}", f"out={tmp_path}", "fit.resamples=20"]

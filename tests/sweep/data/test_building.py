@@ -25,8 +25,8 @@ from tests.waiting import PATIENCE_S
 
 def _build_slowly(spec: CorpusSpec, root: Path) -> None:
     """In a child: tokenise with small parts and a pause after each."""
-    reader.UNIT_BYTES = 1 << 18  # type: ignore[misc]
-    tokenising.PART_BYTES, tokenising.ENCODE_DOCUMENTS = 1 << 16, 50  # type: ignore[misc]
+    reader.UNIT_BYTES = 1 << 18
+    tokenising.PART_BYTES, tokenising.ENCODE_DOCUMENTS = 1 << 16, 50
     CorpusRecipe.read(spec).build(root, workers=1, advance=lambda size: time.sleep(0.03 if size else 0))
 
 

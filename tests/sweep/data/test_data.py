@@ -56,7 +56,9 @@ def test_duplicates_and_nul_go_and_order_ignores_names(tmp_path: Path) -> None:
             (folder / f"{name}.txt").write_text(text)
     (second / "again.txt").write_text("two text")
     documents = [TextContents.read(CorpusSpec(source="text", paths=[str(folder)])).documents for folder in (first, second)]
+    assert documents[0] is not None
     assert documents[0] == documents[1]
+    assert documents[0] is not None
     assert sorted(documents[0]) == [b"one text", b"three text", b"two text"]
 
 

@@ -39,6 +39,7 @@ def test_any_tokenizer_json_is_taken(
     assert longest > 60  # and nothing cut off
     held_out = corpus.manifest["parts"]["validation"]
     assert corpus.bytes_per_token == held_out["bytes"] / held_out["tokens"]
+    assert corpus.bytes_per_token is not None
     assert 3 < corpus.bytes_per_token < 12
     renamed = CorpusRecipe.read(CorpusSpec(**{**vars(specs[0]), "end_of_document": "[CLS]"}))
     assert renamed.fingerprint != recipe.fingerprint

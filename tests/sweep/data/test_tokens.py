@@ -50,7 +50,12 @@ def test_bad_ready_tokens_are_refused(tmp_path: Path, wordpiece: Path) -> None:
     np.save(tmp_path / "square.npy", np.zeros((4, 4), np.int64))
 
     def spec(name: str = "train.bin", **changes: Any) -> CorpusSpec:
-        fields = {"source": "tokens", "tokenizer": "none", "vocab_size": 257, "validation_tokens": 1000} | changes
+        fields: dict[str, Any] = {
+            "source": "tokens",
+            "tokenizer": "none",
+            "vocab_size": 257,
+            "validation_tokens": 1000,
+        } | changes
         return CorpusSpec(paths=[str(tmp_path / name)], **fields)
 
     for changes, message in (

@@ -48,6 +48,7 @@ def test_larger_budgets_are_predicted_within_their_intervals() -> None:
         assert len(held.predictions) == 18
         assert held.factor == pytest.approx(10)
         assert held.error < 0.03
+        assert held.covered is not None
         inside.append(held.covered)
         bias.append(held.bias)
     assert 0.68 < np.mean(inside) < 0.92
@@ -115,7 +116,7 @@ def test_next_runs_keep_to_the_allowance_and_are_new() -> None:
         ({"flops": -1.0}, "must be positive"),
     ):
         with pytest.raises(LawError, match=message):
-            next_runs(fit, runs, **options)  # type: ignore[arg-type]
+            next_runs(fit, runs, **options)
 
 
 def test_chosen_runs_tell_more_than_a_uniform_grid_of_the_same_flops() -> None:

@@ -14,7 +14,7 @@ SURFACE = Surface(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)
 def simulated_curves(noise: float = 0.0, seed: int = 0) -> list[Curve]:
     """The curves of an IsoFLOP grid: nine budgets, nine sizes around the optimum of each."""
     simulator = Simulator(surface=SURFACE, noise=Noise(run=noise, step=noise), seed=seed)
-    return simulator.curves(simulator.isoflop(np.geomspace(1e18, 1e21, 9), sizes=9, span=16))
+    return simulator.curves(simulator.isoflop(np.geomspace(1e18, 1e21, 9).tolist(), sizes=9, span=16))
 
 
 def planted_curves() -> list[Curve]:

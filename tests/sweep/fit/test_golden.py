@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,7 @@ def test_the_optimum_to_twelve_digits(runs: RunTable) -> None:
 
 def test_other_losses_of_the_residuals_have_other_optima(runs: RunTable) -> None:
     """The golden numbers tell the objectives apart."""
+    options: dict[str, Any]
     for options in ({"delta": 1e-2}, {"objective": "lad"}, {"objective": "log_mse"}, {"objective": "linear_mse"}):
-        fit = fit_parametric(runs, intervals=NO_INTERVALS, **options)  # type: ignore[arg-type]
+        fit = fit_parametric(runs, intervals=NO_INTERVALS, **options)
         assert abs(fit.alpha.value / GOLDEN["alpha"] - 1) > 1e-4

@@ -1,5 +1,7 @@
 """Approach 2: planted valleys come back, what is no valley is refused."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -127,7 +129,8 @@ def test_a_grid_that_drifts_off_centre_biases_the_exponent() -> None:
         Simulator(surface=SURFACE).isoflop([C], sizes=9, span=200, off_centre=off)
         for C, off in zip(budgets, drift, strict=True)
     ]
-    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("N", "D", "C", "loss", "budget")}
+    names = ("N", "D", "C", "loss", "budget")
+    columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     fit = fit_isoflop(RunTable(run_id=np.array([f"run-{i}" for i in range(45)]), **columns), intervals=Intervals(20))
     assert fit.a_bias is not None
     assert fit.a_corrected is not None

@@ -493,6 +493,7 @@ def test_resamples_whose_loss_rises_do_not_identify_a_law() -> None:
     slopes = [np.polyfit(np.log(X), np.log(loss), 1, w=np.sqrt(count))[0] for count in counts]
     fit = fit_scale_law(X, loss)
     assert fit.identified == np.mean(np.array(slopes) < 0)
+    assert fit.identified is not None
     assert 0.5 < fit.identified < 0.9
     with pytest.raises(LawError, match="only 40% of resamples identify") as caught:
         LawFit.from_resamples(L_N, np.ones((10, 2)), np.arange(10) < 4, log_residuals=np.zeros(3), level=0.8)

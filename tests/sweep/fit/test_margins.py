@@ -67,7 +67,7 @@ def twice(runs: RunTable) -> RunTable:
 
 
 TIED = GRID.loss.copy()
-TIED[GRID.budget == BUDGETS[2]] = [2.2, 2.2, 2.3, 2.4, 2.4, 2.4, 2.5]  # the two smallest sizes tie
+TIED[GRID.budget == BUDGETS[2]] = [2.20, 2.22, 2.20, 2.24, 2.32, 2.44, 2.6]  # the smallest size ties with the third
 CASES: dict[str, tuple[Callable[[RunTable], str], RunTable, str]] = {
     "a surface": (surface, table(SURFACE.predict(N, D)), "converged"),
     "a noisy surface": (surface, NOISY, "converged"),
@@ -97,10 +97,10 @@ def test_the_last_bits_decide_nothing(case: str) -> None:
     assert found == {expected}
 
 
-def test_a_tie_between_the_smallest_sizes_is_decided_alike() -> None:
+def test_a_tie_for_the_lowest_loss_is_bracketed() -> None:
     runs, rng = replace(GRID, loss=TIED), np.random.default_rng(0)
     found = [fit_isoflop(perturbed(runs, rng), surface=SURFACE, intervals=NO_INTERVALS).profiles[2].status for _ in range(50)]
-    assert len(set(found)) == 1
+    assert set(found) == {"converged"}
 
 
 @pytest.mark.parametrize("law", ["size and data", "size and steps", "scale"])

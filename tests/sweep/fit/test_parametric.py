@@ -125,7 +125,7 @@ def test_weights_count_like_repeated_runs(published: RunTable) -> None:
 def test_runs_that_share_a_trajectory_widen_the_interval() -> None:
     """Each of 30 runs gives 8 points with one common error: resampled alone they look like 240 runs."""
     simulator = Simulator(surface=Surface(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28), noise=Noise(run=0.01))
-    ends = simulator.isoflop(np.geomspace(1e18, 1e20, 5), sizes=6)
+    ends = simulator.isoflop(np.geomspace(1e18, 1e20, 5).tolist(), sizes=6)
     curves = simulator.curves(ends, points=8, start=0.1)
     N = np.repeat(ends.N, 8)
     D, loss = (np.concatenate([getattr(curve, name) for curve in curves]) for name in ("tokens", "loss"))
@@ -186,7 +186,7 @@ def test_its_intervals_are_the_published_width(published: RunTable) -> None:
         (2.5, 3000.0, 300.0, 0.5, 0.22),
     ],
 )
-def test_a_planted_surface_comes_back(law: tuple[float, ...]) -> None:
+def test_a_planted_surface_comes_back(law: tuple[float, float, float, float, float]) -> None:
     fit = fit_parametric(planted(*law), intervals=NO_INTERVALS)
     found = (fit.E, fit.A, fit.B, fit.alpha, fit.beta)
     np.testing.assert_allclose([estimate.value for estimate in found], law, rtol=1e-4)

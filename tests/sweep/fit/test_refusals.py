@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def test_one_budget_in_rounded_numbers() -> None:
 
 def test_losses_that_do_not_move() -> None:
     for level in (1.0, 2.0, 3.0):
-        assert status(lambda level=level: fit_parametric(RUNS.N, RUNS.D, np.full(len(RUNS), level))) == "unidentified"
+        assert status(partial(fit_parametric, RUNS.N, RUNS.D, np.full(len(RUNS), level))) == "unidentified"
     alone = np.zeros(len(RUNS))
     alone[0] = 1
     assert status(lambda: fit_parametric(RUNS, weights=alone)) == "too_few_runs"
@@ -97,7 +98,7 @@ def test_losses_that_do_not_move() -> None:
 
 def test_a_cost_that_no_training_has() -> None:
     for C in (3e8 * RUNS.D, RUNS.D / RUNS.N * 1e17):
-        assert status(lambda C=C: fit_parametric(replace(RUNS, C=C))) in ("mixed_counting", "wrong_unit")
+        assert status(partial(fit_parametric, replace(RUNS, C=C))) in ("mixed_counting", "wrong_unit")
 
 
 @pytest.mark.parametrize(
@@ -200,8 +201,8 @@ def test_an_E_of_zero_is_found_where_it_is_best() -> None:
     D = [29926100, 1103840000, 112609000, 2206150000, 639861000, 9704060000, 77560200]
     loss = [4.93005, 2.41931, 3.66736, 2.09318, 2.51277, 1.9389, 3.8246]
     for options in ({}, {"delta": 1e-4}, {"objective": "lad"}):
-        free = fit_parametric(N, D, loss, intervals=NO_INTERVALS, **options)  # type: ignore[arg-type]
-        held = fit_parametric(N, D, loss, fixed_E=0.0, intervals=NO_INTERVALS, **options)  # type: ignore[arg-type]
+        free = fit_parametric(N, D, loss, intervals=NO_INTERVALS, **options)
+        held = fit_parametric(N, D, loss, fixed_E=0.0, intervals=NO_INTERVALS, **options)
         assert free.objective <= held.objective * (1 + 1e-9)
         assert free.status == "bound"
 

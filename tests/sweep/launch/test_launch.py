@@ -61,7 +61,7 @@ def test_a_killed_worker_fails_its_run_and_the_next_launch_resumes_it(
 ) -> None:
     victim = replace(tiny_run, steps=4000)
     runs = [victim, *(replace(tiny_run, seed=seed) for seed in range(3))]
-    killed = []
+    killed: list[int] = []
 
     def kill_once(event: Progress | Outcome) -> None:
         if isinstance(event, Progress) and event.run_id == victim.run_id and event.step > 50 and not killed:
@@ -135,7 +135,8 @@ def test_pool_size_suits_the_machine() -> None:
 
 
 def test_a_worker_that_was_asked_to_stop_is_replaced(tiny_run: RunConfig, corpus: Corpus, tmp_path: Path) -> None:
-    victim, stopped = replace(tiny_run, steps=8000), []
+    victim = replace(tiny_run, steps=8000)
+    stopped: list[int] = []
 
     def stop_once(event: Progress | Outcome) -> None:
         owner = Store(tmp_path).run(victim.run_id).claim.owner()

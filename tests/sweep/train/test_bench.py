@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ def test_bench_measures_and_feeds_estimates(tmp_path: Path, capsys: pytest.Captu
 
 def test_a_second_measurement_replaces_the_first(tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
-    row = dict.fromkeys(("N", "processes", "threads", "batch_tokens", "tokens_per_s"), 1)
+    row: dict[str, Any] = dict.fromkeys(("N", "processes", "threads", "batch_tokens", "tokens_per_s"), 1)
     row |= dict.fromkeys(("engine", "precision", "device"), "x")
     path.write_text(json.dumps([row]))
     save(path, [])

@@ -108,7 +108,8 @@ def test_a_key_that_is_not_seen_may_score_anything(score: float) -> None:
     call("attention_fp32", qkv, *tables, y, lse)
     call("attention_backward_fp32", qkv, *tables, y, lse, dy, d_qkv)
     exact = [x.double().requires_grad_() for x in (q, k, v)]
-    expected = torch.nn.functional.scaled_dot_product_attention(*(x[None] for x in exact), is_causal=True)[0]
+    q_, k_, v_ = (x[None] for x in exact)
+    expected = torch.nn.functional.scaled_dot_product_attention(q_, k_, v_, is_causal=True)[0]
     expected.backward(dy.double())
     torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-5)
     gradient = torch.cat([x.grad for x in exact if x.grad is not None], dim=1)
@@ -223,7 +224,7 @@ def test_a_step_that_does_not_fit_is_taken_in_parts(monkeypatch: pytest.MonkeyPa
             raise torch.OutOfMemoryError("CUDA out of memory")
         return hungry.model.loss(tokens, targets)
 
-    hungry.loss = loss
+    hungry.loss = loss  # type: ignore[assignment]  # the signature without the reduction is enough here
     torch.testing.assert_close(train(hungry, 3), expected, rtol=1e-5, atol=0)
     assert [size for size, _ in seen[:5]] == [8, 4, 2, 1, 1]
     assert seen[4] == (1, True)  # activations are worked out again only where nothing else helps
@@ -232,7 +233,7 @@ def test_a_step_that_does_not_fit_is_taken_in_parts(monkeypatch: pytest.MonkeyPa
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     too_large = AutogradEngine(run, sequences_of(run), device="cpu")
-    too_large.loss = hopeless
+    too_large.loss = hopeless  # type: ignore[assignment]
     with pytest.raises(torch.OutOfMemoryError):
         too_large.step(0)
 
@@ -305,12 +306,6 @@ def test_the_ladder_of_cpu_sweeps_is_trained_natively() -> None:
     for N in np.geomspace(3e3, 6e4, 8):
         run = run_of(ladder.nearest(N))
         torch.testing.assert_close(engine("native", run).step(0), engine("eager", run).step(0), rtol=1e-5, atol=0)
-
-
-def test_a_compiled_step_is_the_eager_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    run = run_of(SHAPES[0])
-    torch.testing.assert_close(train(engine("compiled", run), 5), train(engine("eager", run), 5), rtol=1e-5, atol=0)
 
 
 def test_one_of_several_processes_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

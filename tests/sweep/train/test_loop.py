@@ -2,7 +2,9 @@
 
 import json
 import math
+import operator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -65,7 +67,7 @@ def test_stopping_at_every_step_changes_no_bit(
 ) -> None:
     for k in range(13):
         directory = Store(tmp_path / f"stopped-{k}").run(tiny_run.run_id)
-        state = train(tiny_run, corpus, directory, should_stop=lambda step, k=k: step >= k)
+        state = train(tiny_run, corpus, directory, should_stop=partial(operator.le, k))
         assert state == (states.INTERRUPTED if k < 12 else states.DONE)
         assert train(tiny_run, corpus, directory) == states.DONE
         assert directory.curve.read_bytes() == finished.curve.read_bytes()

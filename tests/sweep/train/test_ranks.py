@@ -2,10 +2,12 @@
 
 import json
 import multiprocessing
+import operator
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -204,7 +206,7 @@ def test_whoever_goes_on_with_a_run_it_is_the_same_run(
         (2, "fsdp", 11),
     ]:
         if size == 1:
-            state = train(run, corpus, directory, should_stop=lambda step, stop_at=stop_at: step >= stop_at)
+            state = train(run, corpus, directory, should_stop=partial(operator.le, stop_at))
         else:
             state = ranks.train(size, strategy, run, stores, stop_at=stop_at)
         assert state == states.INTERRUPTED

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,7 +51,8 @@ def test_transformers_computes_the_same_logits(trained: tuple[Store, str], folde
     run = directory.config()
     ours = Transformer(run.model)
     ours.load_state_dict(load_checkpoint(directory.checkpoints)["model"])  # type: ignore[index]
-    theirs, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    theirs, report = loaded
     assert type(theirs).__name__ == "LlamaForCausalLM"
     assert not any(report.values())  # nothing missing, unexpected or made up
     assert next(theirs.parameters()).dtype == torch.float32

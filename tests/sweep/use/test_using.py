@@ -147,5 +147,5 @@ def test_prediction_intervals_hold_single_runs() -> None:
         new = Simulator(surface=SURFACE, noise=Noise(run=0.005), seed=1000 + seed).isoflop([1e11], sizes=3, span=2)
         fit = fit_parametric(runs, intervals=Intervals(60, seed=seed))
         predicted = predict_runs(fit, runs, new.N, new.D, seed=seed)
-        inside += sum(p.low <= loss <= p.high for p, loss in zip(predicted, new.loss, strict=True))  # type: ignore[operator]
+        inside += sum(p.low <= loss <= p.high for p, loss in zip(predicted, new.loss, strict=True))
     assert 0.65 < inside / (3 * cases) < 0.93
