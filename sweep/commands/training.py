@@ -118,7 +118,7 @@ def watching(
 
     @contextmanager
     def watch(runs: Sequence[RunConfig], stopping: Callable[[], bool]) -> "Iterator[Callable[[Event], None]]":
-        with Mirror(tracker, store, _warn_of_wandb, labels=_labels(tracker, store)) as mirror:
+        with Mirror(tracker, store, _warn_of_wandb, labels=planned_labels(tracker, store)) as mirror:
             mirror.send(finished)
             with SweepProgress(runs, console()) if screen and runs else nullcontext(lambda event: None) as progress:
 
@@ -139,7 +139,7 @@ def _warn_of_wandb(text: str) -> None:
     print(f"isosweep: wandb: {text}; training is not affected; isosweep wandb-sync sends what wandb lacks", file=sys.stderr)
 
 
-def _labels(tracker: "Tracker | None", store: Store) -> dict[str, dict[str, Any]]:
+def planned_labels(tracker: "Tracker | None", store: Store) -> dict[str, dict[str, Any]]:
     """By run_id, the budget and the labels that the plan of the tracker's sweep gives a run."""
     with suppress(InputError):  # a damaged plan stops no mirror
         if tracker and (plan := SweepPlan.read(sweep_folder(store, tracker.group))):
@@ -193,7 +193,7 @@ def wandb_sync(options: Namespace) -> int:
     sweep = open_sweep(options)
     mode = "offline" if "tracker.mode=offline" in options.overrides else "online"  # whatever the launch's was
     tracker = replace(Tracker.of(sweep.config), kind="wandb", mode=mode)
-    with Mirror(tracker, sweep.store, labels=_labels(tracker, sweep.store), patient=True) as mirror:
+    with Mirror(tracker, sweep.store, labels=planned_labels(tracker, sweep.store), patient=True) as mirror:
         mirror.send(planned.run.run_id for planned in sweep.plan.runs)
     if mirror.unreachable:
         raise InputError(f"wandb: {mirror.warnings[0]}; tracker.mode=offline writes offline runs")
