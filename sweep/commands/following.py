@@ -73,7 +73,7 @@ def logs(options: Namespace) -> int:
 def task(options: Namespace) -> int:
     """Run one array task; slurm/array.sbatch calls it."""
     from sweep.launch.task import run_task
-    from sweep.tracking.mirror import Tracker
+    from sweep.tracking import Tracker
 
     def watch_for(tracker: dict[str, Any] | None, store: Store) -> "Watch":
         # A task that must stop does not wait long for wandb: its next start goes on with that.

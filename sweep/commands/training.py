@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sweep.data import Corpus
     from sweep.launch.events import Event
     from sweep.launch.launchers import Watch
-    from sweep.tracking.mirror import Tracker
+    from sweep.tracking import Tracker
 
 
 def launch(options: Namespace) -> int:
@@ -55,7 +55,7 @@ def launch_runs(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus"
     from sweep.launch import launchers
     from sweep.plan.cost import worth_compiling
     from sweep.plan.device import resolve_device
-    from sweep.tracking.mirror import Tracker
+    from sweep.tracking import Tracker
 
     launcher, device = launchers.of(config.cluster.launcher), resolve_device(config.device)
     store = Store(Path(config.store).resolve())
@@ -153,7 +153,7 @@ def train(options: Namespace) -> int:
     from sweep.data import Corpus
     from sweep.launch.torchrun import train_together
     from sweep.plan.device import require_device, resolve_device
-    from sweep.tracking.mirror import Tracker
+    from sweep.tracking import Tracker
     from sweep.train.ranks import Parallel
 
     config = composed(options)
@@ -188,7 +188,8 @@ def _report_states(runs: Sequence[RunConfig], store: Store) -> int:
 
 def wandb_sync(options: Namespace) -> int:
     """Send wandb the parts of the sweep's curves that it does not have."""
-    from sweep.tracking.mirror import Mirror, Tracker
+    from sweep.tracking import Tracker
+    from sweep.tracking.mirror import Mirror
 
     sweep = open_sweep(options)
     mode = "offline" if "tracker.mode=offline" in options.overrides else "online"  # whatever the launch's was

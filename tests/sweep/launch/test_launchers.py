@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from sweep.launch.launchers import Launch, Launcher, Queued, Watch
 from sweep.launch.local import _recorded
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
+from tests.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
 LONG = [
@@ -107,21 +107,17 @@ def test_cancel_stops_a_local_launch_and_not_only_its_workers(
     ]
     command = [sys.executable, "-m", "sweep", "launch", *sweep, f"store={store.root}"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as launch:
-        deadline = time.monotonic() + 120
-        while not (going := list(store.root.glob("runs/*/throughput.jsonl"))):
-            assert launch.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        begun = going[0].parent.name
+        wait_until(lambda: launch.poll() is not None or list(store.root.glob("runs/*/throughput.jsonl")))
+        (begun,) = (path.parent.name for path in store.root.glob("runs/*/throughput.jsonl"))
         assert main(["status", "mine", f"store={store.root}"]) == DONE
-        assert "1 running, 2 queued" in capsys.readouterr().out
+        assert "2 queued, 1 running" in capsys.readouterr().out
         workers = psutil.Process(launch.pid).children(recursive=True)
         assert main(["cancel", "mine", f"store={store.root}"]) == DONE
         assert capsys.readouterr().out == "stopped 1 processes here\n"
-        printed, _ = launch.communicate(timeout=60)
+        printed, _ = launch.communicate(timeout=PATIENCE_S)
         assert launch.returncode == 1
-    assert "1 interrupted, 2 waiting" in printed
-    assert not psutil.wait_procs(workers, timeout=30)[1]
+    assert "2 waiting, 1 interrupted" in printed
+    assert not psutil.wait_procs(workers, timeout=PATIENCE_S)[1]
     assert store.run(begun).status()["state"] == states.INTERRUPTED
     assert store.run(begun).status()["step"] > 0
     assert list(store.launches.iterdir()) == []

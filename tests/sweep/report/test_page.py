@@ -242,7 +242,7 @@ def test_an_empty_store_is_one_line(
         assert main(["report", "experiment=smoke", f"store={store}"]) == BAD_INPUT
         error = capsys.readouterr().err
         assert error.count("\n") == 1
-        assert f"store={store} holds no runs; launch the sweep first" in error
+        assert f"no sweep smoke was launched into store={store}" in error
         (store / "runs").mkdir(parents=True, exist_ok=True)
 
 
