@@ -9,7 +9,7 @@
                       claim/            who trains it: see sweep.store.claim
                       traceback.txt     the error, if it failed
                       evaluations.json  losses on other text: see sweep.use.evaluate
-                      wandb.json        what wandb has of it: see sweep.tracking.process
+                      wandb.json        what of it is in wandb: see sweep.tracking.process
 <store>/launches/                       see sweep.launch.local
 <store>/submissions/                    see sweep.launch.slurm
 <store>/corpora/<fingerprint>/          see sweep.data.corpus
