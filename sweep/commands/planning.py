@@ -12,7 +12,6 @@ from sweep.commands.sweeps import open_sweep, plan_sweep
 from sweep.config import compose_with_choices
 from sweep.plan.written import SweepPlan
 from sweep.store import Store, states
-from sweep.store.statuses import speed_seen, statuses
 
 COLUMNS = ("run", "budget", "N", "width", "layers", "D", "D/N", "6ND", "steps", "batch", "peak_lr", "engine", "expected", "why")
 
@@ -32,7 +31,7 @@ def plan(options: Namespace) -> int:
         store = Store(Path(config.store))
         corpus = describe_recipe(recipe, store.corpora)
         rows = source_rows(recipe, store.corpora, max(each.run.D for each in planned.runs))
-    found = statuses(store, (each.run for each in planned.runs))
+    found = store.statuses(each.run for each in planned.runs)
     if options.json:
         values = planned.to_dict()
         for entry in values["runs"]:
@@ -60,7 +59,7 @@ def _print_runs(planned: SweepPlan, store: Store, found: Mapping[str, Mapping[st
     from sweep.plan.estimate import makespan
 
     config, runs = planned.config, [each.run for each in planned.runs]
-    speed = speed_seen(store, runs, planned.device, config.data.validation_tokens)
+    speed = store.speed_seen(runs, planned.device, config.data.validation_tokens)
     table = Table(title=f"{config.name}: {len(runs)} runs in {store.root}", box=None, header_style="bold")
     for heading in COLUMNS:
         table.add_column(heading, justify="left" if heading in ("run", "why") else "right")

@@ -17,13 +17,12 @@ from sweep.errors import InputError
 from sweep.plan.run import RunConfig
 from sweep.plan.written import SweepPlan
 from sweep.store import Store, states
-from sweep.store.statuses import speed_seen
 
 if TYPE_CHECKING:
     from sweep.data import Corpus
-    from sweep.launch.events import Event
     from sweep.launch.launchers import Watch
     from sweep.tracking import Tracker
+    from sweep.train.events import Event
 
 
 def launch(options: Namespace) -> int:
@@ -73,7 +72,7 @@ def launch_runs(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus"
         cluster=config.cluster,
         compile=config.runtime.compile,
         worth_compiling=worth_compiling(runs),
-        speed=speed_seen(store, runs, device, config.data.validation_tokens),
+        speed=store.speed_seen(runs, device, config.data.validation_tokens),
         tracker=asdict(tracker),
     )
     told = launcher.submit(new, what, watching(tracker, store, finished=[run.run_id for run in runs if run not in todo]))
@@ -146,7 +145,7 @@ def _warn_of_wandb(text: str) -> None:
 def train(options: Namespace) -> int:
     """Train one run in this process, or together with the other processes of torchrun or srun."""
     from sweep.data import Corpus
-    from sweep.launch.torchrun import train_together
+    from sweep.launch.worker import train_together
     from sweep.plan.device import require_device, resolve_device
     from sweep.tracking import Tracker
     from sweep.train.ranks import Parallel

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -17,11 +16,9 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from sweep.launch.events import Outcome
 from sweep.plan.run import RunConfig
-
-if TYPE_CHECKING:
-    from sweep.train.loop import Progress as RunProgress
+from sweep.train.events import Outcome
+from sweep.train.events import Progress as RunProgress
 
 PLAIN_INTERVAL_S = 10.0
 

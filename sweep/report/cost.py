@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sweep.fit.costs import Footprint, footprint
+from sweep.fit.frontier import Footprint, footprint
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.errors import InputError
 from sweep.report.cost import Cost
 from sweep.store import RunDirectory
-from sweep.store.provenance import provenance
+from sweep.store.runs import provenance
 from sweep.store.states import DONE
 
 if TYPE_CHECKING:

@@ -6,16 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweep.errors import InputError
-from sweep.launch.events import Outcome
 from sweep.store import Store, states
 from sweep.tracking import Tracker
 from sweep.tracking.process import CLOSE, DELIVERED, END, FOLLOW, UNREACHABLE, WARNING, Labels, is_mirrored, serve
-
-if TYPE_CHECKING:
-    from sweep.train.loop import Progress
+from sweep.train.events import Outcome, Progress
 
 
 class Mirror:

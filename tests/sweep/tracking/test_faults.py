@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from sweep.data import Corpus
-from sweep.launch.events import Outcome
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
 from sweep.tracking.mirror import Mirror
 from sweep.tracking.process import is_mirrored
+from sweep.train.events import Outcome
 from sweep.train.loop import Runtime, train
 from tests.sweep.tracking.mirrored import AUTO, OFFLINE, ONLINE, assert_mirrors, send, train_mirrored, wandb_sync
 from tests.sweep.tracking.wandb_server import WandbServer
@@ -29,7 +29,7 @@ import os, signal, sys, time
 from pathlib import Path
 import psutil
 from sweep.data import Corpus
-from sweep.launch.events import Outcome
+from sweep.train.events import Outcome
 from sweep.store import Store
 from sweep.tracking import Tracker
 from sweep.tracking.mirror import Mirror

@@ -11,13 +11,13 @@ from sweep.cli import main
 from sweep.commands import BAD_INPUT, DONE, SOME_RUNS_FAILED
 from sweep.config import ClusterConfig, SlurmConfig, compose
 from sweep.data import Corpus
-from sweep.launch.events import Outcome
 from sweep.plan.run import RunConfig
 from sweep.store import RunDirectory, Store, states
 from sweep.store.claim import Claim
 from sweep.tracking import Tracker
 from sweep.tracking.mirror import Mirror
 from sweep.tracking.process import is_mirrored
+from sweep.train.events import Outcome
 from sweep.train.loop import Runtime, train
 from tests.sweep.tracking.mirrored import AUTO, OFFLINE, ONLINE, assert_mirrors, curve_of, send, train_mirrored, wandb_sync
 from tests.sweep.tracking.wandb_server import KEY, WandbServer
