@@ -110,7 +110,7 @@ def find_run_id(store: Store, prefix: str) -> str:
     if set(prefix) - set("0123456789abcdef"):
         raise InputError(f"{prefix!r} is neither a run_id nor the first digits of one; isosweep status NAME lists them")
     known = {path.name for path in (store.root / "runs").glob(f"{prefix}*") if path.is_dir()}
-    known |= {each.run.run_id for plan in _plans(store) for each in plan.runs if each.run.run_id.startswith(prefix)}
+    known |= {run_id for run_id in _planned_runs(store) if run_id.startswith(prefix)}
     if not known:
         raise InputError(f"no run {prefix} is in store={store.root}; isosweep status NAME lists the runs of a sweep")
     if len(known) > 1:
@@ -118,16 +118,14 @@ def find_run_id(store: Store, prefix: str) -> str:
     return known.pop()
 
 
-def planned_run(store: Store, run_id: str) -> RunConfig:
-    """The run from its directory, or from the plan of a sweep. Raises InputError if it is in neither."""
-    directory = store.run(run_id)
-    if (directory.path / "config.yaml").exists():
-        return directory.config()
-    for plan in _plans(store):
-        for planned in plan.runs:
-            if planned.run.run_id == run_id:
-                return planned.run
-    raise InputError(f"no run {run_id} is in store={store.root}; isosweep status NAME lists the runs of a sweep")
+def find_run(store: Store, prefix: str) -> RunConfig:
+    """The run whose run_id begins with `prefix`, from its directory or a plan. Raises InputError as `find_run_id`."""
+    directory = store.run(run_id := find_run_id(store, prefix))
+    return directory.config() if (directory.path / "config.yaml").exists() else _planned_runs(store)[run_id]
+
+
+def _planned_runs(store: Store) -> dict[str, RunConfig]:
+    return {each.run.run_id: each.run for plan in _plans(store) for each in plan.runs}
 
 
 def plan_sweep(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.commands import DONE, SOME_RUNS_FAILED, console
 from sweep.commands.corpora import corpus_of, make_corpus
-from sweep.commands.sweeps import composed, find_run_id, make_plan, open_sweep, plan_sweep, planned_run, sweep_folder
+from sweep.commands.sweeps import composed, find_run, make_plan, open_sweep, plan_sweep, sweep_folder
 from sweep.config import SweepConfig, compose_with_choices
 from sweep.errors import InputError
 from sweep.plan.run import RunConfig
@@ -162,7 +162,7 @@ def train(options: Namespace) -> int:
     store = Store(Path(config.store).resolve())
 
     def find() -> tuple[RunConfig, Corpus]:
-        run = planned_run(store, find_run_id(store, options.run_id))
+        run = find_run(store, options.run_id)
         return run, Corpus.open(store.corpora / run.corpus)
 
     return train_together(parallel, find, store, config.cluster, config.runtime.compile, watching(Tracker.of(config), store))
