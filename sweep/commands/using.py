@@ -18,7 +18,7 @@ APPROACHES, DEFAULT_APPROACH = ("envelope", "isoflop", "parametric"), "parametri
 
 def train_optimal(options: Namespace) -> int:
     """Print the compute-optimal run at a budget with its predicted loss; with --yes train it and compare."""
-    from sweep.follow.status import duration
+    from sweep.plan.estimate import duration
     from sweep.store.collect import collect
     from sweep.use.optimal import optimal_run
 

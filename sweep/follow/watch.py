@@ -44,11 +44,10 @@ class Valley:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Snapshot:
-    """The sweep at one moment.
+class Snapshot(Overview):
+    """The sweep at one moment; of runs in training, the time left is that at their present speed.
 
     Attributes:
-        runs: all runs, as `status` shows them; for runs in training, the time left at their present speed.
         curves: losses at log-spaced steps of the runs in training, by run_id.
         tokens_per_s: of the runs in training, by run_id.
         seconds_left: until all runs are done, with as many in parallel as now; None if unknown.
@@ -56,7 +55,6 @@ class Snapshot:
         a: the exponent of N_opt in C through the minima so far; None if there are too few.
     """
 
-    runs: tuple[RunView, ...]
     curves: dict[str, tuple[float, ...]]
     tokens_per_s: dict[str, float]
     seconds_left: float | None
@@ -67,11 +65,6 @@ class Snapshot:
     def over(self) -> bool:
         """Whether all runs are done, failed or diverged."""
         return all(view.state in (*states.FINAL_STATES, states.FAILED) for view in self.runs)
-
-    @property
-    def going(self) -> bool:
-        """Whether anything is running or in the queue."""
-        return Overview(runs=self.runs).going()
 
 
 class Watcher:
