@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweep.figures.style import HIGHLIGHT, N_LABEL, colourbar, colours
+from sweep.figures.style import HIGHLIGHT, N_LABEL, colours
 
 BINS = 24  # of positions
 
@@ -40,7 +40,7 @@ def draw_transfer(losses: "pd.DataFrame", own: str) -> "Figure":
         axis.plot(span, span + gap, color=HIGHLIGHT, linewidth=1, label=f"own loss {gap:+.2f}")
         axis.set(xlabel="loss on the own held-out text", ylabel=f"loss on {name}", title=name)
         axis.legend()
-    colourbar(figure, axes[0][-1], colour, N_LABEL)
+    figure.colorbar(colour.map, ax=axes[0][-1], label=N_LABEL)
     return figure
 
 
@@ -61,5 +61,5 @@ def draw_positions(runs: Sequence[tuple[int, int, Sequence[float]]]) -> "Figure"
         means = np.add.reduceat(np.asarray(losses), edges[:-1] - 1) / np.diff(edges)
         axis.plot(np.sqrt(edges[:-1] * (edges[1:] - 1)), means, color=colour(N), linewidth=1.2)
     axis.set(xscale="log", xlabel="position in the context", ylabel="loss (nats per token)", title="loss along the context")
-    colourbar(figure, axis, colour, N_LABEL)
+    figure.colorbar(colour.map, ax=axis, label=N_LABEL)
     return figure

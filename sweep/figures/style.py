@@ -58,7 +58,7 @@ def three_panels() -> tuple["Figure", Sequence["Axes"]]:
 
 
 class colours:  # noqa: N801  # used as a function
-    """Colours for positive values on a log scale."""
+    """Colours for positive values on a log scale; `map` is for a colour bar."""
 
     def __init__(self, values: np.ndarray) -> None:
         import matplotlib as mpl
@@ -68,25 +68,6 @@ class colours:  # noqa: N801  # used as a function
 
     def __call__(self, value: float) -> Any:
         return self.map.to_rgba(np.array(value))
-
-
-def colourbar(figure: "Figure", axis: "Axes", colour: colours, label: str) -> None:
-    figure.colorbar(colour.map, ax=axis, label=label)
-
-
-def plain_loss_ticks(axis: "Axes") -> None:
-    """Label a log axis of losses with plain numbers, as they span less than a decade."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
-
-
-def headroom(axis: "Axes") -> None:
-    """Room for a legend above the data."""
-    low, high = axis.get_ylim()
-    axis.set_ylim(low, high + 0.35 * (high - low))
 
 
 def set_style() -> None:
