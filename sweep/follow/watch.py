@@ -83,9 +83,8 @@ class Watcher:
         ended = {run_id: view for run_id, view in fresh.items() if view.state in states.FINAL_STATES}
         if ended:
             self.final |= ended
-            for run_id, view in ended.items():
-                if view.state == states.DONE:
-                    self.losses[run_id] = self.store.run(run_id).status()["val_loss"]
+            done = [run_id for run_id, view in ended.items() if view.state == states.DONE]
+            self.losses |= {run_id: self.store.run(run_id).status()["val_loss"] for run_id in done}
             self._count()
         rows = {
             run_id: sample_rows(self.store.run(run_id).throughput)
@@ -93,10 +92,11 @@ class Watcher:
             if view.state == states.RUNNING
         }
         rates = {run_id: float(found[-1].get("tokens_per_s", 0)) for run_id, found in rows.items() if found}
-        runs = tuple(
-            self.final.get(p.run.run_id) or _at_present_speed(fresh[p.run.run_id], rates.get(p.run.run_id))
-            for p in self.planned
-        )
+        for run_id, tokens_per_s in rates.items():
+            if tokens_per_s:
+                view, run = fresh[run_id], fresh[run_id].planned.run
+                fresh[run_id] = replace(view, seconds_left=(run.steps - view.step) * run.batch_tokens / tokens_per_s)
+        runs = tuple(self.final.get(p.run.run_id) or fresh[p.run.run_id] for p in self.planned)
         return Snapshot(
             runs=runs,
             curves={run_id: tuple(row["loss"] for row in found if "loss" in row) for run_id, found in rows.items()},
@@ -134,19 +134,11 @@ def _exponent(profiles: Sequence[Profile]) -> Estimate | None:
     if not profiles:
         return None
     columns = {name: np.concatenate([getattr(profile, name) for profile in profiles]) for name in ("N", "D", "C", "loss")}
-    columns["budget"] = np.repeat([profile.budget for profile in profiles], [len(profile.N) for profile in profiles])
+    columns["budget"] = np.concatenate([np.full(len(profile.N), profile.budget) for profile in profiles])
     try:
         return fit_isoflop(columns, intervals=NO_INTERVALS).a
     except LawError:
         return None
-
-
-def _at_present_speed(view: RunView, tokens_per_s: float | None) -> RunView:
-    """The run with the time left at its present speed, if it is in training."""
-    if not tokens_per_s:
-        return view
-    run = view.planned.run
-    return replace(view, seconds_left=(run.steps - view.step) * run.batch_tokens / tokens_per_s)
 
 
 def _seconds_left(runs: Iterable[RunView], tokens_per_s: dict[str, float]) -> float | None:

@@ -57,13 +57,7 @@ def require_packages() -> None:
 
 
 def write_report(fits: Fits, origin: Origin, options: FitConfig, path: Path) -> Path:
-    """Write the report of `fits` to `path`.
-
-    Args:
-        fits: as `sweep.fit.fit_all` returns them.
-        origin: what is known about the runs.
-        options: how they were fitted.
-        path: of the file.
+    """Write the report of `fits`, which were made with `options`, to the file `path`.
 
     Raises:
         InputError: if no law could be fitted, or the page would take 10 MB or more.
@@ -92,9 +86,8 @@ def render(fits: Fits, origin: Origin, options: FitConfig) -> str:
     answers = _answers(fits)
     files = Path(__file__).parent / "templates"
     titles = {name: approach.title() for name, approach in APPROACHES.items()}
-    return environment.get_template(
-        "report.html"
-    ).render(
+    page = environment.get_template("report.html")
+    return page.render(
         fits=fits,
         fitted=fits.fitted,
         refused=fits.refused,
@@ -103,7 +96,8 @@ def render(fits: Fits, origin: Origin, options: FitConfig) -> str:
         titles=titles,
         methods={name: approach.method for name, approach in APPROACHES.items()},
         answers=answers,
-        headline=_headline(answers[0]) if answers else None,
+        # The row that heads the page is that of the last approach, whose law reaches furthest.
+        headline=max(answers[0].rows, key=lambda row: APPROACHES[row.approach].number) if answers else None,
         exponents=_disagreement([(titles[name], law.a) for name, law in fits.fitted.items()]),
         figures=figures,
         interactive=_interactive(fits),
@@ -126,11 +120,6 @@ def _answers(fits: Fits) -> tuple[Answer, ...]:
         verdict = _disagreement([(APPROACHES[row.approach].title(), row.N) for row in rows])
         found.append(Answer(C=C, reach=C / largest, rows=rows, verdict=_verdict(rows, verdict), agree=not verdict))
     return tuple(found)
-
-
-def _headline(answer: Answer) -> Allocation:
-    """The row that heads the page: that of the last approach, whose law reaches furthest."""
-    return max(answer.rows, key=lambda row: APPROACHES[row.approach].number)
 
 
 def _disagreement(named: Sequence[tuple[str, Any]]) -> list[str]:
