@@ -7,6 +7,7 @@ from sweep.commands import DONE, console
 from sweep.commands.corpora import corpus_of
 from sweep.commands.sweeps import open_sweep
 from sweep.errors import InputError
+from sweep.files import writing
 
 
 def evaluate_sets(options: Namespace) -> int:
@@ -45,11 +46,8 @@ def evaluate_sets(options: Namespace) -> int:
     title = f"{config.name}: loss in nats per token"
     console().print(text_table(("run", "N", "D", *wide.columns), shown, left=("run",), title=title))
     out = Path(config.out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    with writing(out):
         frame.to_csv(out / "evaluations.csv", index=False)
-    except OSError as error:
-        raise InputError(f"out={out} cannot be written ({error.strerror}); choose another out=…") from error
     set_style()
     written = [out / "evaluations.csv", *save(draw_positions(list(positions.values())), out / "positions")]
     if len(sets) > 1:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from sweep.commands import DONE
 from sweep.commands.corpora import corpus_of, make_corpus
-from sweep.commands.laws import opened, read_tables, writing
+from sweep.commands.laws import opened, read_tables
 from sweep.commands.sweeps import composed, find_run_id, plan_sweep
 from sweep.commands.training import launch_runs
 from sweep.errors import InputError
-from sweep.files import write_json
+from sweep.files import write_json, writing
 from sweep.store import Store, states
 from sweep.store.statuses import speed_seen
 

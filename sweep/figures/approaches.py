@@ -6,7 +6,7 @@ import numpy as np
 
 from sweep.figures import style
 from sweep.figures.style import C_LABEL, D_LABEL, HIGHLIGHT, N_LABEL, SIZES
-from sweep.fit import EnvelopeFit, Estimate, Fits, IsoflopFit, ParametricFit, PowerLaw, Profile, allocate
+from sweep.fit import EnvelopeFit, Estimate, Fits, IsoflopFit, ParametricFit, PowerLaw, allocate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ def draw_envelope(fits: Fits, fit: EnvelopeFit) -> "Figure":
     """Training curves against FLOPs with their envelope, and the power laws through it (Chinchilla, Fig. 2)."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    figure, (curves, left, right) = style.three_panels()
+    figure, (curves, left, right) = style.panels(3, 14, width_ratios=(1.3, 1, 1))
     colour = style.colours(np.array([curve.N for curve in fits.curves]))
     for curve in sorted(fits.curves, key=lambda curve: -curve.N):
         C, shade = curve.tokens * curve.flops_per_token, colour(curve.N)
@@ -45,10 +45,16 @@ def draw_envelope(fits: Fits, fit: EnvelopeFit) -> "Figure":
 
 def draw_isoflop(fits: Fits, fit: Any) -> "Figure":
     """IsoFLOP profiles with their parabolas and minima, and the power laws through the minima (Chinchilla, Fig. 3)."""
-    figure, (valley, left, right) = style.three_panels()
+    figure, (valley, left, right) = style.panels(3, 14, width_ratios=(1.3, 1, 1))
     colour = style.colours(np.array([profile.budget for profile in fit.profiles]))
     for profile in fit.profiles:
-        _draw_profile(valley, profile, colour(profile.budget))
+        converged, shade = profile.status == "converged", colour(profile.budget)
+        label = f"{profile.budget:.2g}" + ("" if converged else f" ({profile.status})")
+        edge: dict[str, Any] = {"markersize": 5, "markeredgecolor": "0.3", "markeredgewidth": 0.4}
+        valley.plot(profile.N, profile.loss, "o", color=shade, label=label, **edge)
+        if profile.coefficients:
+            N = np.geomspace(profile.N[0] / 1.15, profile.N[-1] * 1.15, 100)
+            valley.plot(N, profile.parabola(N), "-" if converged else ":", color=shade, linewidth=1.2)
     good = [profile for profile in fit.profiles if profile.status == "converged"]
     if good:
         minima = [profile.N_opt for profile in good], [profile.loss_opt for profile in good]
@@ -72,9 +78,7 @@ def draw_isoflop(fits: Fits, fit: Any) -> "Figure":
 
 def draw_parametric(fits: Fits, fit: ParametricFit) -> "Figure":
     """Contours of the fitted loss over C and N with the efficient frontier, and its slices (Chinchilla, Fig. 4)."""
-    import matplotlib.pyplot as plt
-
-    figure, (contour, slices) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    figure, (contour, slices) = style.panels(2, 11)
     runs = fits.runs
     C = np.geomspace(runs.C.min() / 2, runs.C.max() * 4, 200)
     N = np.geomspace(runs.N.min() / 2, runs.N.max() * 2, 200)
@@ -109,9 +113,7 @@ def draw_parametric(fits: Fits, fit: ParametricFit) -> "Figure":
 
 def draw_frontier(fits: Fits) -> "Figure":
     """N_opt and D_opt against C by each approach that was fitted, with intervals; dashed beyond the largest run."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    figure, axes = style.panels(2, 11)
     runs = fits.runs
     spans = ((np.geomspace(runs.C.min(), runs.C.max(), 30), "-"), (np.geomspace(runs.C.max(), 10 * runs.C.max(), 15), "--"))
     for axis, name, label in zip(axes, ("N", "D"), (N_LABEL, D_LABEL), strict=True):
@@ -128,14 +130,6 @@ def draw_frontier(fits: Fits) -> "Figure":
     axes[0].legend(loc="upper left", fontsize=8)
     figure.suptitle(f"The compute-optimal frontier by each approach, with {fits.level:.0%} intervals")
     return figure
-
-
-def _draw_profile(axis: "Axes", profile: Profile, colour: Any) -> None:
-    label = f"{profile.budget:.2g}" + ("" if profile.status == "converged" else f" ({profile.status})")
-    axis.plot(profile.N, profile.loss, "o", color=colour, markersize=5, markeredgecolor="0.3", markeredgewidth=0.4, label=label)
-    if profile.coefficients:
-        N = np.geomspace(profile.N[0] / 1.15, profile.N[-1] * 1.15, 100)
-        axis.plot(N, profile.parabola(N), "-" if profile.status == "converged" else ":", color=colour, linewidth=1.2)
 
 
 def _power_law(axis: "Axes", law: PowerLaw, exponent: Estimate, flops: np.ndarray, label: str, name: str, level: float) -> None:

@@ -35,9 +35,7 @@ def draw_exponents(conventions: Sequence[ConventionRow], level: float) -> "Figur
 
 def draw_extrapolation(fits: Fits, held: Sequence[HoldOut]) -> "Figure":
     """Held-out losses against their predictions from smaller budgets, and the errors with their prediction intervals."""
-    import matplotlib.pyplot as plt
-
-    figure, (losses, errors) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained", width_ratios=(1, 1.5))
+    figure, (losses, errors) = style.panels(2, 11, width_ratios=(1, 1.5))
     predictions = [prediction for one in held for prediction in one.predictions]
     C, measured = (np.array([getattr(p, name) for p in predictions]) for name in ("C", "loss"))
     expected = np.array([p.predicted.value for p in predictions])
@@ -67,9 +65,7 @@ def draw_extrapolation(fits: Fits, held: Sequence[HoldOut]) -> "Figure":
 
 def draw_residuals(fits: Fits, fit: ParametricFit) -> "Figure":
     """The residual of each run's log loss from the parametric surface, against C, N and D."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 3, figsize=(14, 3.8), layout="constrained", sharey=True)
+    figure, axes = style.panels(3, 14, 3.8, sharey=True)
     runs = fits.runs
     residual = np.log(runs.loss / fit.predict(runs.N, runs.D))
     colour = style.colours(runs.C)
@@ -88,11 +84,10 @@ def draw_residuals(fits: Fits, fit: ParametricFit) -> "Figure":
 def _forest(rows: Sequence[tuple[str, str, Estimate | None]], title: str, reference: Sequence[tuple[str, float]]) -> "Figure":
     """One line for each (group, label, estimate), top to bottom, with a heading for every group."""
     import matplotlib as mpl
-    import matplotlib.pyplot as plt
 
     groups = list(dict.fromkeys(group for group, _, _ in rows))
     shades = [mpl.colormaps[SIZES](0.85 * i / max(1, len(groups) - 1)) for i in range(len(groups))]
-    figure, axis = plt.subplots(figsize=(8.5, 1.3 + ROW * (len(rows) + 1.5 * len(groups))), layout="constrained")
+    figure, axis = style.panels(1, 8.5, 1.3 + ROW * (len(rows) + 1.5 * len(groups)))
     place, places, labels = 0.0, [], []
     for group, shade in zip(groups, shades, strict=True):
         place -= 1.5

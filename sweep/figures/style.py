@@ -1,16 +1,14 @@
 """What all figures share: style, labels, and how they are saved."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweep.errors import InputError
+from sweep.files import writing
 from sweep.fit import Estimate, Fits
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SIZES = "viridis"  # colour-blind-safe and ordered, as sizes and budgets are
@@ -51,10 +49,11 @@ def markers(points: int) -> dict[str, Any]:
     return {"edgecolor": "0.3", "linewidth": 0.4, "zorder": 3, "rasterized": dense(points)}
 
 
-def three_panels() -> tuple["Figure", Sequence["Axes"]]:
+def panels(count: int, width: float, height: float = 4.4, **options: Any) -> tuple["Figure", Any]:
+    """A figure of so many inches, and an array of its axes, which stand side by side; without an array if `count` is 1."""
     import matplotlib.pyplot as plt
 
-    return plt.subplots(1, 3, figsize=(14, 4.4), layout="constrained", width_ratios=(1.3, 1, 1))
+    return plt.subplots(1, count, figsize=(width, height), layout="constrained", **options)
 
 
 class colours:  # noqa: N801  # used as a function
@@ -94,10 +93,8 @@ def save(figure: "Figure", stem: Path) -> list[Path]:
     import matplotlib.pyplot as plt
 
     paths = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
-    try:
+    with writing(stem.parent):
         figure.savefig(paths[0])
         figure.savefig(paths[1], metadata={"Date": None}, dpi=SVG_DPI)
-    except OSError as error:
-        raise InputError(f"out={stem.parent} cannot be written ({error.strerror}); choose another out=…") from error
     plt.close(figure)
     return paths

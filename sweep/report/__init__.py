@@ -5,4 +5,4 @@
 """
 
 from sweep.report.origin import Cost, Origin, costs
-from sweep.report.page import render, require_packages, write_report
+from sweep.report.page import render, write_report

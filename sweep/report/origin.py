@@ -119,12 +119,13 @@ def setup_of_table(frame: "pd.DataFrame") -> dict[str, str]:
         return f"{values.min():g}" if values.nunique() == 1 else f"{values.min():g} to {values.max():g}"
 
     found = {}
-    shape = [f"{name} {spread(name)}" for name in ("n_layers", "d_model", "n_heads", "d_ff") if _numeric(frame, name)]
+    numeric = frame.select_dtypes("number")
+    shape = [f"{name} {spread(name)}" for name in ("n_layers", "d_model", "n_heads", "d_ff") if name in numeric]
     if shape:
         found["Architecture"] = "Transformers, " + ", ".join(shape)
-    if _numeric(frame, "peak_lr"):
+    if "peak_lr" in numeric:
         found["Learning rate"] = f"peak {spread('peak_lr')}"
-    if _numeric(frame, "batch_tokens"):
+    if "batch_tokens" in numeric:
         found["Batch"] = f"{spread('batch_tokens')} tokens"
     if "seed" in frame:
         seeds = frame["seed"].dropna().unique()
@@ -132,10 +133,6 @@ def setup_of_table(frame: "pd.DataFrame") -> dict[str, str]:
     if "precision" in frame:
         found["Precision"] = ", ".join(map(str, frame["precision"].dropna().unique()[:MAX_NAMES]))
     return found
-
-
-def _numeric(frame: "pd.DataFrame", column: str) -> bool:
-    return column in frame and frame[column].dtype.kind in "if"
 
 
 def of_report() -> Facts:
@@ -161,18 +158,18 @@ def costs(frame: "pd.DataFrame", C: dict[str, float], *, run_id: str, core_watts
             of cores or GPUs, by default 1.
         C: FLOPs of the runs that finished, by name, as `sweep.fit.runs_from_frame` names them.
         run_id: the column of names.
-        core_watts, gpu_watts: of one core and one GPU.
+        core_watts, gpu_watts: the power of one core and of one GPU.
     """
     import pandas as pd
 
     if "seconds" not in frame:
         return "The table has no column “seconds” with each run's wall-clock time, so hours, energy and CO₂ are not known."
     names = frame[run_id].astype(str) if run_id in frame else pd.Series([f"row {i + 1}" for i in range(len(frame))])
-    seconds = pd.to_numeric(frame["seconds"], errors="coerce").to_numpy()
-    known: dict[str, Any] = {"name": names.to_numpy(), "seconds": seconds, "C": names.map(C).to_numpy(dtype=float)}
-    known["cores"] = pd.to_numeric(frame["cores"], errors="coerce").fillna(1).to_numpy() if "cores" in frame else 1
-    known["device"] = frame["device"].fillna("cpu").astype(str).to_numpy() if "device" in frame else "cpu"
-    rows = pd.DataFrame(known).query("C > 0 and seconds > 0")
+    rows = pd.DataFrame({"C": names.map(C).to_numpy(dtype=float)})
+    rows["seconds"] = pd.to_numeric(frame["seconds"], errors="coerce").to_numpy()
+    rows["cores"] = pd.to_numeric(frame["cores"], errors="coerce").fillna(1).to_numpy() if "cores" in frame else 1
+    rows["device"] = frame["device"].fillna("cpu").astype(str).to_numpy() if "device" in frame else "cpu"
+    rows = rows.query("C > 0 and seconds > 0")
     if rows.empty:
         return "The column “seconds” has no positive number for any finished run, so hours, energy and CO₂ are not known."
     return [

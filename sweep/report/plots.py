@@ -4,12 +4,12 @@ Every trace carries its colours for a light and for a dark page in `meta`; scrip
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from sweep.figures.style import HIGHLIGHT, SIZES, loss_label
+from sweep.figures.style import HIGHLIGHT, colours, loss_label
 from sweep.fit import Approach, Fits, IsoflopFit, Refused, allocate
 from sweep.report.text import count, scientific
 
@@ -31,7 +31,7 @@ BEYOND = 10  # the frontier is drawn to so many times the largest C
 def draw_profiles(fits: Fits, fit: IsoflopFit | Refused) -> str:
     """IsoFLOP profiles with their parabolas and minima."""
     traces: list[dict[str, Any]] = []
-    colour = _Ramp([profile.budget for profile in fit.profiles])
+    colour = _Ramp(np.array([profile.budget for profile in fit.profiles]))
     for profile in fit.profiles:
         name, meta = scientific(profile.budget), colour(profile.budget)
         dash, status = ("solid", "") if profile.status == "converged" else ("dot", f" ({profile.status})")
@@ -52,7 +52,7 @@ def draw_profiles(fits: Fits, fit: IsoflopFit | Refused) -> str:
 
 def draw_curves(fits: Fits, fit: Any) -> str:
     """Training curves against FLOPs, with the envelope of `fit` if that is not None."""
-    colour = _Ramp([curve.N for curve in fits.curves])
+    colour = _Ramp(np.array([curve.N for curve in fits.curves]))
     most = max(20, min(200, MAX_POINTS // len(fits.curves)))
     traces: list[dict[str, Any]] = []
     low = (fit.flops[0] if fit else min(curve.tokens[-1] * curve.flops_per_token for curve in fits.curves)) / 30
@@ -112,18 +112,14 @@ def _colour(approach: Approach | type[Approach]) -> dict[str, str]:
     return APPROACHES[(approach.number - 1) % len(APPROACHES)]
 
 
-class _Ramp:
+class _Ramp(colours):
     """Colours for positive values on a log scale, for a light and for a dark page."""
 
-    def __init__(self, values: Sequence[float]) -> None:
-        self.low, self.high = float(np.log(min(values))), float(np.log(max(values)))
-
     def __call__(self, value: float) -> dict[str, str]:
-        import matplotlib as mpl
         from matplotlib.colors import to_hex
 
-        place = (np.log(value) - self.low) / ((self.high - self.low) or 1)
-        return {page: to_hex(mpl.colormaps[SIZES](start + (end - start) * place)) for page, (start, end) in VISIBLE.items()}
+        place = self.norm(value)
+        return {page: to_hex(self.map.cmap(start + (end - start) * place)) for page, (start, end) in VISIBLE.items()}
 
 
 def _points(x: Any, y: Any, name: str, meta: Any, *, symbol: str = "circle", size: int = 8, **more: Any) -> dict[str, Any]:

@@ -26,16 +26,11 @@ EVERYTHING = slice(None)
 
 
 def export(store: Store, run_id: str, out: Path) -> Path:
-    """Write the last weights of a finished run, in float32, and its corpus's tokenizer to `out`.
+    """Write the last weights of a finished run, in float32, and its corpus's tokenizer to `out`, completely or not at all.
 
-    The folder holds config.json, generation_config.json, model.safetensors, tokenizer.json and tokenizer_config.json, which
-    `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained` load without custom code. No token is added
-    to an encoded text; the end of a document is the end of a sequence, and, as in training, what stands before its first token.
-
-    Args:
-        store: where the run and its corpus are.
-        run_id: of a run that is done.
-        out: a folder that does not exist or is empty; it is written completely or not at all.
+    `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained` load the folder without custom code. No token is
+    added to an encoded text; the end of a document is the end of a sequence, and, as in training, what stands before its first
+    token.
 
     Raises:
         InputError: if the run is not done or has no sound checkpoint, its corpus is gone, or `out` holds something or cannot be
@@ -62,9 +57,7 @@ def export(store: Store, run_id: str, out: Path) -> Path:
         )
     checkpoint = load_checkpoint(directory.checkpoints)
     if checkpoint is None:
-        raise InputError(
-            f"run {run_id} has no checkpoint in {directory.checkpoints}; delete {directory.path} to train it again"
-        )
+        raise InputError(f"run {run_id} has no checkpoint; delete {directory.path} to train it again")
 
     temporary = temporary_beside(out)
     try:

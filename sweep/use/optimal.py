@@ -94,14 +94,10 @@ class OptimalRun:
 def optimal_run(
     config: SweepConfig, corpus: CorpusFacts, budget: float, approach: str, runs: "RunTable", curves: "Sequence[Curve]"
 ) -> OptimalRun:
-    """The run that `approach` asks for at `budget`, and its predicted loss.
+    """The run that `approach`, fitted to `runs` and `curves`, asks for at `budget`, and its predicted loss.
 
-    Args:
-        config: of the sweep, whose ladder, data, rules and schedule it uses.
-        corpus: of the sweep.
-        budget: FLOPs, in the convention `config.fit.flops`.
-        approach: one of "envelope", "isoflop" and "parametric".
-        runs, curves: to fit.
+    It uses the sweep's ladder, data, rules and schedule. `budget` is in FLOPs by the convention `config.fit.flops`, and
+    `approach` is one of "envelope", "isoflop" and "parametric".
 
     Raises:
         InputError: if the approach cannot be fitted, or no model of the ladder is near its N.
