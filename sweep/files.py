@@ -4,8 +4,12 @@ import hashlib
 import json
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from sweep.errors import InputError
 
 
 def canonical_json(value: Any) -> str:
@@ -49,3 +53,13 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` atomically as indented JSON without NaN."""
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Make `out`; an error while writing there becomes an InputError."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise InputError(f"out={out} cannot be written ({error.strerror}); choose another out=…") from error

@@ -14,10 +14,9 @@ COLUMNS = ("N", "engine", "precision", "processes", "tokens/s", "GFLOP/s", "of p
 
 def bench(options: Namespace) -> int:
     """Measure steps, print a table, and keep it as bench.json in the store, for `plan` to estimate from."""
-    from rich.table import Table
-
     from models import SizeLadder
     from sweep.data import CorpusRecipe
+    from sweep.follow.status import text_table
     from sweep.launch.pool import pool_size
     from sweep.plan.cost import PLAIN, choose_engine
     from sweep.plan.device import require_device, resolve_device
@@ -61,16 +60,12 @@ def bench(options: Namespace) -> int:
                 found.append(measured)
                 save(store.bench, found)  # an interrupted bench keeps its results so far
                 print(f"N {measured.N:,} {measured.engine} x{processes}: {measured.tokens_per_s:,.0f} tokens/s", flush=True)
-    table = Table(box=None, header_style="bold")
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column in ("engine", "precision", "most time in") else "right")
+    rows = []
     for m in found:
         most = ", ".join(f"{name} {share:.0%}" for name, share in list(m.breakdown.items())[:3])
-        table.add_row(
-            f"{m.N:,}", m.engine, m.precision, f"{m.processes}x{m.threads}", f"{m.tokens_per_s:,.0f}",
-            f"{m.flops_per_s / 1e9:,.1f}", f"{m.share_of_peak:.0%}", f"{m.memory_bytes / 1e6:,.0f} MB",
-            f"{m.first_step_s:.1f} s", most,
-        )  # fmt: skip
-    console(width=160).print(table)
+        speed = (f"{m.tokens_per_s:,.0f}", f"{m.flops_per_s / 1e9:,.1f}", f"{m.share_of_peak:.0%}")
+        memory, first = f"{m.memory_bytes / 1e6:,.0f} MB", f"{m.first_step_s:.1f} s"
+        rows.append((f"{m.N:,}", m.engine, m.precision, f"{m.processes}x{m.threads}", *speed, memory, first, most))
+    console(width=160).print(text_table(COLUMNS, rows, left=("engine", "precision", "most time in")))
     print(f"kept in {store.bench}")
     return DONE

@@ -7,15 +7,16 @@ from sweep.commands import DONE, console
 from sweep.commands.corpora import corpus_of
 from sweep.commands.sweeps import open_sweep
 from sweep.errors import InputError
+from sweep.files import writing
 
 
 def evaluate_sets(options: Namespace) -> int:
     """Evaluate every finished run of the sweep on `evaluation.sets`; print and write the losses, and draw them."""
     import pandas as pd
-    from rich.table import Table
 
     from sweep.figures.evaluation import draw_positions, draw_transfer
     from sweep.figures.style import save, set_style
+    from sweep.follow.status import text_table
     from sweep.plan.device import require_device, resolve_device
     from sweep.use.evaluate import OWN, check_sets, evaluate, sets_of
 
@@ -38,18 +39,15 @@ def evaluate_sets(options: Namespace) -> int:
             rows.append({"run_id": run.run_id, "N": run.N, "D": run.D, "set": each.name, **losses})
     frame = pd.DataFrame(rows)
     wide = frame.pivot(index=["N", "D", "run_id"], columns="set", values="loss")[[each.name for each in sets]]
-    table = Table(title=f"{config.name}: loss in nats per token", box=None, header_style="bold")
-    for heading in ("run", "N", "D", *wide.columns):
-        table.add_column(heading, justify="left" if heading == "run" else "right")
-    for N, D, run_id, *of_sets in wide.reset_index().itertuples(index=False):
-        table.add_row(run_id, f"{N:,}", f"{D:,}", *(f"{loss:.3f}" for loss in of_sets))
-    console().print(table)
+    shown = (
+        (run_id, f"{N:,}", f"{D:,}", *(f"{loss:.3f}" for loss in of_sets))
+        for N, D, run_id, *of_sets in wide.reset_index().itertuples(index=False)
+    )
+    title = f"{config.name}: loss in nats per token"
+    console().print(text_table(("run", "N", "D", *wide.columns), shown, left=("run",), title=title))
     out = Path(config.out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    with writing(out):
         frame.to_csv(out / "evaluations.csv", index=False)
-    except OSError as error:
-        raise InputError(f"out={out} cannot be written ({error.strerror}); choose another out=…") from error
     set_style()
     written = [out / "evaluations.csv", *save(draw_positions(list(positions.values())), out / "positions")]
     if len(sets) > 1:

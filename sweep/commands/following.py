@@ -30,7 +30,7 @@ def status(options: Namespace) -> int:
             screen.clear()
         screen.print(view.table(f"{sweep.config.name} in {sweep.store.root}"))
         print(view.totals())
-        if not (options.watch and view.going()):
+        if not (options.watch and view.going):
             return DONE
         time.sleep(WATCH_S)
 

@@ -1,8 +1,7 @@
 """Commands that fit: fit, plot, next. They never import torch."""
 
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from sweep.commands import DONE
 from sweep.commands.sweeps import Sweep, composed, open_sweep
 from sweep.config import SweepConfig
 from sweep.errors import InputError
-from sweep.files import write_atomically, write_json
+from sweep.files import write_atomically, write_json, writing
 from sweep.store import states
 
 if TYPE_CHECKING:
@@ -118,16 +117,6 @@ def read_tables(config: SweepConfig, sweep: Sweep | None) -> tuple["RunTable", "
         assert sweep is not None
         table, curves = _collect(sweep)
     return tables.read_tables(config.columns, config.fit, table, curves)
-
-
-@contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """Make `out`; an error while writing there becomes an InputError."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        raise InputError(f"out={out} cannot be written ({error.strerror}); choose another out=…") from error
 
 
 def _sizes_and_tokens(sweep: Sweep) -> tuple[list[float], float]:

@@ -10,6 +10,7 @@ from sweep.commands import DONE, console
 from sweep.commands.corpora import describe_recipe, describe_written, source_rows
 from sweep.commands.sweeps import open_sweep, plan_sweep
 from sweep.config import compose_with_choices
+from sweep.plan.estimate import duration, makespan
 from sweep.plan.written import SweepPlan
 from sweep.store import Store, states
 
@@ -52,38 +53,23 @@ def why(status: Mapping[str, Any]) -> str:
 
 
 def _print_runs(planned: SweepPlan, store: Store, found: Mapping[str, Mapping[str, Any]]) -> None:
-    from rich.table import Table
-
-    from sweep.follow.status import duration
+    from sweep.follow.status import text_table
     from sweep.launch.pool import pool_size
-    from sweep.plan.estimate import makespan
 
     config, runs = planned.config, [each.run for each in planned.runs]
     speed = store.speed_seen(runs, planned.device, config.data.validation_tokens)
-    table = Table(title=f"{config.name}: {len(runs)} runs in {store.root}", box=None, header_style="bold")
-    for heading in COLUMNS:
-        table.add_column(heading, justify="left" if heading in ("run", "why") else "right")
+    rows = []
     left: list[float | None] = []
     for each, run in zip(planned.runs, runs, strict=True):
         status = found[run.run_id]
         left.append(0.0 if status["state"] in states.FINAL_STATES else speed.seconds(run, status["step"]))
-        table.add_row(
-            run.run_id,
-            f"{each.budget:.3g}" if each.budget else "-",
-            f"{run.N:,}",
-            str(run.model.d_model),
-            str(run.model.n_layers),
-            f"{run.D:,}",
-            f"{run.D / run.N:.3g}",
-            f"{6 * run.N * run.D:.3g}",
-            f"{run.steps:,}",
-            f"{run.batch_tokens:,}",
-            f"{run.optimizer.peak_lr:.3g}",
-            each.engine,
-            duration(left[-1]),
-            why(status),
-        )
-    console(width=160).print(table)
+        budget = f"{each.budget:.3g}" if each.budget else "-"
+        shape = (f"{run.N:,}", str(run.model.d_model), str(run.model.n_layers))
+        horizon = (f"{run.D:,}", f"{run.D / run.N:.3g}", f"{6 * run.N * run.D:.3g}")
+        training = (f"{run.steps:,}", f"{run.batch_tokens:,}", f"{run.optimizer.peak_lr:.3g}", each.engine)
+        rows.append((run.run_id, budget, *shape, *horizon, *training, duration(left[-1]), why(status)))
+    title = f"{config.name}: {len(runs)} runs in {store.root}"
+    console(width=160).print(text_table(COLUMNS, rows, left=("run", "why"), title=title))
     known = [seconds for seconds in left if seconds is not None]
     workers = pool_size(config.cluster, planned.device)
     total = makespan(known, workers) if len(known) == len(left) else None
@@ -96,14 +82,9 @@ def _print_runs(planned: SweepPlan, store: Store, found: Mapping[str, Mapping[st
 
 def _print_sources(rows: list[list[str]], planned: SweepPlan) -> None:
     """Print the share and the epochs of each source of a mixture."""
-    from rich.table import Table
+    from sweep.follow.status import text_table
 
-    if not rows:
-        return
-    table = Table(box=None, header_style="bold")
-    horizon = max(each.run.D for each in planned.runs)
-    for heading in ("source", "share", "tokens", "epochs", f"epochs in {horizon:,} tokens"):
-        table.add_column(heading, justify="left" if heading == "source" else "right")
-    for row in rows:
-        table.add_row(*row)
-    console(width=160).print(table)
+    if rows:
+        horizon = max(each.run.D for each in planned.runs)
+        headings = ("source", "share", "tokens", "epochs", f"epochs in {horizon:,} tokens")
+        console(width=160).print(text_table(headings, rows, left=("source",)))

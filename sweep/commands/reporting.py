@@ -9,9 +9,10 @@ import yaml
 
 from sweep.commands import DONE
 from sweep.commands.corpora import describe_written
-from sweep.commands.laws import make_fits, opened, require_a_law, writing
+from sweep.commands.laws import make_fits, opened, require_a_law
 from sweep.commands.sweeps import Sweep
 from sweep.config import SweepConfig
+from sweep.files import writing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,9 +28,8 @@ def report(options: Namespace) -> int:
     Raises:
         InputError: if the store has no finished run, `out` cannot be written, or no law can be fitted.
     """
-    from sweep.report import require_packages, write_report
+    from sweep.report import write_report
 
-    require_packages()
     config, sweep = opened(options)
     out = Path(config.out)
     with writing(out):

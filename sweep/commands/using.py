@@ -5,11 +5,11 @@ from pathlib import Path
 
 from sweep.commands import DONE
 from sweep.commands.corpora import corpus_of, make_corpus
-from sweep.commands.laws import opened, read_tables, writing
+from sweep.commands.laws import opened, read_tables
 from sweep.commands.sweeps import composed, find_run_id, plan_sweep
 from sweep.commands.training import launch_runs
 from sweep.errors import InputError
-from sweep.files import write_json
+from sweep.files import write_json, writing
 from sweep.store import Store, states
 
 APPROACHES, DEFAULT_APPROACH = ("envelope", "isoflop", "parametric"), "parametric"
@@ -17,7 +17,7 @@ APPROACHES, DEFAULT_APPROACH = ("envelope", "isoflop", "parametric"), "parametri
 
 def train_optimal(options: Namespace) -> int:
     """Print the compute-optimal run at a budget with its predicted loss; with --yes train it and compare."""
-    from sweep.follow.status import duration
+    from sweep.plan.estimate import duration
     from sweep.store.collect import collect
     from sweep.use.optimal import optimal_run
 

@@ -9,25 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.errors import InputError
 from sweep.figures.approaches import draw_envelope, draw_frontier, draw_isoflop, draw_parametric
-from sweep.figures.checks import draw_conventions, draw_extrapolation, draw_residuals, draw_sensitivity
+from sweep.figures.checks import draw_exponents, draw_extrapolation, draw_residuals, draw_sensitivity
 from sweep.figures.style import save, set_style
 from sweep.fit import Fits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["DRAWINGS", "draw_all", "figures_of", "save", "set_style"]
-
-
-def _isoflop(fits: Fits, law: Any) -> "dict[str, Figure]":
-    """Profiles are worth drawing where they are too few for a law, too."""
-    return {"isoflop": draw_isoflop(fits, law)} if law.profiles else {}
-
-
 # By the name of the approach: the figures, by name, of its law or of why it was refused.
 DRAWINGS: "dict[str, Callable[[Fits, Any], dict[str, Figure]]]" = {
     "envelope": lambda fits, law: {"envelope": draw_envelope(fits, law)} if law.fitted else {},
-    "isoflop": _isoflop,
+    # Profiles are worth drawing where they are too few for a law, too.
+    "isoflop": lambda fits, law: {"isoflop": draw_isoflop(fits, law)} if law.profiles else {},
     "parametric": lambda fits, law: (
         {"parametric": draw_parametric(fits, law), "residuals": draw_residuals(fits, law)} if law.fitted else {}
     ),
@@ -58,7 +51,7 @@ def figures_of(fits: Fits) -> "dict[str, Figure]":
     if any(variant.a for variant in fits.sensitivity):
         figures["sensitivity"] = draw_sensitivity(fits)
     if any(row.a for row in fits.conventions):
-        figures["conventions"] = draw_conventions(fits)
+        figures["conventions"] = draw_exponents(fits.conventions, fits.level)
     if fits.extrapolation.fitted:
         figures["extrapolation"] = draw_extrapolation(fits, fits.extrapolation.each)  # type: ignore[union-attr]
     return figures

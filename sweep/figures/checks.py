@@ -5,19 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweep.figures.style import (
-    C_LABEL,
-    D_LABEL,
-    HIGHLIGHT,
-    N_LABEL,
-    SIZES,
-    colourbar,
-    colours,
-    dense,
-    loss_label,
-    loss_unit,
-    markers,
-)
+from sweep.figures import style
+from sweep.figures.style import C_LABEL, D_LABEL, HIGHLIGHT, N_LABEL, SIZES
 from sweep.fit import APPROACHES, Estimate, Fits, HoldOut, ParametricFit
 from sweep.fit.judge.conventions import ConventionRow
 
@@ -36,13 +25,9 @@ def draw_sensitivity(fits: Fits) -> "Figure":
     return _forest(rows, f"How firm is the exponent? {fits.level:.0%} intervals", reference=())
 
 
-def draw_conventions(fits: Fits) -> "Figure":
-    """a under every way to count N and C and by either protocol, between Kaplan's exponent and Chinchilla's."""
-    return draw_exponents(fits.conventions, fits.level)
-
-
 def draw_exponents(conventions: Sequence[ConventionRow], level: float) -> "Figure":
-    """The same for rows of `compare_conventions`."""
+    """a under every way to count N and C and by either protocol, as `compare_conventions` returns them, between Kaplan's
+    exponent and Chinchilla's."""
     rows = [(row.convention, f"{APPROACHES[row.approach].title()}, {row.protocol}", row.a) for row in conventions]
     reference = (("Kaplan 0.73", KAPLAN), ("Chinchilla 0.50", CHINCHILLA))
     return _forest(rows, f"The same runs, counted otherwise; {level:.0%} intervals", reference)
@@ -50,52 +35,48 @@ def draw_exponents(conventions: Sequence[ConventionRow], level: float) -> "Figur
 
 def draw_extrapolation(fits: Fits, held: Sequence[HoldOut]) -> "Figure":
     """Held-out losses against their predictions from smaller budgets, and the errors with their prediction intervals."""
-    import matplotlib.pyplot as plt
-
-    figure, (losses, errors) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained", width_ratios=(1, 1.5))
+    figure, (losses, errors) = style.panels(2, 11, width_ratios=(1, 1.5))
     predictions = [prediction for one in held for prediction in one.predictions]
     C, measured = (np.array([getattr(p, name) for p in predictions]) for name in ("C", "loss"))
     expected = np.array([p.predicted.value for p in predictions])
-    colour = colours(C)
-    losses.scatter(measured, expected, s=22, color=[colour(value) for value in C], **markers(len(C)))
+    colour = style.colours(C)
+    losses.scatter(measured, expected, s=22, color=[colour(value) for value in C], **style.markers(len(C)))
     span = np.array([min(measured.min(), expected.min()), max(measured.max(), expected.max())])
     losses.plot(span, span, color="0.4", linewidth=1)
     losses.set(
-        xlabel=f"measured {loss_label(fits)}", ylabel="predicted from smaller budgets", title="predicted against measured"
+        xlabel=f"measured {style.loss_label(fits)}", ylabel="predicted from smaller budgets", title="predicted against measured"
     )
     order = np.argsort(C, kind="stable")
     ends = np.array([(predictions[i].predicted.low, predictions[i].predicted.high) for i in order], dtype=float)
-    bars = {"color": "0.6", "linewidth": 1.2, "zorder": 1, "capstyle": "projecting", "rasterized": dense(len(order))}
+    bars = {"color": "0.6", "linewidth": 1.2, "zorder": 1, "capstyle": "projecting", "rasterized": style.dense(len(order))}
     errors.vlines(np.arange(len(order)), *(ends - measured[order, None]).T, **bars)
     off = (expected - measured)[order]
-    errors.scatter(np.arange(len(order)), off, s=22, color=[colour(value) for value in C[order]], **markers(len(order)))
+    errors.scatter(np.arange(len(order)), off, s=22, color=[colour(value) for value in C[order]], **style.markers(len(order)))
     errors.axhline(0, color=HIGHLIGHT, linewidth=1)
     extent = 1.5 * np.abs(off).max()
-    errors.set(xlabel="held-out runs, by C", ylabel=f"predicted - measured ({loss_unit(fits)})", ylim=(-extent, extent))
+    errors.set(xlabel="held-out runs, by C", ylabel=f"predicted - measured ({style.loss_unit(fits)})", ylim=(-extent, extent))
     inside = [p.inside for p in predictions if p.inside is not None]
     share = f", {np.mean(inside):.0%} inside" if inside else ""
     errors.set_title(f"errors and {fits.level:.0%} prediction intervals{share}")
-    colourbar(figure, errors, colour, C_LABEL)
+    figure.colorbar(colour.map, ax=errors, label=C_LABEL)
     figure.suptitle("Extrapolation, held out: each budget predicted from all smaller ones")
     return figure
 
 
 def draw_residuals(fits: Fits, fit: ParametricFit) -> "Figure":
     """The residual of each run's log loss from the parametric surface, against C, N and D."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 3, figsize=(14, 3.8), layout="constrained", sharey=True)
+    figure, axes = style.panels(3, 14, 3.8, sharey=True)
     runs = fits.runs
     residual = np.log(runs.loss / fit.predict(runs.N, runs.D))
-    colour = colours(runs.C)
+    colour = style.colours(runs.C)
     for axis, values, label in zip(axes, (runs.C, runs.N, runs.D), (C_LABEL, N_LABEL, D_LABEL), strict=True):
         axis.axhspan(-fit.residual_sd, fit.residual_sd, color="0.9", zorder=0)
         axis.axhline(0, color=HIGHLIGHT, linewidth=1)
         shades = [colour(C) for C in runs.C]
-        axis.scatter(values, residual, s=20, color=shades, **markers(len(runs)))
+        axis.scatter(values, residual, s=20, color=shades, **style.markers(len(runs)))
         axis.set(xscale="log", xlabel=label)
     axes[0].set_ylabel("log measured loss - log fitted loss")
-    colourbar(figure, axes[-1], colour, C_LABEL)
+    figure.colorbar(colour.map, ax=axes[-1], label=C_LABEL)
     figure.suptitle(f"Residuals of {fit.title()}, with their robust standard deviation")
     return figure
 
@@ -103,11 +84,10 @@ def draw_residuals(fits: Fits, fit: ParametricFit) -> "Figure":
 def _forest(rows: Sequence[tuple[str, str, Estimate | None]], title: str, reference: Sequence[tuple[str, float]]) -> "Figure":
     """One line for each (group, label, estimate), top to bottom, with a heading for every group."""
     import matplotlib as mpl
-    import matplotlib.pyplot as plt
 
     groups = list(dict.fromkeys(group for group, _, _ in rows))
     shades = [mpl.colormaps[SIZES](0.85 * i / max(1, len(groups) - 1)) for i in range(len(groups))]
-    figure, axis = plt.subplots(figsize=(8.5, 1.3 + ROW * (len(rows) + 1.5 * len(groups))), layout="constrained")
+    figure, axis = style.panels(1, 8.5, 1.3 + ROW * (len(rows) + 1.5 * len(groups)))
     place, places, labels = 0.0, [], []
     for group, shade in zip(groups, shades, strict=True):
         place -= 1.5

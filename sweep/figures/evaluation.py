@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweep.figures.style import HIGHLIGHT, N_LABEL, colourbar, colours
+from sweep.figures.style import HIGHLIGHT, N_LABEL, colours, panels
 
 BINS = 24  # of positions
 
@@ -21,12 +21,8 @@ def draw_transfer(losses: "pd.DataFrame", own: str) -> "Figure":
         losses: columns run_id, N, set, loss, loss_se.
         own: the name of the sweep's own held-out set.
     """
-    import matplotlib.pyplot as plt
-
     names = [name for name in losses["set"].unique() if name != own]
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(4.2 * len(names) + 0.8, 3.8), layout="constrained", squeeze=False, sharex=True
-    )
+    figure, axes = panels(len(names), 4.2 * len(names) + 0.8, 3.8, squeeze=False, sharex=True)
     colour = colours(losses["N"].to_numpy(dtype=float))
     home = losses[losses["set"] == own].set_index("run_id")["loss"]
     for axis, name in zip(axes[0], names, strict=True):
@@ -40,7 +36,7 @@ def draw_transfer(losses: "pd.DataFrame", own: str) -> "Figure":
         axis.plot(span, span + gap, color=HIGHLIGHT, linewidth=1, label=f"own loss {gap:+.2f}")
         axis.set(xlabel="loss on the own held-out text", ylabel=f"loss on {name}", title=name)
         axis.legend()
-    colourbar(figure, axes[0][-1], colour, N_LABEL)
+    figure.colorbar(colour.map, ax=axes[0][-1], label=N_LABEL)
     return figure
 
 
@@ -51,15 +47,13 @@ def draw_positions(runs: Sequence[tuple[int, int, Sequence[float]]]) -> "Figure"
     Args:
         runs: N, D, and the loss at each position.
     """
-    import matplotlib.pyplot as plt
-
     longest = {N: losses for N, _, losses in sorted(runs, key=lambda run: run[:2])}
-    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure, axis = panels(1, 6, 4)
     colour = colours(np.array(list(longest), dtype=float))
     for N, losses in longest.items():
         edges = np.unique(np.geomspace(1, len(losses) + 1, BINS + 1).round().astype(int))
         means = np.add.reduceat(np.asarray(losses), edges[:-1] - 1) / np.diff(edges)
         axis.plot(np.sqrt(edges[:-1] * (edges[1:] - 1)), means, color=colour(N), linewidth=1.2)
     axis.set(xscale="log", xlabel="position in the context", ylabel="loss (nats per token)", title="loss along the context")
-    colourbar(figure, axis, colour, N_LABEL)
+    figure.colorbar(colour.map, ax=axis, label=N_LABEL)
     return figure

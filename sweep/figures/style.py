@@ -1,16 +1,14 @@
 """What all figures share: style, labels, and how they are saved."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweep.errors import InputError
+from sweep.files import writing
 from sweep.fit import Estimate, Fits
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SIZES = "viridis"  # colour-blind-safe and ordered, as sizes and budgets are
@@ -51,14 +49,15 @@ def markers(points: int) -> dict[str, Any]:
     return {"edgecolor": "0.3", "linewidth": 0.4, "zorder": 3, "rasterized": dense(points)}
 
 
-def three_panels() -> tuple["Figure", Sequence["Axes"]]:
+def panels(count: int, width: float, height: float = 4.4, **options: Any) -> tuple["Figure", Any]:
+    """A figure of so many inches, and an array of its axes, which stand side by side; without an array if `count` is 1."""
     import matplotlib.pyplot as plt
 
-    return plt.subplots(1, 3, figsize=(14, 4.4), layout="constrained", width_ratios=(1.3, 1, 1))
+    return plt.subplots(1, count, figsize=(width, height), layout="constrained", **options)
 
 
 class colours:  # noqa: N801  # used as a function
-    """Colours for positive values on a log scale."""
+    """Colours for positive values on a log scale; `map` is for a colour bar."""
 
     def __init__(self, values: np.ndarray) -> None:
         import matplotlib as mpl
@@ -68,25 +67,6 @@ class colours:  # noqa: N801  # used as a function
 
     def __call__(self, value: float) -> Any:
         return self.map.to_rgba(np.array(value))
-
-
-def colourbar(figure: "Figure", axis: "Axes", colour: colours, label: str) -> None:
-    figure.colorbar(colour.map, ax=axis, label=label)
-
-
-def plain_loss_ticks(axis: "Axes") -> None:
-    """Label a log axis of losses with plain numbers, as they span less than a decade."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
-
-
-def headroom(axis: "Axes") -> None:
-    """Room for a legend above the data."""
-    low, high = axis.get_ylim()
-    axis.set_ylim(low, high + 0.35 * (high - low))
 
 
 def set_style() -> None:
@@ -113,10 +93,8 @@ def save(figure: "Figure", stem: Path) -> list[Path]:
     import matplotlib.pyplot as plt
 
     paths = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
-    try:
+    with writing(stem.parent):
         figure.savefig(paths[0])
         figure.savefig(paths[1], metadata={"Date": None}, dpi=SVG_DPI)
-    except OSError as error:
-        raise InputError(f"out={stem.parent} cannot be written ({error.strerror}); choose another out=…") from error
     plt.close(figure)
     return paths

@@ -6,8 +6,8 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sweep.config import FitConfig
-from sweep.follow.status import Overview, RunView, duration
+from sweep.follow.status import RunView, text_table
 from sweep.follow.watch import Snapshot, Valley, Watcher
+from sweep.plan.estimate import duration
 from sweep.plan.written import SweepPlan
 from sweep.store import Store, states
 
@@ -36,11 +37,11 @@ def watch(plan: SweepPlan, store: Store, fit: FitConfig, console: Console) -> No
     snapshot = watcher.look()
     if console.is_terminal:
         seen = time.monotonic()
-        with suppress(KeyboardInterrupt), _Keys() as keys, Live(console=console, screen=True, auto_refresh=False) as live:
+        with suppress(KeyboardInterrupt), _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
             while not snapshot.over and time.monotonic() - seen < PATIENCE_S:
                 footer = Text("q leaves; the runs go on", style="dim")
                 live.update(Group(render(snapshot, title, console.height), Text(), footer), refresh=True)
-                if keys.pressed(LOOK_S) == "q":
+                if pressed(LOOK_S) == "q":
                     break
                 snapshot = watcher.look()
                 seen = time.monotonic() if snapshot.going else seen
@@ -64,9 +65,8 @@ def sparkline(values: Sequence[float | None]) -> str:
 
 def render(snapshot: Snapshot, title: str, lines: int | None = None) -> Group:
     """The view, in at most about `lines` lines if given."""
-    view, going = Overview(runs=snapshot.runs), [run for run in snapshot.runs if run.state == states.RUNNING]
-    total = sum(run.planned.run.N * run.planned.run.D for run in view.runs)
-    done = sum(run.planned.run.N * run.planned.run.D * run.step / run.planned.run.steps for run in view.runs)
+    going = [run for run in snapshot.runs if run.state == states.RUNNING]
+    done, total = snapshot.flops
     bar = Table.grid(padding=(0, 1))
     bar.add_row(ProgressBar(total=total, completed=done, width=60), f"{done / total:.0%}")
     speed = sum(snapshot.tokens_per_s.values())
@@ -74,10 +74,10 @@ def render(snapshot: Snapshot, title: str, lines: int | None = None) -> Group:
     parts: list[Any] = [
         Text(title, style="bold"),
         bar,
-        Text(view.totals()),
+        Text(snapshot.totals()),
         Text(f"{len(going)} running{pace}; the sweep is done in {eta}" if going else "nothing is running"),
     ]
-    failed = [run for run in view.runs if run.state == states.FAILED]
+    failed = [run for run in snapshot.runs if run.state == states.FAILED]
     parts += [Text(f"{run.planned.run.run_id} failed: {run.note}", style="red") for run in failed[:MAX_FAILURES]]
     if len(failed) > MAX_FAILURES:
         parts.append(Text(f"… and {len(failed) - MAX_FAILURES} more failed; isosweep status lists them", style="red"))
@@ -95,62 +95,45 @@ def render(snapshot: Snapshot, title: str, lines: int | None = None) -> Group:
 
 
 def _running(runs: Sequence[RunView], snapshot: Snapshot) -> Table:
-    table = Table(box=None, header_style="bold")
-    for heading in ("running", "N", "D", "done", "loss", "curve", "tokens/s", "left"):
-        table.add_column(heading, justify="left" if heading in ("running", "curve") else "right", no_wrap=True)
+    rows = []
     for view in runs:
         run = view.planned.run
         rate = snapshot.tokens_per_s.get(run.run_id)
-        table.add_row(
-            run.run_id,
-            f"{run.N:,}",
-            f"{run.D:,}",
-            f"{view.step / run.steps:.0%}",
-            f"{view.loss:.3f}" if view.loss is not None else "-",
-            sparkline(snapshot.curves.get(run.run_id, ())),
-            f"{rate:,.0f}" if rate else "-",
-            duration(view.seconds_left),
-        )
-    return table
+        loss, speed = f"{view.loss:.3f}" if view.loss is not None else "-", f"{rate:,.0f}" if rate else "-"
+        curve = sparkline(snapshot.curves.get(run.run_id, ()))
+        done = f"{view.step / run.steps:.0%}"
+        rows.append((run.run_id, f"{run.N:,}", f"{run.D:,}", done, loss, curve, speed, duration(view.seconds_left)))
+    headings = ("running", "N", "D", "done", "loss", "curve", "tokens/s", "left")
+    return text_table(headings, rows, left=("running", "curve"), no_wrap=True)
 
 
 def _minima(valleys: Sequence[Valley]) -> Table:
-    table = Table(box=None, header_style="bold")
-    for heading in ("budget", "runs", "valley", "lowest", "N_opt", "D/N", "minimum"):
-        table.add_column(heading, justify="left" if heading in ("valley", "minimum") else "right")
+    rows = []
     for valley in valleys:
         done, minimum = [loss for loss in valley.losses if loss is not None], valley.profile
-        found = minimum.status == "converged"
-        table.add_row(
-            f"{valley.budget:.3g}",
-            f"{len(done)}/{len(valley.losses)}",
-            sparkline(valley.losses),
-            f"{min(done):.3f}" if done else "-",
-            f"{minimum.N_opt:.4g}" if found else "-",
-            f"{minimum.D_opt / minimum.N_opt:.3g}" if found else "-",
-            "bracketed" if found else minimum.reason,
-        )
-    return table
+        optimum = ("-", "-", minimum.reason)
+        if minimum.status == "converged":
+            optimum = (f"{minimum.N_opt:.4g}", f"{minimum.D_opt / minimum.N_opt:.3g}", "bracketed")
+        lowest = f"{min(done):.3f}" if done else "-"
+        rows.append((f"{valley.budget:.3g}", f"{len(done)}/{len(valley.losses)}", sparkline(valley.losses), lowest, *optimum))
+    headings = ("budget", "runs", "valley", "lowest", "N_opt", "D/N", "minimum")
+    return text_table(headings, rows, left=("valley", "minimum"))
 
 
-class _Keys:
-    """Single keys from the terminal, if standard input is one; a context manager."""
+@contextmanager
+def _keys() -> Iterator[Callable[[float], str]]:
+    """A function that waits so many seconds for a key and returns it, or "" if none is pressed."""
+    keyboards = [sys.stdin.fileno()] if sys.stdin.isatty() else []
+    before = [termios.tcgetattr(keyboard) for keyboard in keyboards]
 
-    def __enter__(self) -> "_Keys":
-        self.terminal = sys.stdin.fileno() if sys.stdin.isatty() else None
-        if self.terminal is not None:
-            self.before = termios.tcgetattr(self.terminal)
-            tty.setcbreak(self.terminal)
-        return self
+    def pressed(seconds: float) -> str:
+        ready, _, _ = select.select(keyboards, [], [], seconds)
+        return os.read(ready[0], 1).decode(errors="replace") if ready else ""
 
-    def __exit__(self, *exception: object) -> None:
-        if self.terminal is not None:
-            termios.tcsetattr(self.terminal, termios.TCSADRAIN, self.before)
-
-    def pressed(self, seconds: float) -> str:
-        """The key that is pressed within `seconds`; empty if none is."""
-        if self.terminal is None:
-            time.sleep(seconds)
-            return ""
-        ready, _, _ = select.select([self.terminal], [], [], seconds)
-        return os.read(self.terminal, 1).decode(errors="replace") if ready else ""
+    try:
+        for keyboard in keyboards:
+            tty.setcbreak(keyboard)
+        yield pressed
+    finally:
+        for keyboard, attributes in zip(keyboards, before, strict=True):
+            termios.tcsetattr(keyboard, termios.TCSADRAIN, attributes)

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 QUEUED, PREEMPTED = "queued", "preempted"
-COLUMNS = ("run", "N", "D", "state", "step", "loss", "left", "note")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,43 +47,61 @@ class Overview:
 
     runs: tuple[RunView, ...]
 
+    @property
     def going(self) -> bool:
         """Whether anything is running or in the queue."""
         return any(view.state in (states.RUNNING, QUEUED, PREEMPTED) for view in self.runs)
 
+    @property
+    def flops(self) -> tuple[float, float]:
+        """FLOPs (6ND) that are done, and those of all runs."""
+        of_runs = [(view, 6 * view.planned.run.N * view.planned.run.D) for view in self.runs]
+        return sum(C * view.step / view.planned.run.steps for view, C in of_runs), sum(C for _, C in of_runs)
+
     def table(self, title: str) -> "Table":
         """A table for a terminal."""
-        from rich.table import Table
-
-        table = Table(title=title, box=None, header_style="bold")
-        for name in COLUMNS:
-            table.add_column(name, justify="left" if name in ("run", "state", "note") else "right", overflow="fold")
-        for view in self.runs:
-            run = view.planned.run
-            table.add_row(
-                run.run_id,
-                f"{run.N:,}",
-                f"{run.D:,}",
+        headings = ("run", "N", "D", "state", "step", "loss", "left", "note")
+        rows = (
+            (
+                view.planned.run.run_id,
+                f"{view.planned.run.N:,}",
+                f"{view.planned.run.D:,}",
                 view.state,
-                f"{view.step:,}/{run.steps:,}",
+                f"{view.step:,}/{view.planned.run.steps:,}",
                 f"{view.loss:.3f}" if view.loss is not None else "-",
                 duration(view.seconds_left),
                 view.note,
             )
-        return table
+            for view in self.runs
+        )
+        return text_table(headings, rows, left=("run", "state", "note"), title=title, overflow="fold")
 
     def totals(self) -> str:
         """Counts by state, the share of the FLOPs that is done, and the device's hours used and left."""
         counts = Counter(view.state for view in self.runs)
-        flops = [(6 * view.planned.run.N * view.planned.run.D, view.step / view.planned.run.steps) for view in self.runs]
-        total = sum(whole for whole, _ in flops)
+        done, total = self.flops
         left = [view.seconds_left for view in self.runs]
         known = duration(sum(seconds or 0 for seconds in left)) if None not in left else "unknown"
         return (
             f"{', '.join(f'{count} {state}' for state, count in counts.most_common())}; "
-            f"{sum(whole * share for whole, share in flops) / total:.0%} of {total:.3g} FLOPs (6ND) done; "
+            f"{done / total:.0%} of {total:.3g} FLOPs (6ND) done; "
             f"{duration(sum(view.spent_s for view in self.runs))} of a device used, {known} left"
         )
+
+
+def text_table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: Collection[str], title: str | None = None, **column: Any
+) -> "Table":
+    """A table for a terminal, without lines: the columns named in `left` are aligned left, the others right. `column` holds
+    further options of every column."""
+    from rich.table import Table
+
+    table = Table(title=title, box=None, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in left else "right", **column)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def overview(planned: Sequence[PlannedRun], store: Store, speed: Speed) -> Overview:

@@ -43,11 +43,10 @@ class Valley:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Snapshot:
-    """The sweep at one moment.
+class Snapshot(Overview):
+    """The sweep at one moment; of runs in training, the time left is that at their present speed.
 
     Attributes:
-        runs: all runs, as `status` shows them; for runs in training, the time left at their present speed.
         curves: losses at log-spaced steps of the runs in training, by run_id.
         tokens_per_s: of the runs in training, by run_id.
         seconds_left: until all runs are done, with as many in parallel as now; None if unknown.
@@ -55,7 +54,6 @@ class Snapshot:
         a: the exponent of N_opt in C through the minima so far; None if there are too few.
     """
 
-    runs: tuple[RunView, ...]
     curves: dict[str, tuple[float, ...]]
     tokens_per_s: dict[str, float]
     seconds_left: float | None
@@ -66,11 +64,6 @@ class Snapshot:
     def over(self) -> bool:
         """Whether all runs are done, failed or diverged."""
         return all(view.state in (*states.FINAL_STATES, states.FAILED) for view in self.runs)
-
-    @property
-    def going(self) -> bool:
-        """Whether anything is running or in the queue."""
-        return Overview(runs=self.runs).going()
 
 
 class Watcher:
@@ -89,9 +82,8 @@ class Watcher:
         ended = {run_id: view for run_id, view in fresh.items() if view.state in states.FINAL_STATES}
         if ended:
             self.final |= ended
-            for run_id, view in ended.items():
-                if view.state == states.DONE:
-                    self.losses[run_id] = self.store.run(run_id).status()["val_loss"]
+            done = [run_id for run_id, view in ended.items() if view.state == states.DONE]
+            self.losses |= {run_id: self.store.run(run_id).status()["val_loss"] for run_id in done}
             self._count()
         rows = {
             run_id: sample_rows(self.store.run(run_id).throughput)
@@ -99,10 +91,11 @@ class Watcher:
             if view.state == states.RUNNING
         }
         rates = {run_id: float(found[-1].get("tokens_per_s", 0)) for run_id, found in rows.items() if found}
-        runs = tuple(
-            self.final.get(p.run.run_id) or _at_present_speed(fresh[p.run.run_id], rates.get(p.run.run_id))
-            for p in self.planned
-        )
+        for run_id, tokens_per_s in rates.items():
+            if tokens_per_s:
+                view, run = fresh[run_id], fresh[run_id].planned.run
+                fresh[run_id] = replace(view, seconds_left=(run.steps - view.step) * run.batch_tokens / tokens_per_s)
+        runs = tuple(self.final.get(p.run.run_id) or fresh[p.run.run_id] for p in self.planned)
         return Snapshot(
             runs=runs,
             curves={run_id: tuple(row["loss"] for row in found if "loss" in row) for run_id, found in rows.items()},
@@ -140,19 +133,11 @@ def _exponent(profiles: Sequence[Profile]) -> Estimate | None:
     if not profiles:
         return None
     columns = {name: np.concatenate([getattr(profile, name) for profile in profiles]) for name in ("N", "D", "C", "loss")}
-    columns["budget"] = np.repeat([profile.budget for profile in profiles], [len(profile.N) for profile in profiles])
+    columns["budget"] = np.concatenate([np.full(len(profile.N), profile.budget) for profile in profiles])
     try:
         return fit_isoflop(columns, intervals=NO_INTERVALS).a
     except LawError:
         return None
-
-
-def _at_present_speed(view: RunView, tokens_per_s: float | None) -> RunView:
-    """The run with the time left at its present speed, if it is in training."""
-    if not tokens_per_s:
-        return view
-    run = view.planned.run
-    return replace(view, seconds_left=(run.steps - view.step) * run.batch_tokens / tokens_per_s)
 
 
 def _seconds_left(runs: Iterable[RunView], tokens_per_s: dict[str, float]) -> float | None:

@@ -85,17 +85,15 @@ def _points(fits: Fits, options: FitConfig, origin: Origin) -> Iterator[Choice]:
     budgets = runs.budget[np.isfinite(runs.budget)]
     ends = "one, at the end of its own schedule" if ours else "one row each; whether a schedule ended there is not known"
     yield Choice("Points per run", ends, ours)
-    yield Choice(
-        "IsoFLOP groups",
-        f"by planned budget: {len(np.unique(budgets))} budgets, {len(budgets)} runs" if len(budgets) else "none",
-    )
-    smoothed = (
-        f"Gaussian, {options.smoothing_steps:g} steps" if ours else "as the table has them; those kept by wandb are smoothed"
-    )
+    groups = f"by planned budget: {len(np.unique(budgets))} budgets, {len(budgets)} runs"
+    yield Choice("IsoFLOP groups", groups if len(budgets) else "none")
+    smoothed = "as the table has them; those kept by wandb are smoothed"
+    if ours:
+        smoothed = f"Gaussian, {options.smoothing_steps:g} steps"
     yield Choice("Training curves", f"{len(fits.curves)}; smoothing: {smoothed}" if len(fits.curves) else "none")
     yield Choice("Left out", f"{len(runs.excluded)} unfinished runs, listed above; no outlier was dropped")
-    clustered = "points of one trajectory are marked" if runs.cluster is not None else "each run counts as independent"
-    yield Choice("Dependence", clustered)
+    independent = runs.cluster is None
+    yield Choice("Dependence", "each run counts as independent" if independent else "points of one trajectory are marked")
     yield Choice("Weights", "given by the table" if runs.weight is not None else "all runs alike")
 
 

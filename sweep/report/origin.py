@@ -1,14 +1,15 @@
-"""Where a report's numbers come from: the provenance of the runs in a store, or what is known about a table."""
+"""Where a report's numbers come from, and their cost: the provenance of the runs in a store, or what is known about a table."""
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import InputError
-from sweep.report.cost import Cost
+from sweep.fit.frontier import Footprint, footprint
 from sweep.store import RunDirectory
 from sweep.store.runs import provenance
 from sweep.store.states import DONE
@@ -18,6 +19,44 @@ if TYPE_CHECKING:
 
 Facts = tuple[tuple[str, str], ...]
 MAX_NAMES = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """The cost of the finished runs on one kind of device, as Touvron et al. 2023 (arXiv 2302.13971, section 6) count it.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        runs: how many.
+        seconds: of one core or one GPU, over all runs. Runs that shared a GPU each count their whole time, so that it is an
+            upper bound there.
+        C: FLOPs of these runs.
+        watts: the assumed power of one core or GPU.
+    """
+
+    device: str
+    runs: int
+    seconds: float
+    C: float
+    watts: float
+
+    @property
+    def unit(self) -> str:
+        return "core" if self.device == "cpu" else "GPU"
+
+    @property
+    def flops_per_second(self) -> float:
+        """Achieved by one core or GPU, the mean over the sweep."""
+        return self.C / self.seconds
+
+    @property
+    def taken(self) -> Footprint:
+        """The footprint of these runs."""
+        return self.of(self.C)
+
+    def of(self, C: float) -> Footprint:
+        """The footprint of `C` FLOPs at the speed and power of these runs."""
+        return footprint(C, flops_per_second=self.flops_per_second, watts=self.watts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +119,13 @@ def setup_of_table(frame: "pd.DataFrame") -> dict[str, str]:
         return f"{values.min():g}" if values.nunique() == 1 else f"{values.min():g} to {values.max():g}"
 
     found = {}
-    shape = [f"{name} {spread(name)}" for name in ("n_layers", "d_model", "n_heads", "d_ff") if _numeric(frame, name)]
+    numeric = frame.select_dtypes("number")
+    shape = [f"{name} {spread(name)}" for name in ("n_layers", "d_model", "n_heads", "d_ff") if name in numeric]
     if shape:
         found["Architecture"] = "Transformers, " + ", ".join(shape)
-    if _numeric(frame, "peak_lr"):
+    if "peak_lr" in numeric:
         found["Learning rate"] = f"peak {spread('peak_lr')}"
-    if _numeric(frame, "batch_tokens"):
+    if "batch_tokens" in numeric:
         found["Batch"] = f"{spread('batch_tokens')} tokens"
     if "seed" in frame:
         seeds = frame["seed"].dropna().unique()
@@ -93,10 +133,6 @@ def setup_of_table(frame: "pd.DataFrame") -> dict[str, str]:
     if "precision" in frame:
         found["Precision"] = ", ".join(map(str, frame["precision"].dropna().unique()[:MAX_NAMES]))
     return found
-
-
-def _numeric(frame: "pd.DataFrame", column: str) -> bool:
-    return column in frame and frame[column].dtype.kind in "if"
 
 
 def of_report() -> Facts:
@@ -114,6 +150,40 @@ def of_report() -> Facts:
     )
 
 
+def costs(frame: "pd.DataFrame", C: dict[str, float], *, run_id: str, core_watts: float, gpu_watts: float) -> list[Cost] | str:
+    """The cost of the runs of a table, by device, or why it is not known.
+
+    Args:
+        frame: a row per run, with the columns `seconds` of wall-clock time; `device`, by default "cpu"; and `cores`, the number
+            of cores or GPUs, by default 1.
+        C: FLOPs of the runs that finished, by name, as `sweep.fit.runs_from_frame` names them.
+        run_id: the column of names.
+        core_watts, gpu_watts: the power of one core and of one GPU.
+    """
+    import pandas as pd
+
+    if "seconds" not in frame:
+        return "The table has no column “seconds” with each run's wall-clock time, so hours, energy and CO₂ are not known."
+    names = frame[run_id].astype(str) if run_id in frame else pd.Series([f"row {i + 1}" for i in range(len(frame))])
+    rows = pd.DataFrame({"C": names.map(C).to_numpy(dtype=float)})
+    rows["seconds"] = pd.to_numeric(frame["seconds"], errors="coerce").to_numpy()
+    rows["cores"] = pd.to_numeric(frame["cores"], errors="coerce").fillna(1).to_numpy() if "cores" in frame else 1
+    rows["device"] = frame["device"].fillna("cpu").astype(str).to_numpy() if "device" in frame else "cpu"
+    rows = rows.query("C > 0 and seconds > 0")
+    if rows.empty:
+        return "The column “seconds” has no positive number for any finished run, so hours, energy and CO₂ are not known."
+    return [
+        Cost(
+            device=str(device),
+            runs=len(part),
+            seconds=float((part["seconds"] * part["cores"]).sum()),
+            C=float(part["C"].sum()),
+            watts=core_watts if device == "cpu" else gpu_watts,
+        )
+        for device, part in rows.groupby("device")
+    ]
+
+
 def _starts(path: Path) -> list[dict[str, Any]]:
     try:
         return json.loads(path.read_text())["starts"]
@@ -124,15 +194,12 @@ def _starts(path: Path) -> list[dict[str, Any]]:
 
 
 def _distinct(values: Iterable[Any]) -> str:
-    counts: dict[str, int] = {}
-    for value in values:
-        if value is not None:
-            counts[str(value)] = counts.get(str(value), 0) + 1
+    counts = Counter(str(value) for value in values if value is not None)
     if not counts:
         return "not recorded"
     if len(counts) == 1:
         return next(iter(counts))
-    named = [f"{value} ({n} starts)" for value, n in sorted(counts.items(), key=lambda item: -item[1])]
+    named = [f"{value} ({n} starts)" for value, n in counts.most_common()]
     more = [f"{len(named) - MAX_NAMES} more"] if len(named) > MAX_NAMES else []
     return ", ".join(named[:MAX_NAMES] + more)
 

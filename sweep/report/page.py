@@ -47,32 +47,16 @@ class Answer:
     agree: bool
 
 
-def require_packages() -> None:
-    """Raises InputError if a package that a report needs is not installed."""
-    from importlib.util import find_spec
-
-    for package in ("jinja2", "plotly"):
-        if find_spec(package) is None:
-            raise InputError(f"a report needs {package}, which is not installed; pip install {package}")
-
-
 def write_report(fits: Fits, origin: Origin, options: FitConfig, path: Path) -> Path:
-    """Write the report of `fits` to `path`.
-
-    Args:
-        fits: as `sweep.fit.fit_all` returns them.
-        origin: what is known about the runs.
-        options: how they were fitted.
-        path: of the file.
+    """Write the report of `fits`, which were made with `options`, to the file `path`.
 
     Raises:
         InputError: if no law could be fitted, or the page would take 10 MB or more.
     """
     page = render(fits, origin, options).encode()
     if len(page) >= MAX_FILE:
-        raise InputError(
-            f"the report would take {len(page) / 1e6:.1f} MB, but at most 10 MB are allowed; fit fewer runs or curves"
-        )
+        size = f"{len(page) / 1e6:.1f} MB, but at most 10 MB are allowed"
+        raise InputError(f"the report would take {size}; fit fewer runs or curves")
     write_atomically(path, page)
     return path
 
@@ -92,9 +76,8 @@ def render(fits: Fits, origin: Origin, options: FitConfig) -> str:
     answers = _answers(fits)
     files = Path(__file__).parent / "templates"
     titles = {name: approach.title() for name, approach in APPROACHES.items()}
-    return environment.get_template(
-        "report.html"
-    ).render(
+    page = environment.get_template("report.html")
+    return page.render(
         fits=fits,
         fitted=fits.fitted,
         refused=fits.refused,
@@ -103,7 +86,8 @@ def render(fits: Fits, origin: Origin, options: FitConfig) -> str:
         titles=titles,
         methods={name: approach.method for name, approach in APPROACHES.items()},
         answers=answers,
-        headline=_headline(answers[0]) if answers else None,
+        # The row that heads the page is that of the last approach, whose law reaches furthest.
+        headline=max(answers[0].rows, key=lambda row: APPROACHES[row.approach].number) if answers else None,
         exponents=_disagreement([(titles[name], law.a) for name, law in fits.fitted.items()]),
         figures=figures,
         interactive=_interactive(fits),
@@ -128,32 +112,26 @@ def _answers(fits: Fits) -> tuple[Answer, ...]:
     return tuple(found)
 
 
-def _headline(answer: Answer) -> Allocation:
-    """The row that heads the page: that of the last approach, whose law reaches furthest."""
-    return max(answer.rows, key=lambda row: APPROACHES[row.approach].number)
-
-
 def _disagreement(named: Sequence[tuple[str, Any]]) -> list[str]:
     """Which pairs of estimates have intervals that do not overlap, in words."""
-    apart = []
-    for (one, left), (other, right) in combinations(named, 2):
-        if None not in (left.low, left.high, right.low, right.high) and (left.high < right.low or right.high < left.low):
-            apart.append(f"{one} and {other}")
-    return apart
+    known = [(name, estimate) for name, estimate in named if None not in (estimate.low, estimate.high)]
+    return [
+        f"{one} and {other}"
+        for (one, left), (other, right) in combinations(known, 2)
+        if left.high < right.low or right.high < left.low
+    ]
 
 
 def _verdict(rows: Sequence[Allocation], apart: Sequence[str]) -> str:
-    sizes = [row.N.value for row in rows]
     if len(rows) == 1:
         return f"Only {APPROACHES[rows[0].approach].title()} could be fitted, so nothing checks it."
+    sizes = [row.N.value for row in rows]
     factor = max(sizes) / min(sizes)
+    spread = f"The approaches' N lie within a factor of {factor:.2g}"
     if factor < DISTINCT:
         spread = f"The approaches agree on N to within {text.share(factor - 1)}"
-    else:
-        spread = f"The approaches' N lie within a factor of {factor:.2g}"
-    return f"{spread}; " + (
-        f"the intervals of {', and of '.join(apart)} do not overlap." if apart else "all intervals overlap."
-    )
+    overlap = f"the intervals of {', and of '.join(apart)} do not overlap" if apart else "all intervals overlap"
+    return f"{spread}; {overlap}."
 
 
 def _interactive(fits: Fits) -> dict[str, Markup]:

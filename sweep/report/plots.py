@@ -4,12 +4,12 @@ Every trace carries its colours for a light and for a dark page in `meta`; scrip
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from sweep.figures.style import HIGHLIGHT, SIZES, loss_label
+from sweep.figures.style import HIGHLIGHT, colours, loss_label
 from sweep.fit import Approach, Fits, IsoflopFit, Refused, allocate
 from sweep.report.text import count, scientific
 
@@ -31,15 +31,14 @@ BEYOND = 10  # the frontier is drawn to so many times the largest C
 def draw_profiles(fits: Fits, fit: IsoflopFit | Refused) -> str:
     """IsoFLOP profiles with their parabolas and minima."""
     traces: list[dict[str, Any]] = []
-    colour = _Ramp([profile.budget for profile in fit.profiles])
+    colour = _Ramp(np.array([profile.budget for profile in fit.profiles]))
     for profile in fit.profiles:
         name, meta = scientific(profile.budget), colour(profile.budget)
-        status = "" if profile.status == "converged" else f" ({profile.status})"
+        dash, status = ("solid", "") if profile.status == "converged" else ("dot", f" ({profile.status})")
         traces.append(_points(profile.N, profile.loss, name + status, meta, legendgroup=name, customdata=profile.D.tolist()))
         traces[-1]["hovertemplate"] = "N %{x:.3s}, D %{customdata:.3s}<br>loss %{y:.4f}<extra>%{fullData.name}</extra>"
         if profile.coefficients:
             N = np.geomspace(profile.N[0] / 1.15, profile.N[-1] * 1.15, 60)
-            dash = "solid" if profile.status == "converged" else "dot"
             traces.append(_line(N, profile.parabola(N), name, meta, dash, legendgroup=name, showlegend=False, hoverinfo="skip"))
     good = [profile for profile in fit.profiles if profile.status == "converged"]
     if good:
@@ -53,7 +52,7 @@ def draw_profiles(fits: Fits, fit: IsoflopFit | Refused) -> str:
 
 def draw_curves(fits: Fits, fit: Any) -> str:
     """Training curves against FLOPs, with the envelope of `fit` if that is not None."""
-    colour = _Ramp([curve.N for curve in fits.curves])
+    colour = _Ramp(np.array([curve.N for curve in fits.curves]))
     most = max(20, min(200, MAX_POINTS // len(fits.curves)))
     traces: list[dict[str, Any]] = []
     low = (fit.flops[0] if fit else min(curve.tokens[-1] * curve.flops_per_token for curve in fits.curves)) / 30
@@ -72,8 +71,8 @@ def draw_curves(fits: Fits, fit: Any) -> str:
         named.add(curve.N)
     if fit:
         chosen = np.unique(np.linspace(0, len(fit.flops) - 1, 300).astype(int))
-        traces.append(_line(fit.flops[chosen], fit.loss[chosen], "envelope", ACCENT, width=3))
-        traces[-1] |= {"customdata": fit.N[chosen].tolist()}
+        best = fit.N[chosen].tolist()
+        traces.append(_line(fit.flops[chosen], fit.loss[chosen], "envelope", ACCENT, width=3, customdata=best))
         traces[-1]["hovertemplate"] = "C %{x:.3e}<br>loss %{y:.4f}<br>best: N %{customdata:.3s}<extra></extra>"
     seen = np.concatenate([curve.loss[curve.tokens * curve.flops_per_token >= low] for curve in fits.curves])
     high = max(float(curve.tokens[-1] * curve.flops_per_token) for curve in fits.curves)
@@ -83,13 +82,23 @@ def draw_curves(fits: Fits, fit: Any) -> str:
 
 def draw_frontier(fits: Fits) -> str:
     """N_opt against C by every approach with its interval, over the runs; dotted beyond the largest run."""
-    runs, traces = fits.runs, []
-    traces.append(_points(runs.C, runs.N, "runs", INK, size=5, opacity=0.55, customdata=runs.loss.tolist()))
+    runs = fits.runs
+    traces = [_points(runs.C, runs.N, "runs", INK, size=5, opacity=0.55, customdata=runs.loss.tolist())]
     traces[-1]["text"] = [_html(str(name)) for name in runs.run_id]
     traces[-1]["hovertemplate"] = "%{text}<br>C %{x:.3e}, N %{y:.3s}<br>loss %{customdata:.4f}<extra></extra>"
     low, high = float(runs.C.min()), float(runs.C.max())
     for law in fits.fitted.values():
-        traces += _frontier(law, low, high)
+        # Solid over the runs and dotted beyond, each with the band of its interval.
+        name, meta = law.title(), _colour(law)
+        for C, dash in ((np.geomspace(low, high, 25), "solid"), (np.geomspace(high, BEYOND * high, 15), "dot")):
+            N = [row.N for row in allocate(law, C.tolist())]
+            ends = np.array([value.high for value in N] + [value.low for value in N][::-1], dtype=float)
+            if np.isfinite(ends).all():
+                band = _line(np.concatenate([C, C[::-1]]), ends, name, meta, width=0, legendgroup=name, showlegend=False)
+                traces.append(band | {"fill": "toself", "hoverinfo": "skip"})
+            best = np.array([value.value for value in N])
+            traces.append(_line(C, best, name, meta, dash, width=2.2, legendgroup=name, showlegend=dash == "solid"))
+            traces[-1]["hovertemplate"] = f"{name}<br>C %{{x:.3e}}<br>N %{{y:.3s}}<extra></extra>"
     good = [profile for profile in fits.isoflop.profiles if profile.status == "converged"]
     if fits.isoflop.fitted and good:
         at = np.array([(profile.C_opt, profile.N_opt) for profile in good])
@@ -103,55 +112,28 @@ def _colour(approach: Approach | type[Approach]) -> dict[str, str]:
     return APPROACHES[(approach.number - 1) % len(APPROACHES)]
 
 
-def _frontier(law: Approach, low: float, high: float) -> list[dict[str, Any]]:
-    """The line, solid over the runs and dotted beyond, and the band of its interval."""
-    name, meta, traces = law.title(), _colour(law), []
-    for C, dash in ((np.geomspace(low, high, 25), "solid"), (np.geomspace(high, BEYOND * high, 15), "dot")):
-        N = [row.N for row in allocate(law, C.tolist())]
-        ends = np.array([value.high for value in N] + [value.low for value in N][::-1], dtype=float)
-        if np.isfinite(ends).all():
-            band = _line(np.concatenate([C, C[::-1]]), ends, name, meta, width=0, legendgroup=name, showlegend=False)
-            traces.append(band | {"fill": "toself", "hoverinfo": "skip"})
-        value = np.array([value.value for value in N])
-        traces.append(_line(C, value, name, meta, dash, width=2.2, legendgroup=name, showlegend=dash == "solid"))
-        traces[-1]["hovertemplate"] = f"{name}<br>C %{{x:.3e}}<br>N %{{y:.3s}}<extra></extra>"
-    return traces
-
-
-class _Ramp:
+class _Ramp(colours):
     """Colours for positive values on a log scale, for a light and for a dark page."""
 
-    def __init__(self, values: Sequence[float]) -> None:
-        self.low, self.high = float(np.log(min(values))), float(np.log(max(values)))
-
     def __call__(self, value: float) -> dict[str, str]:
-        import matplotlib as mpl
         from matplotlib.colors import to_hex
 
-        place = (np.log(value) - self.low) / ((self.high - self.low) or 1)
-        return {page: to_hex(mpl.colormaps[SIZES](start + (end - start) * place)) for page, (start, end) in VISIBLE.items()}
+        place = self.norm(value)
+        return {page: to_hex(self.map.cmap(start + (end - start) * place)) for page, (start, end) in VISIBLE.items()}
 
 
-def _points(
-    x: np.ndarray, y: np.ndarray, name: str, meta: dict[str, str], *, symbol: str = "circle", size: int = 8, **more: Any
-) -> dict[str, Any]:
-    marker = {"symbol": symbol, "size": size}
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": _short(x),
-        "y": _short(y),
-        "name": name,
-        "meta": meta,
-        "marker": marker,
-    } | more
+def _points(x: Any, y: Any, name: str, meta: Any, *, symbol: str = "circle", size: int = 8, **more: Any) -> dict[str, Any]:
+    return _trace("markers", x, y, name, meta) | {"marker": {"symbol": symbol, "size": size}} | more
 
 
-def _line(
-    x: np.ndarray, y: np.ndarray, name: str, meta: dict[str, str], dash: str = "solid", *, width: float = 1.6, **more: Any
-) -> dict[str, Any]:
-    line = {"dash": dash, "width": width}
-    return {"type": "scatter", "mode": "lines", "x": _short(x), "y": _short(y), "name": name, "meta": meta, "line": line} | more
+def _line(x: Any, y: Any, name: str, meta: Any, dash: str = "solid", *, width: float = 1.6, **more: Any) -> dict[str, Any]:
+    return _trace("lines", x, y, name, meta) | {"line": {"dash": dash, "width": width}} | more
+
+
+def _trace(mode: str, x: np.ndarray, y: np.ndarray, name: str, meta: dict[str, str]) -> dict[str, Any]:
+    """A scatter trace; its values have six digits, which is more than a screen shows."""
+    x_short, y_short = ([float(f"{value:.6g}") for value in np.asarray(values, dtype=float)] for values in (x, y))
+    return {"type": "scatter", "mode": mode, "x": x_short, "y": y_short, "name": name, "meta": meta}
 
 
 def _log_axis(title: str, low: float, high: float, label: Callable[[float], str]) -> dict[str, Any]:
@@ -161,9 +143,8 @@ def _log_axis(title: str, low: float, high: float, label: Callable[[float], str]
         ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
         if len(ticks) >= MIN_TICKS:
             break
-    ends = [float(np.log10(low)), float(np.log10(high))]
-    texts = [label(tick) for tick in ticks]
-    return {"title": {"text": title}, "type": "log", "range": ends, "tickvals": ticks, "ticktext": texts}
+    ends = np.log10([low, high]).tolist()
+    return {"title": {"text": title}, "type": "log", "range": ends, "tickvals": ticks, "ticktext": list(map(label, ticks))}
 
 
 def _round_count(value: float) -> str:
@@ -179,11 +160,6 @@ def _figure(traces: list[dict[str, Any]], x: dict[str, Any], y: dict[str, Any], 
     figure = Figure(data=traces, layout=layout).to_plotly_json()
     figure["layout"].pop("template", None)
     return json.dumps(figure, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _short(values: np.ndarray) -> list[float]:
-    """The values to six digits, which is more than a screen shows."""
-    return [float(f"{value:.6g}") for value in np.asarray(values, dtype=float)]
 
 
 def _html(text: str) -> str:

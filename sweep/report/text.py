@@ -23,8 +23,8 @@ def count(value: float) -> str:
 
 def scientific(value: float) -> str:
     """FLOPs: 5.79 × 10¹²."""
-    if not math.isfinite(value) or value == 0:
-        return _infinite(value) if value else "0"
+    if value == 0:
+        return "0"
     mantissa, exponent = f"{value:.2e}".split("e")
     power = f"10{str(int(exponent)).translate(SUPERSCRIPTS)}"
     mantissa = mantissa.rstrip("0").rstrip(".")
@@ -33,26 +33,19 @@ def scientific(value: float) -> str:
 
 def plain(value: float) -> str:
     """Anything else, to three digits: 27.7, 0.123, 1,240."""
-    if not math.isfinite(value):
-        return _infinite(value)
     return scientific(value) if value and not 1e-3 <= abs(value) < 1e6 else _three_digits(value)
-
-
-def fixed(digits: int) -> Callable[[float], str]:
-    """Losses and exponents, by decimal places."""
-    return lambda value: f"{value:.{digits}f}" if math.isfinite(value) else _infinite(value)
 
 
 def share(value: float) -> str:
     """12 %."""
-    return f"{value:.0%}".replace("%", "\u202f%") if math.isfinite(value) else _infinite(value)
+    return f"{value:.0%}".replace("%", "\u202f%")
 
 
 KINDS: dict[str, Callable[[float], str]] = {
     "count": count,
     "flops": scientific,
-    "loss": fixed(3),
-    "exponent": fixed(3),
+    "loss": "{:.3f}".format,
+    "exponent": "{:.3f}".format,
     "share": share,
     "number": plain,
 }
@@ -62,7 +55,9 @@ def number(value: float | None, kind: str = "number") -> Markup:
     """`value` in the style of `kind`, one of `KINDS`; a dash for None."""
     if value is None or math.isnan(value):
         return Markup(ABSENT)
-    return Markup('<data value="{}">{}</data>').format(repr(float(value)), KINDS[kind](float(value)))
+    value = float(value)
+    shown = KINDS[kind](value) if math.isfinite(value) else "∞" if value > 0 else "−∞"
+    return Markup('<data value="{}">{}</data>').format(repr(value), shown)
 
 
 def estimate(value: Estimate | None, kind: str = "number") -> Markup:
@@ -86,7 +81,3 @@ def _three_digits(value: float) -> str:
         return f"{value:,.0f}"
     digits = max(0, 2 - (math.floor(math.log10(abs(value))) if value else 0))
     return f"{value:.{digits}f}"
-
-
-def _infinite(value: float) -> str:
-    return "∞" if value > 0 else "−∞"

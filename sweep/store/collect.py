@@ -10,7 +10,7 @@ import numpy as np
 from models import count_parameters, flops_per_token
 from models.accounting import FLOP_CONVENTIONS
 from sweep.config import FitConfig
-from sweep.errors import InputError
+from sweep.files import writing
 from sweep.plan.grid import PlannedRun
 from sweep.store.curves import read_curve, smooth_curve
 from sweep.store.runs import Store
@@ -90,12 +90,9 @@ def _describe(plan: PlannedRun) -> dict:
 
 def write_tables(runs: "pd.DataFrame", curves: "pd.DataFrame", out: Path) -> tuple[Path, Path]:
     """runs.csv and curves.parquet under `out`. Raises InputError if they cannot be written."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    with writing(out):
         runs.to_csv(out / "runs.csv", index=False)
         curves.astype(dict.fromkeys(curves.columns.intersection(["loss", "bits_per_byte"]), "float32")).to_parquet(
             out / "curves.parquet", index=False, compression="zstd"
         )
-    except OSError as error:
-        raise InputError(f"out={out} cannot be written ({error.strerror}); choose another out=…") from error
     return out / "runs.csv", out / "curves.parquet"

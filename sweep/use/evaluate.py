@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 OWN = "validation"  # the corpus's own held-out part, whose loss by position is kept
 TOKENS_AT_ONCE = 8192
+EVALUATIONS = "evaluations.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,30 +101,24 @@ def evaluate(run: RunConfig, directory: RunDirectory, sets: list[EvaluationSet],
     the corpus's own, also "by_position": the mean loss at each of the T positions.
 
     Raises:
-        InputError: if the run is not done, a set has fewer than two sequences, or the checkpoint is gone.
+        InputError: if the run is not done, a set has fewer than two sequences, the checkpoint is gone, or the file is damaged.
     """
     if directory.status()["state"] != DONE:
         raise InputError(f"run_id={run.run_id} is {directory.status()['state']}: only finished runs are evaluated")
-    path = directory.path / "evaluations.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
+    known = evaluations(directory)
     missing = [each for each in sets if known.get(each.name, {}).get("fingerprint") != each.fingerprint]
     if missing:
-        model = _load(run, directory, device)
+        from models.transformer import Transformer
+        from sweep.train.checkpoint import load_checkpoint
+
+        if (checkpoint := load_checkpoint(directory.checkpoints)) is None:
+            raise InputError(f"{directory.checkpoints} holds no checkpoint; delete {directory.path} to train the run again")
+        model = Transformer(run.model).to(device)
+        model.load_state_dict(checkpoint["model"])
         for each in missing:
             known[each.name] = _measure(model, run, each, device)
-        write_json(path, known)
+        write_json(directory.path / EVALUATIONS, known)
     return {each.name: known[each.name] for each in sets}
-
-
-def _load(run: RunConfig, directory: RunDirectory, device: str) -> "Transformer":
-    from models.transformer import Transformer
-    from sweep.train.checkpoint import load_checkpoint
-
-    if (checkpoint := load_checkpoint(directory.checkpoints)) is None:
-        raise InputError(f"{directory.checkpoints} holds no checkpoint; delete {directory.path} to train the run again")
-    model = Transformer(run.model)
-    model.load_state_dict(checkpoint["model"])
-    return model.to(device)
 
 
 def _measure(model: "Transformer", run: RunConfig, what: EvaluationSet, device: str) -> dict[str, Any]:
@@ -163,7 +157,7 @@ def _measure(model: "Transformer", run: RunConfig, what: EvaluationSet, device: 
 
 def evaluations(directory: RunDirectory) -> dict[str, Any]:
     """The losses that `evaluate` has kept for a run. Raises InputError if the file is damaged."""
-    path: Path = directory.path / "evaluations.json"
+    path = directory.path / EVALUATIONS
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:

@@ -26,21 +26,18 @@ EVERYTHING = slice(None)
 
 
 def export(store: Store, run_id: str, out: Path) -> Path:
-    """Write the last weights of a finished run, in float32, and its corpus's tokenizer to `out`.
+    """Write the last weights of a finished run, in float32, and its corpus's tokenizer to `out`, completely or not at all.
 
-    The folder holds config.json, generation_config.json, model.safetensors, tokenizer.json and tokenizer_config.json, which
-    `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained` load without custom code. No token is added
-    to an encoded text; the end of a document is the end of a sequence, and, as in training, what stands before its first token.
-
-    Args:
-        store: where the run and its corpus are.
-        run_id: of a run that is done.
-        out: a folder that does not exist or is empty; it is written completely or not at all.
+    `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained` load the folder without custom code. No token is
+    added to an encoded text; the end of a document is the end of a sequence, and, as in training, what stands before its first
+    token.
 
     Raises:
         InputError: if the run is not done or has no sound checkpoint, its corpus is gone, or `out` holds something or cannot be
             written.
     """
+    from safetensors.torch import save
+
     directory = store.run(run_id)
     if not directory.path.is_dir():
         raise InputError(f"run_id={run_id} is not in store={store.root}; isosweep status lists the runs there are")
@@ -52,7 +49,7 @@ def export(store: Store, run_id: str, out: Path) -> Path:
     corpus_directory = store.corpora / run.corpus
     if not corpus_directory.exists():
         raise InputError(f"{corpus_directory}, whose tokenizer the run needs, is gone; isosweep launch makes it again")
-    tokenizer = Corpus.open(corpus_directory).tokenizer()
+    tokenizer: Any = Corpus.open(corpus_directory).tokenizer()
     if tokenizer.vocab_size != run.model.vocab_size:
         raise InputError(
             f"the tokenizer in {corpus_directory} has {tokenizer.vocab_size:,} ids and run {run_id} {run.model.vocab_size:,}; "
@@ -60,24 +57,30 @@ def export(store: Store, run_id: str, out: Path) -> Path:
         )
     checkpoint = load_checkpoint(directory.checkpoints)
     if checkpoint is None:
-        raise InputError(
-            f"run {run_id} has no checkpoint in {directory.checkpoints}; delete {directory.path} to train it again"
-        )
+        raise InputError(f"run {run_id} has no checkpoint; delete {directory.path} to train it again")
 
     temporary = temporary_beside(out)
     try:
         temporary.mkdir(parents=True)
         facts = {"run_id": run_id, "tokens": run.D, "val_loss": status["val_loss"]}
-        write_weights(hugging_face_weights(checkpoint["model"], run.model), temporary, facts)
+        # Readers find the facts with safetensors.safe_open(…).metadata(). save_file would make a file for its owner only.
+        content = save(hugging_face_weights(checkpoint["model"], run.model), {"format": "pt", "isosweep": json.dumps(facts)})
+        (temporary / "model.safetensors").write_bytes(content)
         end = int(tokenizer.end_of_document)
         special = {"bos_token_id": end, "eos_token_id": end}
         write_json(temporary / "config.json", hugging_face_config(run.model) | special)
         write_json(temporary / "generation_config.json", special)
-        library = library_tokenizer(tokenizer)
+        library = _byte_library() if isinstance(tokenizer, ByteTokenizer) else tokenizer.library
         library.save(str(temporary / "tokenizer.json"))
-        write_json(
-            temporary / "tokenizer_config.json", tokenizer_config(str(library.id_to_token(end)), run.model.context_length)
-        )
+        token = str(library.id_to_token(end))
+        settings = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": token,
+            "eos_token": token,
+            "model_max_length": run.model.context_length,
+            "clean_up_tokenization_spaces": False,
+        }
+        write_json(temporary / "tokenizer_config.json", settings)
         temporary.rename(out)  # onto an empty folder too
     except OSError as error:
         raise InputError(f"out={out} cannot be written ({error.strerror or error}); choose another out=…") from error
@@ -140,20 +143,7 @@ def hugging_face_weights(weights: "dict[str, torch.Tensor]", model: ModelConfig)
     return {name: weights[ours][part].float().clone() for name, (ours, part) in hugging_face_rows(model).items()}
 
 
-def write_weights(weights: "dict[str, torch.Tensor]", folder: Path, facts: dict[str, Any]) -> None:
-    """Write model.safetensors, with `facts` as JSON in its header, where `safetensors.safe_open(…).metadata()` reads them."""
-    from safetensors.torch import save
-
-    content = save(weights, {"format": "pt", "isosweep": json.dumps(facts)})
-    (folder / "model.safetensors").write_bytes(content)  # save_file would make it readable for its owner only
-
-
-def library_tokenizer(tokenizer: Any) -> "tokenizers.Tokenizer":
-    """The tokenizer as a `tokenizers.Tokenizer`; only the byte tokenizer has to be converted."""
-    return byte_library() if isinstance(tokenizer, ByteTokenizer) else tokenizer.library
-
-
-def byte_library() -> "tokenizers.Tokenizer":
+def _byte_library() -> "tokenizers.Tokenizer":
     """`ByteTokenizer` as a BPE without merges, in which every character falls back to its bytes."""
     from tokenizers import Tokenizer, decoders, models
 
@@ -161,14 +151,3 @@ def byte_library() -> "tokenizers.Tokenizer":
     library.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     library.add_special_tokens([END_OF_DOCUMENT])
     return library
-
-
-def tokenizer_config(end_of_document: str, context_length: int) -> dict[str, Any]:
-    """tokenizer_config.json: the tokenizer as it is, with nothing added and nothing cleaned up."""
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": end_of_document,
-        "eos_token": end_of_document,
-        "model_max_length": context_length,
-        "clean_up_tokenization_spaces": False,
-    }

@@ -94,45 +94,34 @@ class OptimalRun:
 def optimal_run(
     config: SweepConfig, corpus: CorpusFacts, budget: float, approach: str, runs: "RunTable", curves: "Sequence[Curve]"
 ) -> OptimalRun:
-    """The run that `approach` asks for at `budget`, and its predicted loss.
+    """The run that `approach`, fitted to `runs` and `curves`, asks for at `budget`, and its predicted loss.
 
-    Args:
-        config: of the sweep, whose ladder, data, rules and schedule it uses.
-        corpus: of the sweep.
-        budget: FLOPs, in the convention `config.fit.flops`.
-        approach: one of "envelope", "isoflop" and "parametric".
-        runs, curves: to fit.
+    It uses the sweep's ladder, data, rules and schedule. `budget` is in FLOPs by the convention `config.fit.flops`, and
+    `approach` is one of "envelope", "isoflop" and "parametric".
 
     Raises:
         InputError: if the approach cannot be fitted, or no model of the ladder is near its N.
     """
-    optimum, surface = _fit(config, budget, approach, runs, curves)
-    planned = _plan_one(config, corpus, optimum)
-    return OptimalRun(
-        budget=budget,
-        optimum=optimum,
-        planned=planned,
-        predicted=surface if isinstance(surface, str) else _predict(config, surface, runs, planned),
-        fitted=(float(runs.C.min()), float(runs.C.max())),
-        known=planned.run.run_id in runs.run_id,
-    )
-
-
-def _fit(
-    config: SweepConfig, budget: float, approach: str, runs: "RunTable", curves: "Sequence[Curve]"
-) -> tuple["Allocation", Any]:
-    """The optimum by the chosen approach, and Approach 3's fit, which predicts the loss of any run, or why it has none.
-
-    Raises:
-        InputError: if the chosen approach cannot be fitted.
-    """
-    from sweep.fit import Laws, Options, allocate
+    from sweep.fit import Laws, Options, allocate, predict_runs
 
     laws = Laws(runs=runs, curves=curves, options=Options.of(config.fit))
     law, surface = laws[approach], laws["parametric"]
     if not law.fitted:
         raise InputError(f"--approach {approach} is {law.summary()}; add runs, or take another --approach")
-    return allocate(law, [budget])[0], surface if surface.fitted else f"Approach 3 is {surface.summary()}"
+    (optimum,) = allocate(law, [budget])
+    planned = _plan_one(config, corpus, optimum)
+    predicted: Estimate | str = f"Approach 3 is {surface.summary()}"
+    if surface.fitted:
+        N = count_parameters(planned.run.model).by_convention(config.fit.parameters)
+        (predicted,) = predict_runs(surface, runs, [N], [planned.run.D], seed=config.fit.seed)
+    return OptimalRun(
+        budget=budget,
+        optimum=optimum,
+        planned=planned,
+        predicted=predicted,
+        fitted=(float(runs.C.min()), float(runs.C.max())),
+        known=planned.run.run_id in runs.run_id,
+    )
 
 
 def _plan_one(config: SweepConfig, corpus: CorpusFacts, optimum: "Allocation") -> PlannedRun:
@@ -146,10 +135,3 @@ def _plan_one(config: SweepConfig, corpus: CorpusFacts, optimum: "Allocation") -
     alone = replace(config, grid=GridConfig(runs=[NamedRun(N=count_parameters(shape).total, D=D)]))
     (planned,) = expand(alone, corpus=corpus.fingerprint, vocab_size=corpus.vocab_size, training_tokens=corpus.training_tokens)
     return planned
-
-
-def _predict(config: SweepConfig, surface: Any, runs: "RunTable", planned: PlannedRun) -> "Estimate":
-    from sweep.fit import predict_runs
-
-    N = count_parameters(planned.run.model).by_convention(config.fit.parameters)
-    return predict_runs(surface, runs, [N], [planned.run.D], seed=config.fit.seed)[0]
