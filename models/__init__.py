@@ -7,5 +7,3 @@ Nothing here imports from sweep/. `ModelConfig`, `SizeLadder` and the accounting
 from models.accounting import ParameterCounts, count_parameters, flops_per_token
 from models.config import ModelConfig
 from models.ladder import SizeLadder
-
-__all__ = ["ModelConfig", "ParameterCounts", "SizeLadder", "count_parameters", "flops_per_token"]

@@ -56,16 +56,6 @@ def count_parameters(config: ModelConfig) -> ParameterCounts:
     )
 
 
-def six_n(config: ModelConfig) -> float:
-    """6 N with N all parameters: the approximation of Chinchilla's analysis, C = 6 N D."""
-    return 6.0 * count_parameters(config).total
-
-
-def kaplan(config: ModelConfig) -> float:
-    """6 N with N without embeddings: C = 6 N B S (Kaplan et al. 2020)."""
-    return 6.0 * count_parameters(config).non_embedding
-
-
 def chinchilla(config: ModelConfig) -> float:
     """Chinchilla's Appendix F for sequences of s tokens, with SwiGLU's three matrices in the dense block.
 
@@ -98,8 +88,8 @@ def exact(config: ModelConfig, *, causal: bool = True) -> float:
 
 
 FLOP_CONVENTIONS: dict[str, Callable[[ModelConfig], float]] = {
-    "6N": six_n,
-    "kaplan": kaplan,
+    "6N": lambda config: 6.0 * count_parameters(config).total,  # the approximation of Chinchilla's analysis, C = 6 N D
+    "kaplan": lambda config: 6.0 * count_parameters(config).non_embedding,  # C = 6 N B S (Kaplan et al. 2020)
     "chinchilla": chinchilla,
     "exact": exact,
 }

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 class ModelConfig:
     """Everything that determines the module's parameters and the function it computes.
 
-    The architecture is LLaMA's (Touvron et al. 2023, arXiv 2302.13971): pre-RMSNorm, SwiGLU, RoPE, no biases.
+    The architecture is LLaMA's (Touvron et al. 2023, arXiv 2302.13971): pre-RMSNorm, SwiGLU, RoPE, no biases. Raises ValueError
+    if a size is not positive, heads do not divide evenly, or head_dim is odd.
 
     Attributes:
         vocab_size: number of token ids, V.
@@ -20,9 +21,6 @@ class ModelConfig:
         tied_embeddings: whether the output head shares the weights of the input embedding.
         rope_theta: base of the rotary frequencies.
         norm_eps: epsilon inside RMSNorm.
-
-    Raises:
-        ValueError: if a size is not positive, heads do not divide evenly, or head_dim is odd.
     """
 
     vocab_size: int

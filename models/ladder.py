@@ -26,11 +26,9 @@ class SizeLadder:
     Attributes:
         vocab_size, context_length, tied_embeddings, rope_theta: as in `ModelConfig`.
         aspect_ratio: d_model / n_layers, as closely as whole layers allow.
-        head_dim: dimension of a head, or the nearest that divides the width.
+        head_dim: dimension of a head, or the nearest that divides the width. ValueError is raised unless it is a multiple of
+            four: widths are multiples of half a head, and must be even for RoPE.
         kv_groups: query heads for each key/value head, where they divide evenly; 1 is multi-head attention.
-
-    Raises:
-        ValueError: if `head_dim` is not a multiple of four: widths are multiples of half a head, and must be even for RoPE.
     """
 
     vocab_size: int
@@ -53,11 +51,8 @@ class SizeLadder:
             width += self.head_dim // 2 if width < 4 * self.head_dim else max(self.head_dim, power_of_two(width / 8))
 
     def shape(self, d_model: int) -> ModelConfig:
-        """The shape of width `d_model`. d_ff is 8/3 d_model, rounded to a multiple of a power of two that grows with it.
-
-        Raises:
-            ValueError: if `d_model` is odd.
-        """
+        """The shape of width `d_model`. d_ff is 8/3 d_model, rounded to a multiple of a power of two that grows with it. Raises
+        ValueError if `d_model` is odd."""
         if d_model < 2 or d_model % 2:
             raise ValueError(f"d_model is {d_model}; it must be even for RoPE")
         n_heads = min(
@@ -86,11 +81,8 @@ class SizeLadder:
         return _sized(self, convention)
 
     def nearest(self, N: float, convention: str = "total") -> ModelConfig:
-        """The shape whose N under a parameter convention is nearest to `N` in ratio.
-
-        Raises:
-            ValueError: if `N` is more than a factor of 1.5 outside the ladder, or the convention is unknown.
-        """
+        """The shape whose N under a parameter convention is nearest to `N` in ratio. Raises ValueError if `N` is more than a
+        factor of 1.5 outside the ladder, or the convention is unknown."""
         if not (math.isfinite(N) and N > 0):
             raise ValueError(f"a model size of {N} does not exist; ask for a positive number of parameters")
         size, best = min(self.sized(convention), key=lambda sized: abs(math.log(sized[0] / N)))

@@ -22,7 +22,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from sweep.fit import NO_INTERVALS, Intervals, Noise, RunTable, Simulator, fit_parametric, read_frame, runs_from_frame
-from sweep.fit.published import BESIROGLU
+from sweep.fit.surface import BESIROGLU
 from sweep.tables.table import COLUMNS
 
 DELTA, STARTS, RESAMPLES, REPEATS = 1e-3, 4500, 4000, 5

@@ -17,7 +17,7 @@ import numpy as np
 from sweep.fit import NO_INTERVALS, Intervals, fit_parametric
 from sweep.fit.design import next_runs
 from sweep.fit.judge.simulate import Noise, Simulator
-from sweep.fit.published import CHINCHILLA
+from sweep.fit.surface import CHINCHILLA
 from sweep.tables.table import RunTable
 
 PILOT = np.geomspace(1e18, 1e19, 3).tolist()

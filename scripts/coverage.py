@@ -26,7 +26,7 @@ from sweep.fit import (
     fit_parametric,
     hold_out,
 )
-from sweep.fit.published import CHINCHILLA
+from sweep.fit.surface import CHINCHILLA
 
 SMALL, LARGE = np.geomspace(1e18, 1e20, 6).tolist(), np.geomspace(6e18, 3e21, 9).tolist()
 

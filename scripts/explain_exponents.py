@@ -17,7 +17,7 @@ from models.accounting import FLOP_CONVENTIONS
 from sweep.figures import save, set_style
 from sweep.figures.checks import draw_exponents
 from sweep.fit import Noise, Simulator, compare_conventions, tables_by_convention
-from sweep.fit.published import CHINCHILLA
+from sweep.fit.surface import CHINCHILLA
 
 NOISE = Noise(run=0.002, step=0.001, undecayed=0.15)
 TOKENS = np.geomspace(2e8, 2.2e10, 6)

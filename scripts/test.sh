@@ -22,4 +22,4 @@ source scripts/environment.sh test
 ruff check .
 ruff format --check .
 mypy
-exec python -m pytest --numprocesses=logical --maxprocesses=8 --dist=loadgroup --no-loadscope-reorder ${arguments[@]+"${arguments[@]}"}
+exec python -m pytest --numprocesses=logical --maxprocesses=8 --no-loadscope-reorder ${arguments[@]+"${arguments[@]}"}

@@ -3,10 +3,10 @@
 import os
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from inspect import getdoc
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import yaml
 
@@ -43,46 +43,34 @@ class Command:
     Attributes:
         run: what it does, from its parsed arguments to its exit code; the first line of its docstring is its help.
         fields: groups and fields of conf/ that it reads, for its help.
-        arguments: adds the flags and positionals that it alone has.
+        arguments: the flags and positionals that it alone has, and what argparse is told of each.
         takes: "sweep" (overrides, and the name of a sweep that was launched), "run" (a run_id) or "nothing".
     """
 
     run: Callable[[Namespace], int]
     fields: tuple[str, ...] = ()
-    arguments: Callable[[ArgumentParser], None] = lambda parser: None
+    arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     takes: str = "sweep"
 
 
-def _retry(parser: ArgumentParser) -> None:
-    parser.add_argument("--retry", choices=["failed"], help="train only the runs that failed before; a launch leaves them out")
-
-
-def _json(parser: ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print the plan as JSON, as launch writes it")
-
-
-def _watch(parser: ArgumentParser) -> None:
-    parser.add_argument("--watch", action="store_true", help="again every few seconds, until nothing is running or queued")
-
-
-def _optimal(parser: ArgumentParser) -> None:
-    parser.add_argument("--budget", type=float, required=True, metavar="FLOPS", help="what the run may cost")
-    parser.add_argument(
-        "--approach", choices=using.APPROACHES, default=using.DEFAULT_APPROACH, help="whose N and D (default: %(default)s)"
-    )
-    parser.add_argument("--yes", action="store_true", help="train it, and compare its loss with the prediction")
-
-
-def _task(parser: ArgumentParser) -> None:
-    parser.add_argument("submission", help="the submission's directory in the store")
-    parser.add_argument("task", type=int, help="the number of the array task")
-
+RETRY = {"--retry": {"choices": ["failed"], "help": "train only the runs that failed before; a launch leaves them out"}}
+JSON = {"--json": {"action": "store_true", "help": "print the plan as JSON, as launch writes it"}}
+WATCH = {"--watch": {"action": "store_true", "help": "again every few seconds, until nothing is running or queued"}}
+OPTIMAL: dict[str, dict[str, Any]] = {
+    "--budget": {"type": float, "required": True, "metavar": "FLOPS", "help": "what the run may cost"},
+    "--approach": {"choices": using.APPROACHES, "default": using.DEFAULT_APPROACH, "help": "whose N and D (%(default)s)"},
+    "--yes": {"action": "store_true", "help": "train it, and compare its loss with the prediction"},
+}
+TASK: dict[str, dict[str, Any]] = {
+    "submission": {"help": "the submission's directory in the store"},
+    "task": {"type": int, "help": "the number of the array task"},
+}
 
 COMMANDS = {
-    "plan": Command(run=planning.plan, fields=(*SWEEP, "runtime"), arguments=_json),
-    "launch": Command(run=training.launch, fields=(*SWEEP, "cluster", "runtime", "evaluation", "tracker"), arguments=_retry),
+    "plan": Command(run=planning.plan, fields=(*SWEEP, "runtime"), arguments=JSON),
+    "launch": Command(run=training.launch, fields=(*SWEEP, "cluster", "runtime", "evaluation", "tracker"), arguments=RETRY),
     "train": Command(run=training.train, fields=("store", "device", "cluster", "runtime", "tracker"), takes="run"),
-    "status": Command(run=following.status, fields=WRITTEN, arguments=_watch),
+    "status": Command(run=following.status, fields=WRITTEN, arguments=WATCH),
     "watch": Command(run=following.watch, fields=(*WRITTEN, "fit")),
     "cancel": Command(run=following.cancel, fields=WRITTEN),
     "logs": Command(run=following.logs, fields=("store",), takes="run"),
@@ -91,7 +79,7 @@ COMMANDS = {
     "report": Command(run=reporting.report, fields=(*WRITTEN, *TABLE, "ask", "report")),
     "next": Command(run=laws.choose_next, fields=(*WRITTEN, *TABLE, "next")),
     "train-optimal": Command(
-        run=using.train_optimal, fields=(*WRITTEN, *TABLE, "device", "cluster", "tracker"), arguments=_optimal
+        run=using.train_optimal, fields=(*WRITTEN, *TABLE, "device", "cluster", "tracker"), arguments=OPTIMAL
     ),
     "export": Command(run=using.export, fields=("store", "out"), takes="run"),
     "evaluate": Command(run=evaluating.evaluate_sets, fields=(*WRITTEN, "out", "evaluation")),
@@ -99,7 +87,7 @@ COMMANDS = {
         run=benching.bench, fields=("model", "data", "device", "precision", "store", "cluster", "runtime", "bench")
     ),
     "wandb-sync": Command(run=training.wandb_sync, fields=(*WRITTEN, "tracker")),
-    "task": Command(run=following.task, arguments=_task, takes="nothing"),
+    "task": Command(run=following.task, arguments=TASK, takes="nothing"),
 }
 
 
@@ -155,7 +143,8 @@ def parser_of(name: str) -> ArgumentParser:
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    command.arguments(parser)
+    for argument, options in command.arguments.items():
+        parser.add_argument(argument, **options)
     if command.takes == "nothing":
         return parser
     word, meaning = WORDS[command.takes]

@@ -1,11 +1,24 @@
 """Errors of the user's input, which say what is wrong and how to fix it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
 class InputError(ValueError):
     """Bad input from the user. The message names the field, the value and the remedy; the command line prints it
     on one line and exits with code 2."""
+
+
+@contextmanager
+def explained(problem: str, remedy: str, errors: type[Exception] | tuple[type[Exception], ...] = Exception) -> Iterator[None]:
+    """Raise an InputError in place of `errors`, with `one_line` of the error as the reason."""
+    try:
+        yield
+    except InputError:
+        raise
+    except errors as error:
+        raise InputError(f"{problem} ({one_line(error)}); {remedy}") from error
 
 
 class LawError(InputError):

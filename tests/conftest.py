@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,16 +39,28 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put each test into the xdist group of its file, so that its module's fixtures are made once."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    """The groups first, in their order."""
     order = list(GROUPS)
-    items.sort(key=lambda item: order.index(_group(item)) if _group(item) in order else len(order))
+    groups = [_group(item.nodeid) for item in items]
+    place = {group: order.index(group) if group in order else len(order) for group in groups}
+    items[:] = [item for _, item in sorted(zip(groups, items, strict=True), key=lambda pair: place[pair[0]])]
 
 
-def _group(item: pytest.Item) -> str:
-    file = item.path.relative_to(ROOT / "tests").as_posix()
-    return next((name for name, files in GROUPS.items() if file in files), file)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each group, or file, to one process of pytest-xdist, so that its module's fixtures are made once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid)
+
+    return ByGroup(config, log)
+
+
+def _group(nodeid: str) -> str:
+    file = nodeid.split("::")[0]
+    return next((name for name, files in GROUPS.items() if file.endswith(files)), file)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from sweep.config import compose_with_choices
 from sweep.plan.estimate import duration, makespan
 from sweep.plan.written import SweepPlan
 from sweep.store import Store, states
-from sweep.store.statuses import speed_seen, statuses
 
 COLUMNS = ("run", "budget", "N", "width", "layers", "D", "D/N", "6ND", "steps", "batch", "peak_lr", "engine", "expected", "why")
 
@@ -33,7 +32,7 @@ def plan(options: Namespace) -> int:
         store = Store(Path(config.store))
         corpus = describe_recipe(recipe, store.corpora)
         rows = source_rows(recipe, store.corpora, max(each.run.D for each in planned.runs))
-    found = statuses(store, (each.run for each in planned.runs))
+    found = store.statuses(each.run for each in planned.runs)
     if options.json:
         values = planned.to_dict()
         for entry in values["runs"]:
@@ -58,7 +57,7 @@ def _print_runs(planned: SweepPlan, store: Store, found: Mapping[str, Mapping[st
     from sweep.launch.pool import pool_size
 
     config, runs = planned.config, [each.run for each in planned.runs]
-    speed = speed_seen(store, runs, planned.device, config.data.validation_tokens)
+    speed = store.speed_seen(runs, planned.device, config.data.validation_tokens)
     rows = []
     left: list[float | None] = []
     for each, run in zip(planned.runs, runs, strict=True):

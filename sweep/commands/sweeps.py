@@ -16,7 +16,6 @@ from sweep.plan.grid import expand
 from sweep.plan.run import RunConfig
 from sweep.plan.written import FILE, CorpusFacts, SweepPlan
 from sweep.store import Store, states
-from sweep.store.statuses import speed_seen, statuses
 
 if TYPE_CHECKING:
     from sweep.data import CorpusRecipe
@@ -38,18 +37,14 @@ class Sweep:
     config: SweepConfig
     store: Store
 
-    def statuses(self) -> dict[str, dict[str, Any]]:
-        """The status of every run, by run_id."""
-        return statuses(self.store, (planned.run for planned in self.plan.runs))
-
     def speed(self) -> Speed:
         """How long its runs take, from those that are done."""
         runs = (planned.run for planned in self.plan.runs)
-        return speed_seen(self.store, runs, self.plan.device, self.config.data.validation_tokens)
+        return self.store.speed_seen(runs, self.plan.device, self.config.data.validation_tokens)
 
     def finished(self) -> list[RunConfig]:
         """The runs that are done."""
-        found = self.statuses()
+        found = self.store.statuses(planned.run for planned in self.plan.runs)
         return [planned.run for planned in self.plan.runs if found[planned.run.run_id]["state"] == states.DONE]
 
 
@@ -158,7 +153,7 @@ def make_plan(
     facts = CorpusFacts(fingerprint=recipe.fingerprint, vocab_size=recipe.vocab_size, training_tokens=training_tokens)
     device = resolve_device(config.device)
     runs = expand(config, corpus=facts.fingerprint, vocab_size=facts.vocab_size, training_tokens=facts.training_tokens)
-    speed = speed_seen(store, (planned.run for planned in runs), device, config.data.validation_tokens)
+    speed = store.speed_seen((planned.run for planned in runs), device, config.data.validation_tokens)
     pays = worth_compiling(planned.run for planned in runs)
 
     def engine(run: RunConfig) -> str:

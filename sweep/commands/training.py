@@ -4,7 +4,7 @@ import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,12 @@ from sweep.errors import InputError
 from sweep.plan.run import RunConfig
 from sweep.plan.written import SweepPlan
 from sweep.store import Store, states
-from sweep.store.statuses import speed_seen
 
 if TYPE_CHECKING:
     from sweep.data import Corpus
-    from sweep.launch.events import Event
     from sweep.launch.launchers import Watch
     from sweep.tracking import Tracker
+    from sweep.train.events import Event
 
 
 def launch(options: Namespace) -> int:
@@ -73,7 +72,7 @@ def launch_runs(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus"
         cluster=config.cluster,
         compile=config.runtime.compile,
         worth_compiling=worth_compiling(runs),
-        speed=speed_seen(store, runs, device, config.data.validation_tokens),
+        speed=store.speed_seen(runs, device, config.data.validation_tokens),
         tracker=asdict(tracker),
     )
     told = launcher.submit(new, what, watching(tracker, store, finished=[run.run_id for run in runs if run not in todo]))
@@ -118,10 +117,15 @@ def watching(
 
     @contextmanager
     def watch(runs: Sequence[RunConfig], stopping: Callable[[], bool]) -> "Iterator[Callable[[Event], None]]":
-        with Mirror(tracker, store, _warn_of_wandb, labels=_labels(tracker, store)) as mirror:
+        with Mirror(tracker, store, _warn_of_wandb, labels=planned_labels(tracker, store)) as mirror:
             mirror.send(finished)
             with SweepProgress(runs, console()) if screen and runs else nullcontext(lambda event: None) as progress:
-                yield mirror.beside(progress)
+
+                def report(event: "Event") -> None:
+                    progress(event)
+                    mirror(event)
+
+                yield report
             if stopping_timeout_s is not None and stopping():
                 mirror.timeout_s = stopping_timeout_s
         if mirror.delivered:
@@ -130,23 +134,23 @@ def watching(
     return watch
 
 
-def _labels(tracker: "Tracker | None", store: Store) -> dict[str, dict[str, Any]]:
-    """Budget and labels of every run of the sweep that `tracker` mirrors, by run_id, from its plan."""
-    plan = SweepPlan.read(sweep_folder(store, tracker.group)) if tracker is not None and tracker.kind != "none" else None
-    return {
-        each.run.run_id: ({"budget": each.budget} if each.budget else {}) | dict(each.labels)
-        for each in (plan.runs if plan else ())
-    }
-
-
 def _warn_of_wandb(text: str) -> None:
-    print(f"isosweep: wandb: {text}; training is not affected, and isosweep wandb-sync sends what wandb lacks", file=sys.stderr)
+    print(f"isosweep: wandb: {text}; training is not affected; isosweep wandb-sync sends what wandb lacks", file=sys.stderr)
+
+
+def planned_labels(tracker: "Tracker | None", store: Store) -> dict[str, dict[str, Any]]:
+    """By run_id, the budget and the labels that the plan of the tracker's sweep gives a run."""
+    with suppress(InputError):  # a damaged plan stops no mirror
+        if tracker and (plan := SweepPlan.read(sweep_folder(store, tracker.group))):
+            budgets = {planned.run.run_id: {"budget": planned.budget} if planned.budget else {} for planned in plan.runs}
+            return {planned.run.run_id: {**budgets[planned.run.run_id], **planned.labels} for planned in plan.runs}
+    return {}
 
 
 def train(options: Namespace) -> int:
     """Train one run in this process, or together with the other processes of torchrun or srun."""
     from sweep.data import Corpus
-    from sweep.launch.torchrun import train_together
+    from sweep.launch.worker import train_together
     from sweep.plan.device import require_device, resolve_device
     from sweep.tracking import Tracker
     from sweep.train.ranks import Parallel
@@ -156,13 +160,12 @@ def train(options: Namespace) -> int:
     require_device(device)
     parallel = Parallel.from_environment(device, config.cluster.strategy)
     store = Store(Path(config.store).resolve())
-    tracker = Tracker.of(config)
 
     def find() -> tuple[RunConfig, Corpus]:
         run = planned_run(store, find_run_id(store, options.run_id))
         return run, Corpus.open(store.corpora / run.corpus)
 
-    return train_together(parallel, find, store, config.cluster, config.runtime.compile, watching(tracker, store))
+    return train_together(parallel, find, store, config.cluster, config.runtime.compile, watching(Tracker.of(config), store))
 
 
 def _report_states(runs: Sequence[RunConfig], store: Store) -> int:
@@ -190,7 +193,7 @@ def wandb_sync(options: Namespace) -> int:
     sweep = open_sweep(options)
     mode = "offline" if "tracker.mode=offline" in options.overrides else "online"  # whatever the launch's was
     tracker = replace(Tracker.of(sweep.config), kind="wandb", mode=mode)
-    with Mirror(tracker, sweep.store, labels=_labels(tracker, sweep.store), patient=True) as mirror:
+    with Mirror(tracker, sweep.store, labels=planned_labels(tracker, sweep.store), patient=True) as mirror:
         mirror.send(planned.run.run_id for planned in sweep.plan.runs)
     if mirror.unreachable:
         raise InputError(f"wandb: {mirror.warnings[0]}; tracker.mode=offline writes offline runs")

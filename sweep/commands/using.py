@@ -11,7 +11,6 @@ from sweep.commands.training import launch_runs
 from sweep.errors import InputError
 from sweep.files import write_json, writing
 from sweep.store import Store, states
-from sweep.store.statuses import speed_seen
 
 APPROACHES, DEFAULT_APPROACH = ("envelope", "isoflop", "parametric"), "parametric"
 
@@ -40,7 +39,7 @@ def train_optimal(options: Namespace) -> int:
 
     if not options.yes:
         swept = (planned.run for planned in plan.runs)
-        seconds = speed_seen(store, swept, plan.device, config.data.validation_tokens).seconds(run)
+        seconds = store.speed_seen(swept, plan.device, config.data.validation_tokens).seconds(run)
         print(f"expected time   {duration(seconds)} on {plan.device}; --yes trains it and compares")
         write(None)
         return DONE

@@ -3,5 +3,3 @@
 from sweep.config import CorpusSpec
 from sweep.data.batches import TrainingSequences, validation_sequences
 from sweep.data.corpus import Corpus, CorpusRecipe
-
-__all__ = ["Corpus", "CorpusRecipe", "CorpusSpec", "TrainingSequences", "validation_sequences"]

@@ -12,13 +12,10 @@ class TrainingSequences:
     """Batches of sequences of T + 1 tokens. Each epoch visits every sequence once, in an order drawn from (seed, epoch).
 
     Args:
-        tokens: flat ids, shape (tokens,).
+        tokens: flat ids, shape (tokens,); InputError is raised if they do not fill one sequence.
         context_length: T, inputs per sequence. The last target of a sequence is the first input of the next.
         batch_size: B, sequences per step.
         seed: of the order.
-
-    Raises:
-        InputError: if the tokens do not fill one sequence.
     """
 
     def __init__(self, tokens: np.ndarray, *, context_length: int, batch_size: int, seed: int) -> None:
@@ -43,11 +40,8 @@ class TrainingSequences:
 
 
 def validation_sequences(tokens: np.ndarray, context_length: int) -> np.ndarray:
-    """All complete sequences of the held-out tokens in their order, shape (sequences, T + 1), int64.
-
-    Raises:
-        InputError: if there are fewer than two: the held-out loss would have no standard error.
-    """
+    """All complete sequences of the held-out tokens in their order, shape (sequences, T + 1), int64. Raises InputError if there
+    are fewer than two: the held-out loss would have no standard error."""
     if (sequences := count_sequences(len(tokens), context_length)) < 2:
         raise InputError(
             f"data: {len(tokens):,} held-out tokens make only one sequence of data.context_length={context_length:,}; raise "

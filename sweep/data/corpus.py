@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ from sweep.data.sources.reader import SOURCES
 from sweep.data.synthetic import SyntheticContents
 from sweep.data.text import TextContents
 from sweep.data.tokenizer import Tokenizer, load_tokenizer
-from sweep.errors import InputError
+from sweep.errors import InputError, explained
 from sweep.files import content_hash, write_json
 
 
@@ -77,21 +77,17 @@ class Corpus:
     @classmethod
     def open(cls, directory: Path) -> "Corpus":
         """Open a finished corpus. Raises InputError if the manifest is damaged, or a token file has another length."""
-        try:
-            corpus = cls(directory=directory, manifest=json.loads((directory / "manifest.json").read_text()))
-            width = np.dtype(corpus.manifest["dtype"]).itemsize
-            lengths = {part: corpus.manifest["parts"][part]["tokens"] * width for part in ("train", "validation")}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"corpus {directory} is damaged ({error}); delete it and it will be built again") from error
-        for part, expected in lengths.items():
-            if not (directory / f"{part}.bin").exists():
-                raise InputError(f"corpus {directory} lacks {part}.bin; delete it and it will be built again")
-            if (actual := (directory / f"{part}.bin").stat().st_size) != expected:
-                raise InputError(
-                    f"corpus {directory / part}.bin has {actual:,} bytes, but its manifest says {expected:,}; "
-                    f"delete {directory} and it will be built again"
-                )
-        return corpus
+        remedy = f"delete {directory} and it will be built again"
+        with explained(f"corpus {directory} is damaged", remedy, (OSError, ValueError, KeyError, TypeError)):
+            manifest = json.loads((directory / "manifest.json").read_text())
+            width = np.dtype(manifest["dtype"]).itemsize
+            lengths = {directory / f"{part}.bin": manifest["parts"][part]["tokens"] * width for part in ("train", "validation")}
+        for path, expected in lengths.items():
+            if not path.exists():
+                raise InputError(f"corpus {directory} lacks {path.name}; {remedy}")
+            if (actual := path.stat().st_size) != expected:
+                raise InputError(f"corpus {path} has {actual:,} bytes, but its manifest says {expected:,}; {remedy}")
+        return cls(directory=directory, manifest=manifest)
 
     def verify(self) -> None:
         """Read all tokens once. Raises InputError if their hashes are not those of the manifest."""
@@ -135,11 +131,8 @@ class CorpusRecipe:
 
     @classmethod
     def read(cls, spec: CorpusSpec) -> "CorpusRecipe":
-        """Find what `spec` names, and check as much of it as is quick.
-
-        Raises:
-            InputError: if a field is out of range, a source or the tokenizer is unknown or unusable, or there is no text.
-        """
+        """Find what `spec` names, and check as much of it as is quick. Raises InputError if a field is out of range, a source
+        or the tokenizer is unknown or unusable, or there is no text."""
         check_fields(spec, "data.")
         known = {**dict.fromkeys(SOURCES, TextContents.read), **CONTENTS}
         return cls(spec, named(known, spec.source, "data.source")(spec))
@@ -158,25 +151,19 @@ class CorpusRecipe:
         return Corpus.open(root / self.fingerprint) if (root / self.fingerprint).exists() else None
 
     def training_tokens(self, root: Path) -> float:
-        """Tokens to train on. Before the corpus is built this is an upper bound: no token is shorter than a byte.
-
-        Raises:
-            InputError: if the held-out part would leave nothing.
-        """
+        """Tokens to train on; before the corpus is built an upper bound. Raises InputError if the held-out part leaves none."""
         if corpus := self.find(root):
             return corpus.manifest["parts"]["train"]["tokens"]
         return self.contents.training_tokens()
 
     def build(self, root: Path, *, workers: int | None = None, advance: Callable[[int], None] = lambda size: None) -> Corpus:
-        """The corpus under `root`, built if it is not there. Parts that a killed process has tokenised are used again.
+        """The corpus under `root`, built if it is not there. Parts that a killed process has tokenised are used again. Raises
+        InputError if a document cannot be read, or there is too little text for the held-out part and some training.
 
         Args:
             root: the folder of all corpora.
             workers: processes that tokenise; by default one for each core.
             advance: called with the bytes finished since the last call.
-
-        Raises:
-            InputError: if a document cannot be read, or there is too little text for the held-out part and some training.
         """
         work = root / f".{self.fingerprint}.partial"
         while (corpus := self.find(root)) is None:
@@ -207,15 +194,10 @@ def _lock(directory: Path) -> Iterator[bool]:
     The kernel releases the lock when the process that holds it ends, however it ends.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = open(directory / "lock", "w")  # noqa: SIM115
-    except FileNotFoundError:
-        yield False
-        return
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
+    still_there = False
+    with ExitStack() as stack:
+        with suppress(FileNotFoundError):
+            lock = stack.enter_context(open(directory / "lock", "w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
             still_there = os.path.samestat(os.stat(directory / "lock"), os.fstat(lock.fileno()))
-        except FileNotFoundError:
-            still_there = False
         yield still_there

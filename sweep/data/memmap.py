@@ -8,11 +8,10 @@ import numpy as np
 
 from sweep.config import CorpusSpec, MemmapConfig
 from sweep.data.mixture import TooShortError
-from sweep.data.overlap import measure_overlap
-from sweep.data.parts import token_dtype, write_tokens
+from sweep.data.parts import measure_overlap, token_dtype, write_tokens
 from sweep.data.sources.reader import expand, file_identity
-from sweep.data.tokenizer import Tokenizer, identity_of, ready_tokenizer
-from sweep.errors import InputError
+from sweep.data.tokenizer import Tokenizer, ready_tokenizer
+from sweep.errors import InputError, explained
 
 BLOCK = 1 << 24  # ids copied at once
 
@@ -36,11 +35,8 @@ class MemmapContents:
 
     @classmethod
     def read(cls, spec: CorpusSpec) -> "MemmapContents":
-        """Open the files and check the first and last ids of each.
-
-        Raises:
-            InputError: if a file is missing, empty, of another length or type than declared, or has ids beyond the vocabulary.
-        """
+        """Open the files and check the first and last ids of each. Raises InputError if a file is missing, empty, of another
+        length or type than declared, or has ids beyond the vocabulary."""
         memmap = spec.memmap or MemmapConfig()
         tokenizer = ready_tokenizer(spec) if spec.tokenizer != "none" else None
         if spec.tokenizer == "bpe":
@@ -71,7 +67,7 @@ class MemmapContents:
             "dtype": self.memmap.dtype,
             "header_bytes": self.memmap.header_bytes,
             "vocab_size": self.spec.vocab_size,
-            "tokenizer": None if self.tokenizer is None else identity_of(self.spec, self.tokenizer),
+            "tokenizer": None if self.tokenizer is None else self.tokenizer.identity(),
             "validation_tokens": self.spec.validation_tokens,
         }
 
@@ -109,46 +105,40 @@ class MemmapContents:
         }
 
     def _copy(self, path: Path, files: list[np.ndarray], start: int, tokens: int, advance: Callable[[int], None]) -> dict:
+        """Copy `tokens` ids from position `start` of the concatenated files, in blocks."""
         dtype = token_dtype(self.vocab_size)
 
         def blocks() -> Iterator[bytes]:
-            for ids, source in _blocks(files, start, tokens):
-                _check(ids, self.vocab_size, source)
-                yield ids.astype(dtype).tobytes()
-                advance(ids.nbytes)
+            skipped, left = start, tokens
+            for ids in files:
+                wanted = ids[skipped : skipped + left]
+                for block in (wanted[at : at + BLOCK] for at in range(0, len(wanted), BLOCK)):
+                    _check(block, self.vocab_size, Path(str(ids.filename)))  # type: ignore[attr-defined]
+                    yield block.astype(dtype).tobytes()
+                    advance(block.nbytes)
+                skipped, left = max(0, skipped - len(ids)), left - len(wanted)
 
         return write_tokens(path, blocks(), dtype)
 
 
 def _open(path: Path, memmap: MemmapConfig) -> np.ndarray:
     """The ids of a file as a read-only memmap of shape (tokens,)."""
-    size = path.stat().st_size
     if path.suffix == ".npy":
-        try:
+        errors = (ValueError, OSError, EOFError)
+        with explained(f"data.paths: {path} is not a .npy file", "write it again, or leave it out", errors):
             ids = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise InputError(f"data.paths: {path} is not a .npy file ({error}); write it again, or leave it out") from error
         if ids.ndim != 1 or ids.dtype.kind not in "iu" or not len(ids):
             raise InputError(
                 f"data.paths: {path} has shape {ids.shape} and type {ids.dtype}; it must be a flat array of integer ids"
             )
         return ids
-    dtype = np.dtype(memmap.dtype)
+    size, dtype = path.stat().st_size, np.dtype(memmap.dtype)
     if (size - memmap.header_bytes) % dtype.itemsize or size <= memmap.header_bytes:
         raise InputError(
             f"data.paths: {path} has {size:,} bytes, which is not data.memmap.header_bytes={memmap.header_bytes} "
             f"plus whole ids of data.memmap.dtype={memmap.dtype}; declare both as the file was written"
         )
     return np.memmap(path, dtype=dtype, mode="r", offset=memmap.header_bytes)
-
-
-def _blocks(files: list[np.ndarray], start: int, tokens: int) -> Iterator[tuple[np.ndarray, Path]]:
-    """`tokens` ids from position `start` of the concatenated files, in blocks, each with the file it is from."""
-    for ids in files:
-        for at in range(min(start, len(ids)), min(len(ids), start + tokens), BLOCK):
-            yield ids[at : min(at + BLOCK, start + tokens)], Path(str(ids.filename))  # type: ignore[attr-defined]
-        used = max(0, min(len(ids), start + tokens) - start)
-        start, tokens = max(0, start - len(ids)), tokens - used
 
 
 def _check(ids: np.ndarray, vocab_size: int, path: Path) -> None:

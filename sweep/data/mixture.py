@@ -18,31 +18,25 @@ WEIGHTS_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Share:
-    """What one source contributes to the training tokens.
-
-    Attributes:
-        share: fraction of all training tokens.
-        tokens: number of training tokens.
-        epochs: how often the source is repeated to give them.
-    """
+    """What one source contributes: a fraction of all training tokens, their number, and how often it is repeated for them."""
 
     share: float
     tokens: float
     epochs: float
 
 
-def check_weights(sources: Mapping[str, SourceConfig], field: str = "data.sources") -> None:
+def check_weights(sources: Mapping[str, SourceConfig]) -> None:
     """Raises InputError if a mixture is empty, some of its sources have no weight, or the weights do not add up to 1."""
     if not sources:
-        raise InputError(f"{field} is empty; name the sources of the mixture, for instance as in conf/data/mixture.yaml")
+        raise InputError("data.sources is empty; name the sources of the mixture, for instance as in conf/data/mixture.yaml")
     weights = {name: source.weight for name, source in sources.items()}
     given = {name: weight for name, weight in weights.items() if weight is not None}
     if given and len(given) < len(sources):
         lacking = ", ".join(name for name in weights if name not in given)
-        raise InputError(f"{field}: {lacking} has no weight and others have one; give every source a weight, or none")
+        raise InputError(f"data.sources: {lacking} has no weight and others have one; give every source a weight, or none")
     if given and abs(sum(given.values()) - 1) > WEIGHTS_TOLERANCE:
         listed = ", ".join(f"{name} {weight:g}" for name, weight in given.items())
-        raise InputError(f"{field}: the weights add up to {sum(given.values()):.6g} ({listed}); make them add up to 1")
+        raise InputError(f"data.sources: the weights add up to {sum(given.values()):.6g} ({listed}); make them add up to 1")
 
 
 def shares(sources: Mapping[str, SourceConfig], sizes: Mapping[str, float]) -> dict[str, Share]:
@@ -96,16 +90,14 @@ class Selection:
         validation: the held-out documents, in order; the last one of each source is cut.
         cut: how many tokens of each of them are used.
         train: the training documents, in order; a document may occur several times.
-        available: how many distinct training documents each source has.
-        epochs: how often each source is repeated.
+        distinct: the distinct training documents of each source.
         left_out: how many documents are not used at all, by reason.
     """
 
     validation: np.ndarray
     cut: np.ndarray
     train: np.ndarray
-    available: dict[str, int]
-    epochs: dict[str, float]
+    distinct: dict[str, np.ndarray]
     left_out: dict[str, int]
 
 
@@ -123,6 +115,7 @@ def select(
 
     Documents are sorted by content, then shuffled, so that the order does not depend on file names. The first documents of each
     source are held out, up to the source's share of the held-out tokens; the rest are trained on. No document is in both parts.
+    Raises TooShortError if a source is too short for its share of the held-out part, or has nothing left to train on.
 
     Args:
         documents: all documents.
@@ -132,9 +125,6 @@ def select(
         deduplicate: use each document once, from the first source that has it.
         near_duplicates: leave out a document if at least this fraction of its lines is in documents before it.
         may_hold_out: which documents may be held out, a mask of shape (documents,); by default all.
-
-    Raises:
-        TooShortError: if a source is too short for its share of the held-out part, or has nothing left to train on.
     """
     by_content = np.argsort(documents.digest, kind="stable")
     if deduplicate:
@@ -154,7 +144,9 @@ def select(
         return dict(zip(sources, tokens, strict=True))
 
     of_source = [order[documents.source[order] == number] for number in range(len(sources))]
-    quotas = _whole(held_out, [share.share for share in shares(sources, sizes(of_source)).values()])
+    fractions = [share.share for share in shares(sources, sizes(of_source)).values()]
+    edges = np.round(np.cumsum(fractions) / sum(fractions) * held_out).astype(int)
+    quotas = np.diff(edges, prepend=0).tolist()  # integers that add up to `held_out`
     validation, cut = [], []
     for chosen, quota in zip(of_source, quotas, strict=True):
         candidates = chosen if may_hold_out is None else chosen[may_hold_out[chosen]]
@@ -181,11 +173,7 @@ def select(
         validation=np.concatenate(validation),
         cut=np.concatenate(cut),
         train=train,
-        available=dict(zip(sources, map(len, rest), strict=True)),
-        epochs={
-            name: float(documents.tokens[used].sum() / documents.tokens[chosen].sum())
-            for name, used, chosen in zip(sources, trained, rest, strict=True)
-        },
+        distinct=dict(zip(sources, rest, strict=True)),
         left_out=left_out,
     )
 
@@ -198,12 +186,6 @@ class TooShortError(InputError):
             f"data: the corpus has only {tokens:,} tokens, too few for data.validation_tokens={validation_tokens:,} and "
             "some training tokens from each source; lower it, or add text"
         )
-
-
-def _whole(total: int, parts: Sequence[float]) -> list[int]:
-    """Integers in the proportions of `parts` that add up to `total`."""
-    ends = np.round(np.cumsum(parts) / sum(parts) * total).astype(int)
-    return np.diff(ends, prepend=0).tolist()
 
 
 def _repeat(chosen: np.ndarray, tokens: np.ndarray, wanted: float) -> np.ndarray:

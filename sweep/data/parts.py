@@ -1,4 +1,5 @@
-"""Files of token ids: the parts that a source is tokenised into, and the training and held-out tokens gathered from them."""
+"""Files of token ids: the parts that a source is tokenised into, the training and held-out tokens gathered from them, and how
+much these two overlap: no document is in both, but sentences and licences may be."""
 
 import hashlib
 import io
@@ -6,6 +7,7 @@ import mmap
 import os
 import resource
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,10 @@ WRITE_BYTES = 1 << 22  # gathered at once
 MIN_LINE_BYTES = 16  # shorter lines do not distinguish documents
 # A row for each document: half of its SHA-256, its tokens (the end of document included), its bytes, and its hashed lines.
 INDEX = np.dtype([("digest", "S16"), ("tokens", np.uint32), ("bytes", np.uint32), ("lines", np.uint32)])
+GRAM_BYTES = 64  # about the 13 words that GPT-3 was checked with (Brown et al., arXiv 2005.14165, appendix C)
+BLOCK = 1 << 16  # tokens hashed at once, so that the hashes stay in the cache
+FILTER_BITS = 22
+MULTIPLIER = 0x9E3779B97F4A7C15  # odd, so that multiplying loses no bit
 _FOLD = bytes.maketrans(b"123456789", b"0" * 9)
 
 
@@ -40,13 +46,8 @@ class Part:
 
 
 class PartWriter:
-    """One part, collected in memory and written by `finish`, its index last: a part with an index is complete.
-
-    Args:
-        path: of the .bin file.
-        tokenizer: encodes the documents.
-        hash_lines: whether to keep hashes of lines, for near duplicates.
-    """
+    """One part, collected in memory and written by `finish` to `path`, its index last: a part with an index is complete. With
+    `hash_lines`, hashes of lines are kept for near duplicates."""
 
     def __init__(self, path: Path, tokenizer: Tokenizer, *, hash_lines: bool) -> None:
         self.path, self.tokenizer, self.hash_lines, self.bytes = path, tokenizer, hash_lines, 0
@@ -150,3 +151,50 @@ def _save(path: Path, array: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, array)
     write_atomically(path, buffer.getvalue())
+
+
+def measure_overlap(directory: Path, dtype: np.dtype, bytes_per_token: float) -> dict:
+    """The fraction of held-out n-grams that also occur in the training tokens, compared by 64-bit hashes.
+
+    `directory` holds train.bin and validation.bin, with ids of type `dtype`. Returns {"tokens": n, "share": fraction of the
+    n-grams at all held-out positions}; n is the power of two closest to `GRAM_BYTES` of text.
+    """
+    doublings = max(1, round(np.log2(GRAM_BYTES / bytes_per_token)))
+    n = 2**doublings
+    held_out = gram_hashes(np.fromfile(directory / "validation.bin", dtype=dtype), doublings)
+    if not len(held_out):
+        return {"tokens": n, "share": 0.0}
+    wanted = np.unique(held_out)
+    # A Bloom filter on the first bits of each hash: one look-up rules out nearly all n-grams that are not wanted.
+    shift = np.uint64(64 - FILTER_BITS)
+    maybe = np.zeros(2**FILTER_BITS, dtype=bool)
+    maybe[wanted >> shift] = True
+    found = np.zeros(len(wanted), dtype=bool)
+    train = np.memmap(directory / "train.bin", dtype=dtype, mode="r")
+
+    def look(start: int) -> None:
+        hashes = gram_hashes(train[start : start + BLOCK + n - 1], doublings)
+        hits = hashes[maybe[hashes >> shift]]
+        places = np.minimum(np.searchsorted(wanted, hits), len(wanted) - 1)
+        found[places[wanted[places] == hits]] = True
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:  # numpy releases the GIL
+        list(threads.map(look, range(0, len(train), BLOCK)))
+    return {"tokens": n, "share": float(found[np.searchsorted(wanted, held_out)].mean())}
+
+
+def gram_hashes(ids: np.ndarray, doublings: int) -> np.ndarray:
+    """A hash of the 2**doublings tokens from each position on, shape (positions,), uint64.
+
+    It is a polynomial in an odd number modulo 2**64, built by joining two halves in each doubling. Its high bits are finally
+    mixed into the low ones.
+    """
+    hashes, power = ids.astype(np.uint64), MULTIPLIER
+    for i in range(doublings):
+        half = 2**i
+        joined = hashes[:-half] * np.uint64(power)
+        joined += hashes[half:]
+        hashes, power = joined, power * power % 2**64
+    hashes ^= hashes >> np.uint64(32)
+    hashes *= np.uint64(MULTIPLIER)
+    return hashes

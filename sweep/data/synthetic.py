@@ -32,11 +32,7 @@ PIECE = 1 << 20  # tokens drawn at once
 
 @dataclass(frozen=True)
 class MarkovChain:
-    """A reversible Markov chain on tokens.
-
-    Attributes:
-        weights: W, symmetric and positive, shape (V, V).
-    """
+    """A reversible Markov chain on tokens, made of W: symmetric and positive, shape (V, V)."""
 
     weights: np.ndarray
 

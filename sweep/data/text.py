@@ -6,18 +6,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from sweep.config import CorpusSpec, SourceConfig
 from sweep.data.mixture import Documents, Selection, TooShortError, check_weights, select, shares
-from sweep.data.overlap import measure_overlap
-from sweep.data.parts import INDEX, Part, gather, token_dtype
+from sweep.data.parts import INDEX, Part, gather, measure_overlap, token_dtype
 from sweep.data.sources import reader_of
 from sweep.data.sources.reader import Reader
 from sweep.data.tokenise import Tokenising
-from sweep.data.tokenizer import FILE, LibraryTokenizer, Tokenizer, identity_of, ready_tokenizer, train_bpe
+from sweep.data.tokenizer import FILE, LibraryTokenizer, Tokenizer, ready_tokenizer, train_bpe
 from sweep.errors import InputError
 
 WHOLE_BYTES = 1 << 26  # plain text up to this size is identified by its documents, not by the files that hold them
@@ -43,11 +41,8 @@ class TextContents:
 
     @classmethod
     def read(cls, spec: CorpusSpec) -> "TextContents":
-        """Find the sources and read the first documents of each.
-
-        Raises:
-            InputError: if a source, a weight or the tokenizer is wrong, or there is no text.
-        """
+        """Find the sources and read the first documents of each. Raises InputError if a source, a weight or the tokenizer is
+        wrong, or there is no text."""
         mixed = spec.source == "mixture"
         sources: dict[str, SourceConfig] = dict(spec.sources or {}) if mixed else {spec.source: spec}
         if mixed:
@@ -82,35 +77,31 @@ class TextContents:
         return [in_order[i] for i in np.random.default_rng(spec.shuffle_seed).permutation(len(in_order))]
 
     def identity(self) -> dict:
-        """What the corpus is, as plain JSON, known before it is made.
-
-        The files of a large corpus are identified by their sizes and samples, and a dataset on the Hugging Face Hub by its
-        name and revision, so that nothing is read or downloaded whole.
-        """
+        """The files of a large corpus are identified by their sizes and samples, and a dataset on the Hugging Face Hub by its
+        name and revision, so that nothing is read or downloaded whole."""
         spec = self.spec
+        # Another release of the library may train other merges.
+        library = {"tokenizers": version("tokenizers")} if spec.tokenizer == "bpe" else {}
         if self.documents is not None:
             digest = hashlib.sha256()
             for document in self.documents:
                 digest.update(len(document).to_bytes(8, "little"))
                 digest.update(document)
-            recipe: dict[str, Any] = {"format": 1, "documents": digest.hexdigest(), "tokenizer": spec.tokenizer}
-            recipe["validation_tokens"] = spec.validation_tokens
-            if spec.tokenizer == "bpe":
-                recipe |= {"vocab_size": spec.vocab_size, "tokenizers": version("tokenizers")}
-            return recipe
+            return {
+                "format": 1,
+                "documents": digest.hexdigest(),
+                "tokenizer": spec.tokenizer,
+                "validation_tokens": spec.validation_tokens,
+                **({"vocab_size": spec.vocab_size, **library} if library else {}),
+            }
         return {
             "format": 2,
             "sources": {
-                name: {
-                    "source": source.source,
-                    "content": self.readers[name].identity(),
-                    "max_bytes": source.max_bytes,
-                    "weight": source.weight,
-                    "epochs": source.epochs,
-                }
+                name: {"content": self.readers[name].identity()}
+                | {field: getattr(source, field) for field in ("source", "max_bytes", "weight", "epochs")}
                 for name, source in self.sources.items()
             },
-            "tokenizer": identity_of(spec, self.tokenizer),
+            "tokenizer": {"bpe": spec.vocab_size, **library} if self.tokenizer is None else self.tokenizer.identity(),
             "validation_tokens": spec.validation_tokens,
             "shuffle_seed": spec.shuffle_seed,
             "deduplicate": spec.deduplicate,
@@ -130,11 +121,6 @@ class TextContents:
         return sizes
 
     def training_tokens(self) -> float:
-        """An upper bound on the tokens to train on.
-
-        Raises:
-            InputError: if the held-out part would leave nothing.
-        """
         sizes = self.most_tokens()
         if not all(sizes.values()):
             lacking = ", ".join(name for name, size in sizes.items() if not size)
@@ -147,14 +133,7 @@ class TextContents:
         return sum(self.most_tokens().values())
 
     def write(self, directory: Path, work: Path, workers: int | None, advance: Callable[[int], None]) -> dict:
-        """Write the token files and the tokenizer into `directory`. Parts in `work` from an earlier start are used again.
-
-        Returns:
-            The manifest.
-
-        Raises:
-            InputError: if a document cannot be read, or there is too little text.
-        """
+        """Write the token files and tokenizer. Raises InputError if a document cannot be read, or there is too little text."""
         spec = self.spec
         for reader in self.readers.values():
             reader.look_into()  # planning could not look at remote datasets; fail before hours of work on another source
@@ -255,16 +234,16 @@ class TextContents:
         total = written["train"]["tokens"]
         held_bytes = documents.bytes[chosen.validation] * chosen.cut / documents.tokens[chosen.validation]
         sources: dict[str, dict] = {"train": {}, "validation": {}}
-        for number, name in enumerate(self.sources):
+        for number, (name, distinct) in enumerate(chosen.distinct.items()):
             trained = chosen.train[documents.source[chosen.train] == number]
             held = documents.source[chosen.validation] == number
             tokens = int(documents.tokens[trained].sum())
             sources["train"][name] = {
                 "tokens": tokens,
                 "bytes": int(documents.bytes[trained].sum()),
-                "documents": chosen.available[name],
+                "documents": len(distinct),
                 "share": tokens / total,
-                "epochs": chosen.epochs[name],
+                "epochs": tokens / int(documents.tokens[distinct].sum()),
             }
             sources["validation"][name] = {"tokens": int(chosen.cut[held].sum()), "bytes": round(held_bytes[held].sum())}
         sizes = {part: sum(source["bytes"] for source in sources[part].values()) for part in written}

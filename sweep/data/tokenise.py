@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +47,12 @@ class Tokenising:
     lines: bool = False
 
     def run(self, workers: int | None = None, advance: Callable[[int], None] = lambda size: None) -> list[Part]:
-        """All parts of the source, in its order. Parts that an earlier start finished are not written again.
+        """All parts of the source, in its order. Parts that an earlier start finished are not written again. Raises InputError
+        if a document cannot be read.
 
         Args:
             workers: processes; by default one for each core, or one for a small source.
             advance: called with the bytes of text finished since the last call.
-
-        Raises:
-            InputError: if a document cannot be read.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         known = min(self.reader.most_tokens(), self.max_bytes)
@@ -73,7 +71,7 @@ class Tokenising:
                     break
                 for size in self.unit(number, unit, part_bytes):
                     advance(size)
-        return self._parts(len(units))
+        return self._finished()[0]
 
     def _in_processes(
         self, todo: list[tuple[int, Any]], part_bytes: int, workers: int, threads: int, advance: Callable[[int], None]
@@ -108,35 +106,31 @@ class Tokenising:
     def unit(self, number: int, unit: Any, part_bytes: int) -> Iterator[int]:
         """Write the missing parts of a unit; yields the bytes of each encoded batch."""
         before = [np.load(path, mmap_mode="r") for path in self._indices(number)]
-        skip, read, place = sum(map(len, before)), self._bytes_of(number), len(before)
-        part = PartWriter(self._path(number, place), self.tokenizer, hash_lines=self.lines)
+        skip, read = sum(map(len, before)), self._bytes_of(number)
+        paths = (self._path(number, place) for place in count(len(before)))
+        part = PartWriter(next(paths), self.tokenizer, hash_lines=self.lines)
         for batch in _batches(islice(self.reader.documents(unit), skip, None), self.max_bytes - read):
             part.add(batch)
             yield sum(map(len, batch))
             if part.bytes >= part_bytes:
                 part.finish()
-                place += 1
-                part = PartWriter(self._path(number, place), self.tokenizer, hash_lines=self.lines)
+                part = PartWriter(next(paths), self.tokenizer, hash_lines=self.lines)
         part.finish()
         write_atomically(self._end_of(number), b"")
 
     def _enough(self) -> bool:
-        """Whether the finished units, counted from the first without a gap, have `max_bytes` of text."""
-        number = read = 0
-        while read < self.max_bytes < float("inf") and self._end_of(number).exists():
-            read, number = read + self._bytes_of(number), number + 1
-        return read >= self.max_bytes
+        return self.max_bytes < float("inf") and self._finished()[1] >= self.max_bytes
 
-    def _parts(self, units: int) -> list[Part]:
-        """The parts of the first units that together have `max_bytes` of text."""
+    def _finished(self) -> tuple[list[Part], int]:
+        """The parts of finished units, from the first on without a gap until they have `max_bytes` of text, and their bytes."""
         parts: list[Part] = []
         read = 0
-        for number in range(units):
-            if read >= self.max_bytes:
+        for number in count():
+            if read >= self.max_bytes or not self._end_of(number).exists():
                 break
             parts += [Part(self._path(number, place)) for place, _ in enumerate(self._indices(number))]
             read += self._bytes_of(number)
-        return parts
+        return parts, read
 
     def _path(self, number: int, place: int) -> Path:
         return self.directory / f"{number:06d}.{place:05d}.bin"

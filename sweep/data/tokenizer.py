@@ -3,39 +3,19 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from sweep.config import CorpusSpec
-from sweep.errors import InputError
+from sweep.errors import InputError, explained
 
 BYTES = 256
 FILE = "tokenizer.json"
 END_OF_DOCUMENT = "<|end_of_document|>"  # of a BPE that we train
 # For tokenizers that do not say which of their tokens ends a text: GPT-2, Llama 3, Llama 2 and T5, Gemma, BERT.
 KNOWN_ENDS = (END_OF_DOCUMENT, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[SEP]")
-
-
-class Tokenizer(Protocol):
-    """Turns UTF-8 documents into ids below `vocab_size`."""
-
-    vocab_size: int
-    end_of_document: int
-
-    def encode(self, documents: Sequence[bytes]) -> list[np.ndarray]:
-        """One array of ids for each document, without the end-of-document id."""
-        ...
-
-    def decode(self, ids: Sequence[int]) -> str: ...
-
-    def save(self, directory: Path) -> None: ...
-
-    def identity(self) -> Any:
-        """What distinguishes it from others, as plain JSON."""
-        ...
 
 
 class ByteTokenizer:
@@ -45,6 +25,7 @@ class ByteTokenizer:
     end_of_document = BYTES
 
     def encode(self, documents: Sequence[bytes]) -> list[np.ndarray]:
+        """One array of ids for each UTF-8 document, without the end-of-document id."""
         return [np.frombuffer(document, dtype=np.uint8).astype(np.uint16) for document in documents]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -54,20 +35,15 @@ class ByteTokenizer:
         """Nothing to save: the vocabulary is the bytes."""
 
     def identity(self) -> Any:
+        """What distinguishes it from other tokenizers, as plain JSON."""
         return "bytes"
 
 
 class LibraryTokenizer:
-    """A tokenizer of the `tokenizers` library, without padding, truncation or added tokens.
+    """A tokenizer of the `tokenizers` library, without padding, truncation or added tokens. Raises InputError if it lacks the
+    token `end_of_document`.
 
     The names of special tokens in a text are encoded as plain text, so that no document can contain its own end.
-
-    Args:
-        library: a `tokenizers.Tokenizer`.
-        end_of_document: the token that ends a document.
-
-    Raises:
-        InputError: if it has no such token.
     """
 
     def __init__(self, library: Any, end_of_document: str = END_OF_DOCUMENT) -> None:
@@ -101,13 +77,14 @@ class LibraryTokenizer:
         }
 
 
+Tokenizer: TypeAlias = ByteTokenizer | LibraryTokenizer
+
+
 def train_bpe(documents: Iterable[bytes], vocab_size: int) -> LibraryTokenizer:
     """Train a byte-level BPE with `vocab_size` ids, the 256 bytes and the end of document included.
 
     Numbers are split into single digits, as in LLaMA. Characters that no merge covers fall back to bytes, so none is unknown.
-
-    Raises:
-        InputError: if `vocab_size` leaves no room for merges, or the documents do not support that many.
+    Raises InputError if `vocab_size` leaves no room for merges, or the documents do not support that many.
     """
     if vocab_size <= BYTES + 1:
         raise InputError(f"data.vocab_size={vocab_size} is too small for BPE; ask for more than {BYTES + 1}")
@@ -135,11 +112,8 @@ def train_bpe(documents: Iterable[bytes], vocab_size: int) -> LibraryTokenizer:
 
 
 def ready_tokenizer(spec: CorpusSpec) -> Tokenizer | None:
-    """The tokenizer that `spec` names; None if it is still to be trained on the corpus.
-
-    Raises:
-        InputError: if it cannot be loaded, or it is not known which of its tokens ends a document.
-    """
+    """The tokenizer that `spec` names; None if it is still to be trained on the corpus. Raises InputError if it cannot be
+    loaded, or it is not known which of its tokens ends a document."""
     if spec.tokenizer == "bytes":
         return ByteTokenizer()
     if spec.tokenizer == "bpe":
@@ -152,18 +126,11 @@ def ready_tokenizer(spec: CorpusSpec) -> Tokenizer | None:
     if path.is_dir():
         path = path / FILE
     remedy = "give bytes, bpe, a tokenizer.json, a folder with one, or a Hugging Face name"
-    try:
-        if path.is_file():
-            library = Library.from_file(str(path))
-        elif path.name == FILE or spec.tokenizer.startswith((".", "/", "~")):
-            raise InputError(f"data.tokenizer={spec.tokenizer}: there is no {path}; {remedy}")
-        else:
-            library = Library.from_pretrained(spec.tokenizer)
-    except InputError:
-        raise
-    except Exception as error:  # the library raises nothing more specific
-        reason = str(error).splitlines()[0]
-        raise InputError(f"data.tokenizer={spec.tokenizer} cannot be loaded ({reason}); {remedy}") from error
+    local = path.name == FILE or spec.tokenizer.startswith((".", "/", "~"))
+    if local and not path.is_file():
+        raise InputError(f"data.tokenizer={spec.tokenizer}: there is no {path}; {remedy}")
+    with explained(f"data.tokenizer={spec.tokenizer} cannot be loaded", remedy):
+        library = Library.from_file(str(path)) if path.is_file() else Library.from_pretrained(spec.tokenizer)
     return LibraryTokenizer(library, spec.end_of_document or _own_end(library, path.with_name("tokenizer_config.json")))
 
 
@@ -174,25 +141,14 @@ def _own_end(library: Any, config: Path) -> str:
         token = token.get("content") if isinstance(token, dict) else token
         if isinstance(token, str) and library.token_to_id(token) is not None:
             return token
-    for token in KNOWN_ENDS:
-        if library.token_to_id(token) is not None:
-            return token
-    raise InputError("data.end_of_document=null: it is not known which token of the tokenizer ends a document; name it")
-
-
-def identity_of(spec: CorpusSpec, tokenizer: Tokenizer | None) -> Any:
-    """What distinguishes the tokenizer from others, even before it is trained."""
-    if tokenizer is None:  # another release of the library may train other merges
-        return {"bpe": spec.vocab_size, "tokenizers": version("tokenizers")}
-    return tokenizer.identity()
+    known = [token for token in KNOWN_ENDS if library.token_to_id(token) is not None]
+    if not known:
+        raise InputError("data.end_of_document=null: it is not known which token of the tokenizer ends a document; name it")
+    return known[0]
 
 
 def load_tokenizer(manifest: dict, directory: Path) -> Tokenizer:
-    """The tokenizer that made the corpus in `directory`.
-
-    Raises:
-        InputError: if the corpus has none, or not the one of its manifest.
-    """
+    """The tokenizer that made the corpus in `directory`. Raises InputError if it has none, or not the one of its manifest."""
     if manifest["tokenizer"] == "bytes":
         return ByteTokenizer()
     if not (directory / FILE).exists():

@@ -23,18 +23,17 @@ from sweep.fit.approaches.envelope import EnvelopeFit, fit_envelope
 from sweep.fit.approaches.isoflop import IsoflopFit, fit_isoflop
 from sweep.fit.approaches.parametric import ParametricFit, fit_parametric
 from sweep.fit.approaches.profile import Profile
-from sweep.fit.costs import footprint, lifetime_optimum, size_penalty
 from sweep.fit.design import NextRuns, next_runs
 from sweep.fit.fits import Fits, fit_all
-from sweep.fit.frontier import Allocation, allocate, allocate_sizes, budget_for_loss
+from sweep.fit.frontier import Allocation, allocate, allocate_sizes, budget_for_loss, footprint, lifetime_optimum, size_penalty
 from sweep.fit.judge.conventions import compare_conventions
 from sweep.fit.judge.holdout import hold_out, predict_runs, rolling_hold_out
 from sweep.fit.judge.predictions import HoldOut, RollingHoldOut
 from sweep.fit.judge.sensitivity import Variant, sensitivity
 from sweep.fit.judge.simulate import Noise, Simulator
-from sweep.fit.kaplan.critical_batch import fit_critical_batch, steps_to_loss
+from sweep.fit.kaplan.critical_batch import fit_critical_batch
 from sweep.fit.kaplan.fits import fit_scale_law, fit_size_data_law, fit_size_steps_law
-from sweep.fit.kaplan.table import fit_kaplan
+from sweep.fit.kaplan.table import fit_kaplan, steps_to_loss
 from sweep.fit.result import NO_INTERVALS, Estimate, Intervals, PowerLaw, Refused
 from sweep.fit.surface import Compute, Surface
 from sweep.store.curves import smooth_curve
@@ -43,65 +42,3 @@ from sweep.tables.curves import Curve, read_curves
 from sweep.tables.readers import read_frame
 from sweep.tables.table import Exclusion, RunTable, read_runs, runs_from_frame
 from sweep.tables.units import Units
-
-__all__ = [
-    "APPROACHES",
-    "NO_INTERVALS",
-    "Allocation",
-    "Answers",
-    "Approach",
-    "Compute",
-    "Curve",
-    "EnvelopeFit",
-    "Estimate",
-    "Exclusion",
-    "Fits",
-    "HoldOut",
-    "Intervals",
-    "IsoflopFit",
-    "LawError",
-    "Laws",
-    "NextRuns",
-    "Noise",
-    "Options",
-    "ParametricFit",
-    "PowerLaw",
-    "Profile",
-    "Questions",
-    "Refused",
-    "RollingHoldOut",
-    "RunTable",
-    "Simulator",
-    "Surface",
-    "Units",
-    "Variant",
-    "allocate",
-    "allocate_sizes",
-    "answer",
-    "budget_for_loss",
-    "compare_conventions",
-    "fit_all",
-    "fit_critical_batch",
-    "fit_envelope",
-    "fit_isoflop",
-    "fit_kaplan",
-    "fit_parametric",
-    "fit_scale_law",
-    "fit_size_data_law",
-    "fit_size_steps_law",
-    "footprint",
-    "hold_out",
-    "lifetime_optimum",
-    "next_runs",
-    "predict_runs",
-    "read_curves",
-    "read_frame",
-    "read_runs",
-    "rolling_hold_out",
-    "runs_from_frame",
-    "sensitivity",
-    "size_penalty",
-    "smooth_curve",
-    "steps_to_loss",
-    "tables_by_convention",
-]

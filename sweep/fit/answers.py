@@ -7,9 +7,18 @@ from typing import Any
 import numpy as np
 
 from sweep.errors import LawError
-from sweep.fit.costs import Footprint, LifetimeOptimum, SizePenalty, footprint, lifetime_optimum, size_penalty
-from sweep.fit.frontier import Allocation, allocate, budget_for_loss
-from sweep.fit.result import Estimate, positive
+from sweep.fit.frontier import (
+    Allocation,
+    Footprint,
+    LifetimeOptimum,
+    SizePenalty,
+    allocate,
+    budget_for_loss,
+    footprint,
+    lifetime_optimum,
+    size_penalty,
+)
+from sweep.fit.result import Estimate, Record, plain, positive
 
 FACTORS = (0.5, 2.0)  # times N_opt: sizes whose cost is given
 DECADES = (1, 10, 100)  # times the largest C
@@ -35,37 +44,24 @@ class Questions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Goal:
+class Goal(Record):
     """How to reach a loss: C with its N and D, and, if use was asked about, the cheapest model over training and use. `reason`
     says why no budget reaches it."""
 
     loss: float
-    C: Estimate | None
-    N: float | None
-    D: float | None
-    lifetime: LifetimeOptimum | None
-    reason: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "loss": self.loss,
-            "C": self.C.to_dict() if self.C else None,
-            "N": self.N,
-            "D": self.D,
-            "lifetime": dict(vars(self.lifetime)) if self.lifetime else None,
-            "reason": self.reason or None,
-        }
+    C: Estimate | None = None
+    N: float | None = None
+    D: float | None = None
+    lifetime: LifetimeOptimum | None = None
+    reason: str | None = None
 
     def lines(self) -> list[str]:
-        """For a reader."""
         if self.C is None:
             return [f"  loss {self.loss:g}: {self.reason}"]
         found = [f"  loss {self.loss:g}: C = {self.C}, N = {self.N:.4g}, D = {self.D:.4g}"]
         if self.lifetime:
-            found.append(
-                f"    with inference: N = {self.lifetime.N:.4g} on D = {self.lifetime.D:.4g} saves "
-                f"{self.lifetime.saving:.0%} of all FLOPs"
-            )
+            model = f"N = {self.lifetime.N:.4g} on D = {self.lifetime.D:.4g}"
+            found.append(f"    with inference: {model} saves {self.lifetime.saving:.0%} of all FLOPs")
         return found
 
 
@@ -87,18 +83,13 @@ class Answers:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "allocations": [row.to_dict() for row in self.allocations],
-            "penalties": [
-                {"C": C, **{key: value if np.isfinite(value) else None for key, value in vars(penalty).items()}}
-                for C, penalties in self.penalties.items()
-                for penalty in penalties
-            ],
-            "goals": [goal.to_dict() for goal in self.goals],
-            "footprints": [{"C": C, **vars(print_)} for C, print_ in self.footprints.items()],
+            "allocations": plain(self.allocations),
+            "penalties": [{"C": C, **penalty.to_dict()} for C, penalties in self.penalties.items() for penalty in penalties],
+            "goals": plain(self.goals),
+            "footprints": [{"C": C, **cost.to_dict()} for C, cost in self.footprints.items()],
         }
 
     def summary(self) -> str:
-        """For a reader."""
         lines = ["Compute-optimal runs"]
         for C in dict.fromkeys(row.C for row in self.allocations):
             lines += [f"  {row.line()}" for row in self.allocations if row.C == C]
@@ -120,17 +111,13 @@ def answer(fits: Sequence[Any], questions: Questions, *, largest: float) -> Answ
     for name, values in (("budgets", questions.budgets), ("losses", questions.losses)):
         positive(f"ask.{name}", list(values))
     budgets = [float(C) for C in questions.budgets] or [factor * largest for factor in DECADES]
-    fitted = [fit for fit in fits if fit.fitted]
+    fitted, rate = [fit for fit in fits if fit.fitted], questions.flops_per_second
     surface = next((fit for fit in fitted if fit.has_surface), None)
     return Answers(
         allocations=tuple(row for C in budgets for fit in fitted for row in allocate(fit, [C])),
         penalties={C: tuple(size_penalty(surface.surface, C, k) for k in FACTORS) for C in budgets} if surface else {},
         goals=tuple(_goal(surface, loss, questions.inference_tokens) for loss in questions.losses) if surface else (),
-        footprints={
-            C: footprint(C, flops_per_second=questions.flops_per_second, watts=questions.watts)
-            for C in budgets
-            if questions.flops_per_second
-        },
+        footprints={C: footprint(C, flops_per_second=rate, watts=questions.watts) for C in budgets} if rate else {},
     )
 
 
@@ -138,7 +125,7 @@ def _goal(fit: Any, loss: float, inference_tokens: float) -> Goal:
     try:
         C = budget_for_loss(fit, loss)
     except LawError as error:
-        return Goal(loss=loss, C=None, N=None, D=None, lifetime=None, reason=str(error))
+        return Goal(loss=loss, reason=str(error))
     N, D = fit.optimal(C.value)
     lifetime = lifetime_optimum(fit.surface, loss, inference_tokens) if inference_tokens > 0 else None
     return Goal(loss=loss, C=C, N=float(N), D=float(D), lifetime=lifetime)

@@ -1,6 +1,24 @@
 """Resampling: how much each run counts in each bootstrap resample."""
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from sweep.errors import LawError
+
+MIN_CLUSTERS = 3
+
+
+def check_clusters(clusters: ArrayLike | None, runs: int, status: str = "bad_option") -> np.ndarray | None:
+    """The label of each run, shape (runs,). Raises LawError `status` if there are fewer than three, or not one for each run."""
+    if clusters is None:
+        return None
+    labels = np.asarray(clusters)
+    if labels.shape != (runs,):
+        raise LawError(status, f"clusters has shape {labels.shape}; give one label for each of the {runs} runs")
+    if (different := len(np.unique(labels.astype(str)))) < MIN_CLUSTERS:
+        reason = f"clusters has {different} different labels; intervals need {MIN_CLUSTERS}: add runs, or leave clusters out"
+        raise LawError(status, reason)
+    return labels
 
 
 def resample_counts(runs: int, resamples: int, *, seed: int, clusters: np.ndarray | None = None) -> np.ndarray:

@@ -43,15 +43,10 @@ class NextRuns:
         return {"target": self.target, "sd_before": self.sd_before, "sd_after": self.sd_after, "runs": runs}
 
     def summary(self) -> str:
-        """For a reader."""
-        lines = [
-            f"{len(self.N)} runs of {self.C.sum():.3g} FLOPs take the standard deviation of {self.target} from "
-            f"{self.sd_before:.4f} to {self.sd_after:.4f}"
-        ]
-        lines += [
-            f"  N = {N:.4g}, D = {D:.4g} ({D / N:.3g} tokens per parameter, {C:.3g} FLOPs)"
-            for N, D, C in zip(self.N, self.D, self.C, strict=True)
-        ]
+        spread = f"{self.target} from {self.sd_before:.4f} to {self.sd_after:.4f}"
+        lines = [f"{len(self.N)} runs of {self.C.sum():.3g} FLOPs take the standard deviation of {spread}"]
+        for N, D, C in zip(self.N, self.D, self.C, strict=True):
+            lines.append(f"  N = {N:.4g}, D = {D:.4g} ({D / N:.3g} tokens per parameter, {C:.3g} FLOPs)")
         return "\n".join(lines)
 
     def grid(self, earlier: Sequence[tuple[float, float]] = ()) -> str:
@@ -105,35 +100,26 @@ def next_runs(
         raise LawError("bad_option", f"target={target!r} is none of {', '.join(TARGETS)}")
     if (target == "loss") != (target_C is not None):
         raise LawError("bad_option", "target_C is the budget for target='loss'; give both or neither")
-    for name, value in (
-        ("flops", flops),
-        ("target_C", target_C or 1),
-        ("most", most),
-        ("reach", reach),
-        ("sizes", sizes or [1]),
-    ):
+    options = {"flops": flops, "target_C": target_C or 1, "most": most, "reach": reach, "sizes": sizes or [1]}
+    for name, value in options.items():
         positive(name, value)
     N, D = _candidates(fit.surface, runs, sizes, candidates, min(flops, reach * runs.C.max()), most_tokens)
     if not len(N):
-        cheapest = runs.C.min()
-        raise LawError(
-            "too_small",
-            f"an allowance of {flops:.3g} FLOPs buys no run; the smallest present one took {cheapest:.3g}: raise it",
-        )
+        cheapest = f"the smallest present one took {runs.C.min():.3g}"
+        raise LawError("too_small", f"an allowance of {flops:.3g} FLOPs buys no run; {cheapest}: raise it")
     C = np.asarray(fit.surface.compute.flops(N, D))
     sd = _error(fit, runs)
     believed = [Belief(surface, fit.free, runs, N, D, sd, target, target_C) for surface in surfaces_of(fit)]
     plans = [_greedy(believed, C, flops, most, per_flop=per_flop) for per_flop in (False, True)]
     plans = [_exchange(believed, C, flops, plan) for plan in plans]
     chosen = min(plans, key=lambda plan: _mean_log_variance(believed, plan))
-    before, after = believed[0].variance(), believed[0].variance(chosen)
     return NextRuns(
         N=N[chosen],
         D=D[chosen],
         C=C[chosen],
         target="a" if target_C is None else f"the loss at {target_C:.3g} FLOPs",
-        sd_before=float(np.sqrt(before)),
-        sd_after=float(np.sqrt(after)),
+        sd_before=believed[0].variance() ** 0.5,
+        sd_after=believed[0].variance(chosen) ** 0.5,
     )
 
 

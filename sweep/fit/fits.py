@@ -14,7 +14,7 @@ from sweep.fit.judge.holdout import RollingHoldOut, rolling_hold_out
 from sweep.fit.judge.sensitivity import Variant, sensitivity
 from sweep.fit.kaplan.law_fit import LawFit
 from sweep.fit.kaplan.table import fit_kaplan
-from sweep.fit.result import Refused, attempt
+from sweep.fit.result import Refused, attempt, plain
 from sweep.tables.conventions import KAPLAN_COUNTING
 from sweep.tables.curves import Curve, as_curves
 from sweep.tables.table import RunsLike, RunTable, as_runs
@@ -71,7 +71,6 @@ class Fits:
         return {name: law for name, law in self.laws.items() if not law.fitted}
 
     def to_dict(self) -> dict[str, Any]:
-        """What fits.json holds."""
         excluded = [{"run_id": run.run_id, "reason": run.reason} for run in self.runs.excluded]
         return {
             "convention": self.convention,
@@ -80,13 +79,12 @@ class Fits:
             **{name: law.to_dict() for name, law in self.laws.items()},
             "answers": self.answers.to_dict(),
             "extrapolation": self.extrapolation.to_dict(),
-            "sensitivity": [variant.to_dict() for variant in self.sensitivity],
-            "conventions": [row.to_dict() for row in self.conventions],
-            "kaplan": {name: law.to_dict() for name, law in self.kaplan.items()},
+            "sensitivity": plain(self.sensitivity),
+            "conventions": plain(self.conventions),
+            "kaplan": plain(self.kaplan),
         }
 
     def summary(self) -> str:
-        """For a reader."""
         convention = ", ".join(f"{name} = {value}" for name, value in self.convention.items())
         lines = [
             f"{len(self.runs)} runs, {len(self.runs.excluded)} left out; {convention}",

@@ -1,20 +1,21 @@
-"""What the laws are for: how large a model, on how many tokens, at what loss."""
+"""What the laws are for: how large a model, on how many tokens, at what loss; and what other choices than the optimum cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from sweep.errors import LawError
 from sweep.fit.approaches import Approach
 from sweep.fit.approaches.parametric import ParametricFit
-from sweep.fit.result import Estimate, PowerLaw, positive
+from sweep.fit.result import Estimate, PowerLaw, Record, positive
 from sweep.fit.surface import Surface
+
+INFERENCE_FLOPS = 2  # per parameter and token: a forward pass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Allocation:
+class Allocation(Record):
     """The compute-optimal run at one budget, by one approach; `loss` is in nats per token. Beyond twice the largest C fitted,
     Approaches 1 and 2 give no loss: theirs is a power law without E, which falls below any E."""
 
@@ -25,13 +26,7 @@ class Allocation:
     tokens_per_parameter: Estimate
     loss: Estimate | None
 
-    def to_dict(self) -> dict[str, Any]:
-        names = ("N", "D", "tokens_per_parameter")
-        values = {"approach": self.approach, "C": self.C} | {name: getattr(self, name).to_dict() for name in names}
-        return values | {"loss": self.loss.to_dict() if self.loss else None}
-
     def line(self) -> str:
-        """For a reader."""
         return (
             f"C = {self.C:.3g}: N = {self.N}, D = {self.D}, {self.tokens_per_parameter} tokens per parameter, "
             f"{f'loss {self.loss}' if self.loss else 'too far for a loss'} ({self.approach})"
@@ -45,17 +40,9 @@ def allocate(fit: Approach, budgets: Sequence[float]) -> list[Allocation]:
         (N, D), loss = fit.optimal(C), fit.optimal_loss(C)
         drawn_N, drawn_D, drawn_loss = fit.resampled_at(C)
         pairs = ((N, drawn_N), (D, drawn_D), (D / N, drawn_D / drawn_N), (loss, drawn_loss))
-        estimates = [Estimate.from_resamples(float(value), drawn, fit.level) for value, drawn in pairs]
-        rows.append(
-            Allocation(
-                approach=fit.name,
-                C=float(C),
-                N=estimates[0],
-                D=estimates[1],
-                tokens_per_parameter=estimates[2],
-                loss=estimates[3] if fit.reach >= C else None,
-            )
-        )
+        of_N, of_D, ratio, of_loss = (Estimate.from_resamples(float(value), drawn, fit.level) for value, drawn in pairs)
+        believed = of_loss if fit.reach >= C else None
+        rows.append(Allocation(approach=fit.name, C=C, N=of_N, D=of_D, tokens_per_parameter=ratio, loss=believed))
     return rows
 
 
@@ -80,3 +67,108 @@ def budget_for_loss(fit: ParametricFit, loss: float) -> Estimate:
     drawn = fit.replicates.budget_for_loss(loss)
     # Where a resample's E is above the target, no budget is enough.
     return Estimate.from_resamples(float(C), np.where(np.isnan(drawn), np.inf, drawn), fit.level)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizePenalty(Record):
+    """What it costs to train `factor` times N_opt.
+
+    Attributes:
+        factor: N / N_opt.
+        loss: how much higher the loss is at the same C, in nats.
+        compute: C needed for the loss of the optimum over the optimum's C; infinite if no D is enough.
+    """
+
+    factor: float
+    loss: float
+    compute: float
+
+
+def size_penalty(surface: Surface, C: float, factor: float) -> SizePenalty:
+    """The penalty for `factor` times N_opt at a budget of `C` FLOPs (Hoffmann et al. 2022's valley, read along both axes)."""
+    N_opt, _ = surface.optimal(positive("C", C))
+    positive("factor", factor)
+    best, N = surface.frontier_loss(C), factor * N_opt
+    D = surface.tokens_for_loss(N, best)
+    return SizePenalty(
+        factor=factor,
+        loss=float(surface.predict(N, surface.compute.tokens(N, C)) - best),
+        compute=float(surface.compute.flops(N, D) / C),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LifetimeOptimum(Record):
+    """The model that reaches a loss most cheaply over training and use.
+
+    Attributes:
+        N, D: parameters and training tokens.
+        training, inference: FLOPs of each.
+        saving: FLOPs saved in all, as a share of those of the training-optimal model with the same loss.
+    """
+
+    N: float
+    D: float
+    training: float
+    inference: float
+    saving: float
+
+
+def lifetime_optimum(surface: Surface, loss: float, inference_tokens: float) -> LifetimeOptimum:
+    """Minimise training + 2 N D_inference FLOPs subject to L(N, D) = `loss` (Sardana et al. 2023, arXiv 2401.00448).
+
+    Raises:
+        LawError: if `loss` is not above E.
+    """
+    from scipy.optimize import minimize_scalar
+
+    if not 0 <= inference_tokens < np.inf:
+        raise LawError("bad_option", f"inference_tokens={inference_tokens} is out of range; it must not be negative")
+    C = surface.budget_for_loss(positive("loss", loss))
+    if not np.isfinite(C):
+        raise LawError("unreachable", f"a loss of {loss:g} is not above E = {surface.E:.4g}: no budget reaches it")
+    N_train, D_train = surface.optimal(C)
+
+    def cost(log_N: float) -> float:
+        N = np.exp(log_N)
+        return float(surface.compute.flops(N, surface.tokens_for_loss(N, loss)) + INFERENCE_FLOPS * N * inference_tokens)
+
+    # No smaller model reaches the loss with any number of tokens, and no amount of use makes a larger one worth its cost.
+    smallest = np.log((surface.A / (loss - surface.E)) ** (1 / surface.alpha))
+    best = minimize_scalar(cost, bounds=(smallest, np.log(N_train)), method="bounded", options={"xatol": 1e-10})
+    N = float(np.exp(best.x))
+    D = float(surface.tokens_for_loss(N, loss))
+    naive = float(surface.compute.flops(N_train, D_train) + INFERENCE_FLOPS * N_train * inference_tokens)
+    return LifetimeOptimum(
+        N=N,
+        D=D,
+        training=float(surface.compute.flops(N, D)),
+        inference=INFERENCE_FLOPS * N * inference_tokens,
+        saving=float(1 - best.fun / naive),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint(Record):
+    """What a computation takes: GPU-hours, kWh and kg of CO2."""
+
+    gpu_hours: float
+    kWh: float
+    kg_CO2: float
+
+
+def footprint(C: float, *, flops_per_second: float, watts: float, pue: float = 1.1, tonnes_per_MWh: float = 0.385) -> Footprint:
+    """Wh = GPU-hours x power x PUE, tCO2eq = MWh x 0.385 (Touvron et al. 2023, arXiv 2302.13971, section 6).
+
+    Args:
+        C: FLOPs.
+        flops_per_second: achieved by one GPU, not its peak.
+        watts: of one GPU.
+        pue: power usage effectiveness of the building.
+        tonnes_per_MWh: CO2 equivalent of the electricity.
+    """
+    for name, value in {"C": C, "flops_per_second": flops_per_second, "watts": watts, "pue": pue}.items():
+        positive(name, value)
+    hours = C / flops_per_second / 3600
+    kWh = hours * watts * pue / 1e3
+    return Footprint(gpu_hours=hours, kWh=kWh, kg_CO2=kWh * tonnes_per_MWh)

@@ -38,16 +38,11 @@ def expected_sd(
 
 def surfaces_of(fit: ParametricFit) -> list[Surface]:
     """The fit's surface, and up to `MAX_BELIEFS` - 1 of its replicates, of those with plausible constants."""
-    constants = {name: getattr(fit.replicates, name) for name in ("E", "A", "B", "alpha", "beta")}
-    sound = np.isfinite(np.stack(list(constants.values()))).all(axis=0)
-    sound &= (np.minimum(constants["alpha"], constants["beta"]) > 0.05) & (
-        np.maximum(constants["alpha"], constants["beta"]) < 2
-    )
-    chosen = np.flatnonzero(sound)[: MAX_BELIEFS - 1]
-    others = [
-        Surface(**{name: float(values[i]) for name, values in constants.items()}, compute=fit.surface.compute) for i in chosen
-    ]
-    return [fit.surface, *others]
+    drawn = fit.replicates
+    sound = np.isfinite(list(drawn.constants.values())).all(axis=0)
+    sound &= (np.minimum(drawn.alpha, drawn.beta) > 0.05) & (np.maximum(drawn.alpha, drawn.beta) < 2)
+    chosen = np.stack(list(drawn.constants.values()), axis=1)[sound][: MAX_BELIEFS - 1].tolist()
+    return [fit.surface, *(Surface(**dict(zip(drawn.constants, row, strict=True)), compute=drawn.compute) for row in chosen)]
 
 
 class Belief:

@@ -1,7 +1,7 @@
 """What every fit returns: values with intervals, or the reason why there are none."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -14,6 +14,29 @@ MIN_RESAMPLES = 10
 BEYOND = 1e300  # stands for infinity where quantiles are interpolated
 SAME = 1e-9  # values closer than this, relatively, are equal: far above rounding, far below what is measured
 Result = TypeVar("Result")
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON has it: records and power laws by their fields, and None for infinity and NaN."""
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    return {name: plain(each) for name, each in value.items()} if isinstance(value, dict) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A result that fits.json holds field by field."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.pick(*(field.name for field in fields(self)))
+
+    def pick(self, *names: str) -> dict[str, Any]:
+        """Plain values of the attributes `names`."""
+        return {name: plain(getattr(self, name)) for name in names}
 
 
 @dataclass(frozen=True)
@@ -54,12 +77,10 @@ class Refused:
 
     @property
     def status(self) -> str:
-        """A short name for the reason."""
         return self.error.status
 
     @property
     def reason(self) -> str:
-        """What is needed."""
         return str(self.error)
 
     @property
@@ -68,11 +89,9 @@ class Refused:
         return getattr(self.error, "profiles", ())
 
     def to_dict(self) -> dict[str, Any]:
-        """What fits.json holds in place of the numbers."""
         return self.error.to_dict()
 
     def summary(self) -> str:
-        """For a reader."""
         return self.error.summary()
 
     def __str__(self) -> str:
@@ -105,7 +124,7 @@ def count_distinct(values: np.ndarray) -> int:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Record):
     """A value and its central interval. An end may be infinite; both are None if there is no interval."""
 
     value: float
@@ -123,18 +142,13 @@ class Estimate:
         low, high = np.where(np.abs(ends) > BEYOND / 1e3, np.copysign(np.inf, ends), ends)
         return cls(float(value), float(low), float(high))
 
-    def to_dict(self) -> dict[str, float | None]:
-        """Plain numbers. JSON has neither infinity nor NaN: None stands for both."""
-        numbers = {"value": self.value, "low": self.low, "high": self.high}
-        return {name: number if number is not None and np.isfinite(number) else None for name, number in numbers.items()}
-
     def __str__(self) -> str:
         interval = "no interval" if self.low is None else f"{self.low:.4g} to {self.high:.4g}"
         return f"{self.value:.4g} ({interval})"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PowerLaw:
+class PowerLaw(Record):
     """y = coefficient * x^exponent; numbers, or arrays of one shape for many laws at once."""
 
     coefficient: Any

@@ -1,18 +1,20 @@
 """The parametric loss surface and its frontier in closed form (Hoffmann et al. 2022, section 3.3 and equation 4)."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from sweep.errors import LawError
+from sweep.fit.result import Record
 
 FAR_OFF = 0.3  # in log C
 PLAUSIBLE_ETA = (0.5, 1.5)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compute:
+class Compute(Record):
     """The cost of training: C = kappa N^eta D FLOPs. The default is the paper's C = 6 N D; `eta` differs from 1 under
     conventions that count parameters in one way and FLOPs in another, or include attention's quadratic part."""
 
@@ -30,10 +32,8 @@ class Compute:
             return cls()
         slope, intercept = np.polyfit(np.log(N), np.log(C / D), 1)
         if not PLAUSIBLE_ETA[0] <= slope <= PLAUSIBLE_ETA[1]:
-            raise LawError(
-                "mixed_counting",
-                f"C / D grows as N^{slope:.2g} over the runs, where it should grow about as N: check the columns of N, D and C",
-            )
+            reason = f"C / D grows as N^{slope:.2g} over the runs, where it should grow about as N"
+            raise LawError("mixed_counting", f"{reason}: check the columns of N, D and C")
         off = float(np.quantile(np.abs(np.log(C / D) - slope * np.log(N) - intercept), 0.9))
         if off > FAR_OFF:
             raise LawError(
@@ -66,6 +66,11 @@ class Surface:
     alpha: Any
     beta: Any
     compute: Compute = Compute()
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """E, A, B, alpha and beta by name."""
+        return {name: getattr(self, name) for name in ("E", "A", "B", "alpha", "beta")}
 
     @property
     def a(self) -> Any:
@@ -111,7 +116,19 @@ class Surface:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(gap > 0, (reducible / gap) ** (1 / decay), np.nan)[()]
 
+    def tokens_for_loss(self, N: Any, loss: Any) -> Any:
+        """D that brings `N` parameters to `loss`; infinite where no D does."""
+        gap = np.asarray(loss - self.E - self.A / N**self.alpha, dtype=float)
+        with np.errstate(over="ignore"):
+            return np.where(gap > 0, (self.B / np.maximum(gap, 1e-300)) ** (1 / self.beta), np.inf)[()]
+
     def column(self) -> "Surface":
         """Constants of shape (surfaces,) as (surfaces, 1), so that they broadcast against runs or budgets."""
-        constants = (np.asarray(value)[:, None] for value in (self.E, self.A, self.B, self.alpha, self.beta))
-        return Surface(**dict(zip(("E", "A", "B", "alpha", "beta"), constants, strict=True)), compute=self.compute)
+        columns = {name: np.asarray(values)[:, None] for name, values in self.constants.items()}
+        return Surface(**columns, compute=self.compute)
+
+
+# Hoffmann et al. 2022 (arXiv 2203.15556), section 3.3, with the digits of the paper's TeX source.
+CHINCHILLA = Surface(E=math.exp(0.5267228), A=math.exp(6.0073404), B=math.exp(6.0179186), alpha=0.33917084, beta=0.2849083)
+# Besiroglu et al. 2024 (arXiv 2404.10102), fitted to 240 points of the same paper's Fig. 4.
+BESIROGLU = Surface(E=1.8172, A=482.01, B=2085.43, alpha=0.3478, beta=0.3658)

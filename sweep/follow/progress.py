@@ -3,16 +3,14 @@
 import math
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from rich import progress
 from rich.console import Console
 
-from sweep.launch.events import Outcome
 from sweep.plan.run import RunConfig
-
-if TYPE_CHECKING:
-    from sweep.train.loop import Progress as RunProgress
+from sweep.train.events import Outcome
+from sweep.train.events import Progress as RunProgress
 
 PLAIN_INTERVAL_S = 10.0
 
@@ -80,13 +78,13 @@ class SweepProgress(_Bars):
         self.total = self.bars.add_task("sweep", total=self.work, note=f"0/{len(runs)} runs")
         self.tasks: dict[str, progress.TaskID] = {}
 
-    def __call__(self, event: "RunProgress | Outcome") -> None:
+    def __call__(self, event: RunProgress | Outcome) -> None:
         if isinstance(event, Outcome):
             self._end(event)
         else:
             self._advance(event)
 
-    def _advance(self, event: "RunProgress") -> None:
+    def _advance(self, event: RunProgress) -> None:
         run = self.runs[event.run_id]
         if event.run_id not in self.tasks:
             self.tasks[event.run_id] = self.bars.add_task(f"N {run.N:,}", total=event.steps, note="")

@@ -22,7 +22,6 @@ from sweep.follow.status import Overview, RunView, overview
 from sweep.plan.estimate import makespan
 from sweep.plan.written import SweepPlan
 from sweep.store import Store, states
-from sweep.store.statuses import speed_seen
 
 POINTS = 24  # of a curve
 ROW_BYTES = 512  # more than the longest row of throughput.jsonl
@@ -109,7 +108,7 @@ class Watcher:
     def _count(self) -> None:
         """Update the speed and the valleys after runs have ended."""
         runs = [planned.run for planned in self.planned]
-        self.speed = speed_seen(self.store, runs, self.plan.device, self.plan.config.data.validation_tokens)
+        self.speed = self.store.speed_seen(runs, self.plan.device, self.plan.config.data.validation_tokens)
         self.valleys = tuple(self._valley(budget) for budget in sorted({p.budget for p in self.planned if p.budget}))
         self.a = _exponent([valley.profile for valley in self.valleys])
 

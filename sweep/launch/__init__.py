@@ -8,4 +8,4 @@ a worker process must first set its number of threads.
 from sweep.launch import launchers
 from sweep.store import claim
 
-claim.jobs = launchers
+claim.batch_systems = lambda: launchers.registered().values()

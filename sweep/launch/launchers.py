@@ -18,10 +18,10 @@ from typing import Any, ClassVar, TypeAlias
 
 from sweep.config import ClusterConfig
 from sweep.errors import InputError
-from sweep.launch.events import Event
 from sweep.plan.estimate import Speed
 from sweep.plan.run import RunConfig
 from sweep.store import Store
+from sweep.train.events import Event
 
 # Given the runs to be trained and a function that says whether the launch was asked to stop: a context that lasts as long as
 # the training, and yields the function that every event goes to.
@@ -32,29 +32,17 @@ _registered: dict[str, "Launcher"] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """What all runs of a launch share.
+    """What all runs of a launch share."""
 
-    Attributes:
-        name: of the sweep.
-        store: where the runs go.
-        corpus: directory of the corpus.
-        device: "cpu" or "cuda".
-        cluster: the chosen file of conf/cluster/.
-        compile: as `RuntimeConfig.compile`.
-        worth_compiling: run_id of the runs that compile="auto" compiles.
-        speed: how long runs take.
-        tracker: the fields of the tracker, for a launcher whose runs are trained by another process; None for no tracker.
-    """
-
-    name: str
+    name: str  # of the sweep
     store: Store
-    corpus: Path
-    device: str
+    corpus: Path  # its directory
+    device: str  # "cpu" or "cuda"
     cluster: ClusterConfig
-    compile: str = "auto"
-    worth_compiling: frozenset[str] = frozenset()
+    compile: str = "auto"  # as `RuntimeConfig.compile`
+    worth_compiling: frozenset[str] = frozenset()  # run_ids of the runs that compile="auto" compiles
     speed: Speed = field(default_factory=lambda: Speed(0, {}))
-    tracker: dict[str, Any] | None = None
+    tracker: dict[str, Any] | None = None  # its fields, for a launcher whose runs are trained by another process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,34 +54,23 @@ class Queued:
 
 
 class Launcher(ABC):
-    """One way to train runs. A subclass registers itself by its `name`, which cluster.launcher chooses.
-
-    `waits` says whether `submit` returns only when the runs have ended.
-    """
+    """One way to train runs. A subclass registers itself by its `name`, which cluster.launcher chooses."""
 
     name: ClassVar[str]
-    waits: ClassVar[bool] = False
+    waits: ClassVar[bool] = False  # whether `submit` returns only when the runs have ended
 
     def __init_subclass__(cls) -> None:
         _registered[cls.name] = cls()
 
     @abstractmethod
     def submit(self, runs: Sequence[RunConfig], launch: Launch, watch: Watch) -> str:
-        """Train `runs`, or have them trained; one line about that for the user.
-
-        A launcher that waits enters `watch`, even if there are no runs.
-
-        Raises:
-            InputError: if the runs cannot be trained this way.
-        """
+        """Train `runs`, or have them trained; one line about that for the user. A launcher that waits enters `watch`, even if
+        there are no runs. Raises InputError if the runs cannot be trained this way."""
 
     @abstractmethod
     def queued(self, store: Store) -> dict[str, Queued]:
-        """The runs of `store` that this launcher has taken and that are not known to have ended, by run_id.
-
-        Raises:
-            InputError: if there was a launch and its state cannot be found out.
-        """
+        """The runs of `store` that this launcher has taken and that are not known to have ended, by run_id. Raises InputError
+        if there was a launch and its state cannot be found out."""
 
     @abstractmethod
     def cancel(self, store: Store, run_ids: Collection[str]) -> str:
@@ -113,7 +90,7 @@ class Launcher(ABC):
 
 
 @cache
-def _launchers() -> dict[str, Launcher]:
+def registered() -> dict[str, Launcher]:
     """All launchers by name; importing a launcher's module registers it."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         import_module(f"sweep.launch.{module.name}")
@@ -127,14 +104,14 @@ def fresh_name() -> str:
 
 def of(name: str) -> Launcher:
     """The launcher that cluster.launcher calls `name`. Raises InputError if there is none."""
-    if name not in _launchers():
-        raise InputError(f"cluster.launcher={name} is none of {', '.join(sorted(_launchers()))}")
-    return _launchers()[name]
+    if name not in registered():
+        raise InputError(f"cluster.launcher={name} is none of {', '.join(sorted(registered()))}")
+    return registered()[name]
 
 
 def queued(store: Store) -> dict[str, Queued]:
     """The runs of `store` that any launcher has taken, by run_id. Raises InputError as `Launcher.queued` does."""
-    return {run_id: run for launcher in _launchers().values() for run_id, run in launcher.queued(store).items()}
+    return {run_id: run for launcher in registered().values() for run_id, run in launcher.queued(store).items()}
 
 
 def not_taken(runs: Iterable[RunConfig], store: Store) -> list[RunConfig]:
@@ -145,21 +122,10 @@ def not_taken(runs: Iterable[RunConfig], store: Store) -> list[RunConfig]:
 
 def cancel(store: Store, run_ids: Collection[str]) -> str:
     """Stop whatever holds one of these runs; one line about what was stopped."""
-    told = [launcher.cancel(store, run_ids) for launcher in _launchers().values()]
+    told = [launcher.cancel(store, run_ids) for launcher in registered().values()]
     return "; ".join(filter(None, told)) or "nothing was queued or running"
 
 
 def logs(store: Store, run_id: str) -> list[Path]:
     """What the processes that had the run printed."""
-    return [path for launcher in _launchers().values() for path in launcher.logs(store, run_id)]
-
-
-def current_job() -> tuple[str, int]:
-    """The batch job that this process belongs to, and how often it was restarted; ("", 0) outside of any."""
-    return next(filter(None, (launcher.current_job() for launcher in _launchers().values())), ("", 0))
-
-
-def alive(job: str) -> bool | None:
-    """Whether a batch job is running; None if that is unknown."""
-    answers = (launcher.alive(job) for launcher in _launchers().values())
-    return next((answer for answer in answers if answer is not None), None)
+    return [path for launcher in registered().values() for path in launcher.logs(store, run_id)]

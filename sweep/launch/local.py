@@ -31,8 +31,12 @@ class LocalLauncher(Launcher):
     name, waits = "local", True
 
     def submit(self, runs: Sequence[RunConfig], launch: Launch, watch: Watch) -> str:
+        from sweep.train.engine import native_available
+
         require_device(launch.device)
-        _warn_without_compiler(launch)
+        if launch.device == "cpu" and launch.compile == "auto" and (reason := native_available()):
+            remedy = "a step is torch's own, several times slower: install g++, or set CXX"
+            print(f"isosweep: {reason}; {remedy}", file=sys.stderr)
         pool = Pool(launch=launch, workers=pool_size(launch.cluster, launch.device))
         start, stopping = time.monotonic(), StopFlag()
         with watch(runs, stopping) as report:
@@ -97,10 +101,3 @@ def _living(store: Store) -> Iterator[tuple[Owner, set[str]]]:
                 yield owner, set(json.loads((directory / "runs.json").read_text()))
         except (OSError, ValueError):
             continue  # it has just begun, or just ended
-
-
-def _warn_without_compiler(launch: Launch) -> None:
-    from sweep.train.engine import native_available
-
-    if launch.device == "cpu" and launch.compile == "auto" and (reason := native_available()):
-        print(f"isosweep: {reason}; a step is torch's own, several times slower: install g++, or set CXX", file=sys.stderr)

@@ -11,13 +11,13 @@ from multiprocessing.process import BaseProcess
 
 from sweep.config import ClusterConfig
 from sweep.errors import InputError
-from sweep.launch.events import Event, Outcome
 from sweep.launch.launchers import Launch
 from sweep.launch.signals import STOP_SIGNALS, StopFlag
 from sweep.launch.worker import Ready, record_failure, work
 from sweep.plan.cost import MAX_STREAMS, fits_beside
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
+from sweep.train.events import Event, Outcome
 
 MAX_DEATHS_AT_START = 3
 MAX_IDLE_EXIT_S = 60  # that a worker without a run may take to end
@@ -43,8 +43,7 @@ class Pool:
         write a checkpoint; those runs end "interrupted", and the runs that had not begun "waiting". `stopping` is the flag
         that these signals set; a caller that passes its own, already entered, can ask it which signal came.
 
-        Raises:
-            InputError: if workers cannot start; runs that are in training then write a checkpoint.
+        Raises InputError if workers cannot start; runs that are in training then write a checkpoint.
         """
         if stopping is None:
             with StopFlag() as stopping:
@@ -70,11 +69,12 @@ class Pool:
                             raise InputError(f"worker processes die at their start (exit code {worker.process.exitcode})")
                     else:
                         on_event(event)
+                    ending = not worker.process.is_alive()
                     if isinstance(event, Outcome):
                         outcomes.append(event)
-                    faulty = isinstance(event, Outcome) and event.state == states.FAILED and self.launch.device == "cuda"
-                    ending = isinstance(event, Outcome) and event.state == states.INTERRUPTED  # it got a signal
-                    if faulty or ending or not worker.process.is_alive():
+                        ending |= event.state == states.INTERRUPTED  # it got a signal
+                        ending |= event.state == states.FAILED and self.launch.device == "cuda"
+                    if ending:
                         worker.close()
                         workers.remove(worker)
                         if not stopping():
@@ -131,11 +131,8 @@ class _Worker:
             self.connection.send(run)
 
     def receive(self) -> "Event | Ready | None":
-        """The next message; if the process has died, the failure of its run, or None if it had none.
-
-        Raises:
-            InputError: if the process says that it cannot start.
-        """
+        """The next message; if the process has died, the failure of its run, or None if it had none. Raises InputError if the
+        process says that it cannot start."""
         try:
             event = self.connection.recv()
         except (EOFError, ConnectionResetError):

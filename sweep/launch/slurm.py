@@ -20,12 +20,14 @@ from sweep.config import SlurmConfig
 from sweep.errors import InputError
 from sweep.files import write_atomically, write_json
 from sweep.launch.launchers import Launch, Launcher, Queued, Watch, fresh_name
-from sweep.launch.packing import Task, memory_mb, pack, time_limit_minutes
-from sweep.launch.task import read_tasks, task_workers, write_tasks
+from sweep.launch.task import Task, last_line, read_tasks, task_name, task_workers, write_tasks
+from sweep.plan.cost import memory_bytes
 from sweep.plan.run import RunConfig
 from sweep.store import Store
 
 ENDED = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY")
+OVERHEAD_S, MARGIN, MIN_MINUTES = 300, 1.5, 15  # of a task, beyond what its runs are expected to take
+PROCESS_MB = 1200  # of a worker, beside its run
 
 
 class SlurmLauncher(Launcher):
@@ -64,8 +66,7 @@ class SlurmLauncher(Launcher):
         ]
 
     def current_job(self) -> tuple[str, int] | None:
-        array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-        job = f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID", "")
+        job = task_name()
         return (job, int(os.environ.get("SLURM_RESTART_COUNT", 0))) if job else None
 
     def alive(self, job: str) -> bool | None:
@@ -82,6 +83,41 @@ class SlurmLauncher(Launcher):
         return any(state not in (*ENDED, "PENDING") for state in asked.stdout.split())  # pending: it is to start again
 
 
+def pack(runs: Sequence[RunConfig], seconds: Sequence[float | None], *, workers: int, task_s: float) -> list[Task]:
+    """Tasks of about `task_s` each, the longest first: a long run alone, short ones together (first fit, longest first).
+
+    A task's workers share its runs, so it holds up to `workers` times `task_s` of them. A run of unknown length is alone.
+    """
+    known = [(length, run) for run, length in zip(runs, seconds, strict=True) if length is not None]
+    packs: list[list[tuple[float, RunConfig]]] = []
+    for length, run in sorted(known, key=lambda pair: -pair[0]):
+        fitting = (pack for pack in packs if sum(other for other, _ in pack) + length <= workers * task_s)
+        if (first := next(fitting, None)) is not None and length < task_s:
+            first.append((length, run))
+        else:
+            packs.append([(length, run)])
+    tasks = [
+        Task(runs=tuple(run for _, run in pack), seconds=max(pack[0][0], sum(length for length, _ in pack) / workers))
+        for pack in packs
+    ]
+    tasks += [Task(runs=(run,), seconds=None) for run, length in zip(runs, seconds, strict=True) if length is None]
+    return sorted(tasks, key=lambda task: -(task.seconds if task.seconds is not None else float("inf")))
+
+
+def time_limit_minutes(tasks: Sequence[Task]) -> int | None:
+    """1.5 times the expected length of the longest task, plus five minutes; None if a length is unknown."""
+    lengths = [task.seconds for task in tasks]
+    if any(length is None for length in lengths):
+        return None
+    return max(MIN_MINUTES, round((max(length or 0.0 for length in lengths) * MARGIN + OVERHEAD_S) / 60))
+
+
+def memory_mb(tasks: Sequence[Task], processes: int) -> int:
+    """An upper estimate of the memory that the processes of a task hold."""
+    largest = max(memory_bytes(run) for task in tasks for run in task.runs)
+    return round(processes * (PROCESS_MB + largest / 1e6))
+
+
 def _submit(tasks: Sequence[Task], launch: Launch, slurm: SlurmConfig) -> str:
     """Submit one array; its job number. Raises InputError if there is no sbatch, or it refuses."""
     directory = launch.store.root.resolve() / "submissions" / fresh_name()
@@ -91,16 +127,15 @@ def _submit(tasks: Sequence[Task], launch: Launch, slurm: SlurmConfig) -> str:
     command = ["sbatch", "--parsable", *_options(tasks, directory, launch, slurm), str(script())]
     command += [str(directory), slurm.python or sys.executable]
     # The tasks import this very code, and see nothing of the job, if any, that this shell itself runs in.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "SBATCH_"))}
-    environment |= {key: value for key, value in os.environ.items() if key == "SLURM_CONF"}
+    own = [key for key in os.environ if key.startswith(("SLURM_", "SBATCH_")) and key != "SLURM_CONF"]
+    environment = {key: value for key, value in os.environ.items() if key not in own}
     package = str(Path(__file__).resolve().parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")]))
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
     except FileNotFoundError as error:
-        raise InputError(
-            "cluster=slurm: there is no sbatch on this machine; launch from a login node of the cluster"
-        ) from error
+        remedy = "launch from a login node of the cluster"
+        raise InputError(f"cluster=slurm: there is no sbatch on this machine; {remedy}") from error
     if done.returncode:
         raise InputError(f"cluster=slurm: sbatch refused: {last_line(done.stderr)} (the command was: {shlex.join(command)})")
     job = done.stdout.strip().split(";")[0]
@@ -129,11 +164,8 @@ def _options(tasks: Sequence[Task], directory: Path, launch: Launch, slurm: Slur
 
 
 def _tasks(store: Store) -> Iterator[tuple[str, str, list[str]]]:
-    """<job>_<index>, state and run_ids of every task of this store that Slurm has in its queue.
-
-    Raises:
-        InputError: if there were submissions and Slurm cannot be asked about them.
-    """
+    """<job>_<index>, state and run_ids of every task of this store that Slurm has in its queue. Raises InputError if there
+    were submissions and Slurm cannot be asked about them."""
     submissions = {}
     for path in sorted((store.root / "submissions").glob("*/job.json")):
         try:
@@ -165,10 +197,8 @@ def _max_array_tasks() -> int:
         shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
         raise InputError(f"cluster=slurm: scontrol cannot be run ({error}); launch from a login node of the cluster") from error
-    for line in shown.stdout.splitlines():
-        name, _, value = line.partition("=")
-        if name.strip() == "MaxArraySize" and value.strip().isdigit():
-            return max(1, int(value) - 1)  # it is one above the largest index
+    if found := re.search(r"^\s*MaxArraySize\s*=\s*(\d+)\s*$", shown.stdout, re.MULTILINE):
+        return max(1, int(found[1]) - 1)  # it is one above the largest index
     raise InputError(f"cluster=slurm: scontrol names no MaxArraySize: {last_line(shown.stderr)}")
 
 
@@ -179,7 +209,3 @@ def script() -> Path:
         if (candidate / "array.sbatch").exists():
             return candidate / "array.sbatch"
     raise FileNotFoundError(f"slurm/array.sbatch is neither in {package.parent} nor in {package}; reinstall isosweep")
-
-
-def last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["no message"])[-1]

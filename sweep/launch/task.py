@@ -1,27 +1,35 @@
-"""One task of a Slurm array: a process that trains some of a launch's runs in a pool of its own, described by tasks.json."""
+"""The tasks of a Slurm array: which runs each of them has, and training these in a pool of the task's own."""
 
 import json
 import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from sweep.config import ClusterConfig, SlurmConfig
 from sweep.errors import InputError
 from sweep.files import write_json
-from sweep.launch.events import Event, Outcome
 from sweep.launch.launchers import Launch, Watch
-from sweep.launch.packing import Task
 from sweep.launch.pool import Pool
 from sweep.launch.signals import StopFlag
 from sweep.plan.cost import MAX_STREAMS
+from sweep.plan.run import RunConfig
 from sweep.store import Store, states
+from sweep.train.events import Event, Outcome
 
 GRACE_S = 600  # longer than any KillWait
 REQUEUE_EXIT = 75  # EX_TEMPFAIL: for clusters whose RequeueExit names it, where scontrol may not
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Runs that one task trains, and the seconds that this is expected to take; None if unknown."""
+
+    runs: tuple[RunConfig, ...]
+    seconds: float | None
 
 
 def write_tasks(directory: Path, tasks: Sequence[Task], launch: Launch) -> None:
@@ -61,18 +69,21 @@ def task_workers(cluster: ClusterConfig) -> int:
     return min(MAX_STREAMS * cluster.slurm.gpus_per_task, cores) or cores
 
 
+def task_name() -> str:
+    """Slurm's name of the task or job that this process belongs to; "" outside of any."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID", "")
+
+
 def run_task(directory: Path, index: int, watch_for: Callable[[dict[str, Any] | None, Store], Watch]) -> int:
-    """Train those runs of task `index` that are neither finished nor in training elsewhere; the exit code.
+    """Train those runs of task `index` of a submission that are neither finished nor in training elsewhere; the exit code.
 
     USR1 and USR2, which come before a time limit or a preemption, and SIGTERM make every run write a checkpoint. After USR1 or
     USR2 the task asks Slurm to queue it again. SIGTERM alone is how Slurm cancels, and how it preempts where no user signal
     goes before. Slurm then ends the task, and knows whether to queue it again: a task that ended itself would count as
     complete, so this one waits to be ended.
 
-    Args:
-        directory: the submission.
-        index: of the task.
-        watch_for: given the fields of the tracker and the store, what to watch the runs with.
+    `watch_for` returns what to watch the runs with, given the fields of the tracker and the store.
     """
     manifest = read_tasks(directory)
     if not 0 <= index < len(manifest["tasks"]):
@@ -110,15 +121,18 @@ def run_task(directory: Path, index: int, watch_for: Callable[[dict[str, Any] | 
 
 def _requeue(left: int) -> int:
     """Ask Slurm to start this task again; the exit code."""
-    job, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    name = f"{job}_{task}" if job else os.environ.get("SLURM_JOB_ID", "")
+    name = task_name()
     print(f"{left} runs are not done: queueing {name} again", flush=True)
     try:
         asked = subprocess.run(["scontrol", "requeue", name], capture_output=True, text=True)
         if asked.returncode == 0:
             return 0
-        problem = f"scontrol: {(asked.stderr.strip().splitlines() or ['no message'])[-1]}"
+        problem = f"scontrol: {last_line(asked.stderr)}"
     except OSError as error:
         problem = f"scontrol cannot be run ({error.strerror})"
     print(f"{problem}; launch again to go on", flush=True)
     return REQUEUE_EXIT
+
+
+def last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no message"])[-1]

@@ -1,40 +1,43 @@
-"""A worker process of the pool: one interpreter trains many runs, one after another, and survives those that fail."""
+"""The processes that train: a worker of the pool, which trains one run after another, or a rank of a single run."""
 
 import fcntl
 import math
 import os
 import platform
 import signal
+import sys
 import traceback
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
-from sweep.launch.events import Event, Outcome
-from sweep.launch.launchers import Launch
+from sweep.config import ClusterConfig
+from sweep.errors import InputError
+from sweep.launch.launchers import Launch, Watch
 from sweep.launch.signals import STOP_SIGNALS, StopFlag
+from sweep.plan.cost import worth_compiling
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
+from sweep.train.events import Event, Outcome
 
 if TYPE_CHECKING:
     from sweep.data import Corpus
     from sweep.train.loop import Runtime
+    from sweep.train.ranks import Parallel
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """A worker's first message: it can take runs, or `error` says why it cannot.
-
-    `free_bytes` is the memory that its GPU had free; infinite on a CPU.
-    """
+    """A worker's first message: it can take runs, or `error` says why not. `free_bytes` of its GPU are infinite on a CPU."""
 
     free_bytes: float = math.inf
     error: str = ""
 
 
 def work(connection: Connection, launch: Launch, index: int) -> None:
-    """Train the runs that `connection` delivers, and report on it, until it closes."""
+    """Train the runs that `connection` delivers, and report on it, until it closes. A run that fails stops no other run."""
     with StopFlag() as stopping:  # before the slow imports: a signal must not end the process half-way through them
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         parent = os.getppid()
@@ -53,42 +56,87 @@ def work(connection: Connection, launch: Launch, index: int) -> None:
             report(Ready(error=f"{type(error).__name__}: {error}"))
             return
         report(ready)
-        store = launch.store
         while not orphaned_or_stopping():
             try:
                 if connection.poll(1):
                     run = connection.recv()
                     own = replace(runtime, compile_pays=run.run_id in launch.worth_compiling)
-                    report(train_safely(run, corpus, store, own, on_progress=report, should_stop=orphaned_or_stopping))
+                    report(train_safely(run, corpus, launch.store, own, on_progress=report, should_stop=orphaned_or_stopping))
                     if launch.device == "cuda":
                         _empty_gpu_cache()
             except (EOFError, ConnectionResetError):
                 return
 
 
-def _prepare(launch: Launch, index: int) -> tuple["Corpus", "Runtime", Ready]:
-    """Choose this worker's GPU and threads, which must come before anything computes, and open the corpus."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(launch.store.compiled))  # before torch reads it
-    import torch
+def train_together(
+    parallel: "Parallel",
+    find: Callable[[], tuple[RunConfig, "Corpus"]],
+    store: Store,
+    cluster: ClusterConfig,
+    compile: str,
+    watch: Watch,
+) -> int:
+    """Train a run in this process, one of its ranks; the exit code: 0 if the run is done, else 1.
 
-    torch.set_num_threads(launch.cluster.threads)
-    ready = Ready()
+    SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 to any rank lets all finish their step, write a checkpoint and end. If one fails or
+    dies, the others end too: the ranks communicate on the host before every step, where a lost connection is an error at once.
+
+    Args:
+        parallel: this process, not connected yet.
+        find: returns the run and its corpus; called on rank 0, and may raise InputError.
+        store, cluster, compile: as in `Launch`.
+        watch: what to watch the run with, on rank 0.
+    """
+    runtime = set_up_torch(store, cluster, parallel.device, compile)
+    parent = os.getppid()
+    with StopFlag() as stopping, parallel:
+        run, corpus = parallel.on_rank0(find)
+        runtime = replace(runtime, compile_pays=bool(worth_compiling([run])), parallel=parallel)
+
+        def should_stop(step: int) -> bool:
+            # A launcher that was killed cannot ask its processes to stop: they notice that their parent has changed.
+            return stopping() or (parallel.size > 1 and os.getppid() != parent)
+
+        with watch([run], stopping) if parallel.rank == 0 else nullcontext(lambda event: None) as report:
+            outcome = train_safely(run, corpus, store, runtime, on_progress=report, should_stop=should_stop)
+            report(outcome)
+        if outcome.state == states.FAILED and parallel.size > 1:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(1)  # not through the interpreter's exit, where libraries may wait for processes that are gone
+    return int(outcome.state != states.DONE)
+
+
+def _prepare(launch: Launch, index: int) -> tuple["Corpus", "Runtime", Ready]:
+    """Choose this worker's threads and GPU, which must come before anything computes, and open the corpus."""
+    runtime, ready = set_up_torch(launch.store, launch.cluster, launch.device, launch.compile), Ready()
+    from sweep.data import Corpus
+
     if launch.device == "cuda":
+        import torch
+
         gpu = index % torch.cuda.device_count()
         torch.cuda.set_device(gpu)
         _measure_peak(launch.store, gpu)
         ready = Ready(free_bytes=torch.cuda.mem_get_info()[0])
-    from sweep.data import Corpus
+    return Corpus.open(launch.corpus), runtime, ready
+
+
+def set_up_torch(store: Store, cluster: ClusterConfig, device: str, compile: str) -> "Runtime":
+    """Import torch with this process's cache and number of threads; how to train on `device`."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(store.compiled))  # before torch reads it
+    import torch
+
     from sweep.train.loop import Runtime
 
-    runtime = Runtime(
-        device=launch.device,
-        compile=launch.compile,
-        checkpoint_interval_s=launch.cluster.checkpoint_interval_s,
-        log_interval_s=launch.cluster.log_interval_s,
-        micro_batch=launch.cluster.micro_batch,
+    torch.set_num_threads(cluster.threads)
+    return Runtime(
+        device=device,
+        compile=compile,
+        checkpoint_interval_s=cluster.checkpoint_interval_s,
+        log_interval_s=cluster.log_interval_s,
+        micro_batch=cluster.micro_batch,
     )
-    return Corpus.open(launch.corpus), runtime, ready
 
 
 def _measure_peak(store: Store, gpu: int) -> None:
@@ -110,14 +158,23 @@ def _empty_gpu_cache() -> None:
 
 
 def train_safely(run: RunConfig, corpus: "Corpus", store: Store, runtime: "Runtime", **callbacks: Any) -> Outcome:
-    """Train `run`. An exception becomes its outcome and its status, and does not end this process."""
+    """Train `run`. An exception becomes its outcome and its status, and does not end this process.
+
+    The ranks beside rank 0 print the exception instead of writing it to the store.
+    """
     from sweep.train.loop import train
 
+    on_rank0 = runtime.parallel.rank == 0
     try:
         directory = store.run(run.run_id)
         state = train(run, corpus, directory, runtime, **callbacks)
-        return Outcome(run_id=run.run_id, state=state, training_s=directory.status().get("training_s", 0.0))
+        training_s = directory.status().get("training_s", 0.0) if on_rank0 else 0.0
+        return Outcome(run_id=run.run_id, state=state, training_s=training_s)
     except Exception as error:  # one run's failure must not stop the sweep
+        if not on_rank0:
+            if not isinstance(error, InputError):
+                traceback.print_exc()
+            return Outcome(run_id=run.run_id, state=states.FAILED, error=str(error))
         with suppress(OSError):
             store.run(run.run_id).traceback.write_text(traceback.format_exc())
         return record_failure(store, run, f"{type(error).__name__}: {error}")
@@ -128,7 +185,7 @@ def record_failure(store: Store, run: RunConfig, error: str) -> Outcome:
     directory = store.run(run.run_id)
     message = error.splitlines()[0][:500]
     try:
-        directory.create(run)  # it may have failed before that
+        directory.path.mkdir(parents=True, exist_ok=True)  # the run may have failed before it was made
         status = {key: value for key, value in directory.status().items() if key not in ("state", "updated", "error")}
         directory.write_status(states.FAILED, **status, error=message)
     except (OSError, ValueError) as second:

@@ -57,27 +57,8 @@ class SweepPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for plan.json; `from_dict` reads them back."""
-        runs = [
-            {
-                "run_id": planned.run.run_id,
-                "budget": planned.budget,
-                "labels": dict(planned.labels),
-                "D": planned.run.D,
-                "engine": planned.engine,
-                "expected_s": planned.expected_s,
-                "config": planned.run.to_dict(),
-            }
-            for planned in self.runs
-        ]
-        rest = {"device": self.device, "choices": dict(self.choices), "overrides": list(self.overrides)}
-        return {
-            "format": FORMAT,
-            "name": self.config.name,
-            **rest,
-            "corpus": _finite(asdict(self.corpus)),
-            "config": _finite(asdict(self.config)),
-            "runs": runs,
-        }
+        runs = [{"run_id": each.run.run_id, "D": each.run.D, **asdict(each)} for each in self.runs]
+        return _finite({"format": FORMAT, "name": self.config.name, **asdict(self), "runs": runs})
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "SweepPlan":
@@ -87,12 +68,12 @@ class SweepPlan:
                 raise InputError(
                     f"its format is {values['format']}, and this version reads {FORMAT}; use the version that wrote it"
                 )
-            corpus = CorpusFacts(**values["corpus"] | {"training_tokens": float(values["corpus"]["training_tokens"])})
+            corpus = values["corpus"] | {"training_tokens": float(values["corpus"]["training_tokens"])}
             return cls(
                 config=restore(values["config"]),
                 device=values["device"],
-                corpus=corpus,
-                runs=tuple(_run_of(entry) for entry in values["runs"]),
+                corpus=CorpusFacts(**corpus),
+                runs=tuple(map(_run_of, values["runs"])),
                 choices=values["choices"],
                 overrides=tuple(values["overrides"]),
             )
@@ -134,18 +115,16 @@ class SweepPlan:
 
 
 def _run_of(entry: dict[str, Any]) -> PlannedRun:
-    run = RunConfig.from_dict(entry["config"])
+    run = RunConfig.from_dict(entry["run"])
     if run.run_id != entry["run_id"]:
         raise InputError(f"the configuration of run {entry['run_id']} is that of {run.run_id}: it was changed by hand")
-    return PlannedRun(
-        run=run, budget=entry["budget"], labels=entry["labels"], engine=entry["engine"], expected_s=entry["expected_s"]
-    )
+    return PlannedRun(run=run, **{name: entry[name] for name in ("budget", "labels", "engine", "expected_s")})
 
 
 def _finite(value: Any) -> Any:
     """`value` with infinity spelled "inf", which a float field reads back, since JSON has no infinity."""
     if isinstance(value, dict):
         return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_finite(entry) for entry in value]
     return str(value) if isinstance(value, float) and math.isinf(value) else value

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import InputError
-from sweep.fit.costs import Footprint, footprint
+from sweep.fit.frontier import Footprint, footprint
 from sweep.store import RunDirectory
-from sweep.store.provenance import provenance
+from sweep.store.runs import provenance
 from sweep.store.states import DONE
 
 if TYPE_CHECKING:

@@ -14,6 +14,8 @@ import os
 import platform
 import socket
 import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,49 +25,33 @@ from sweep.files import temporary_beside, write_atomically
 HEARTBEAT_S, STALE_S = 15.0, 180.0
 
 
-class Jobs(Protocol):
+class BatchSystem(Protocol):
     """What a batch system knows about its jobs."""
 
-    def current_job(self) -> tuple[str, int]:
-        """The job that this process belongs to, and how often it was restarted; ("", 0) outside of any."""
+    def current_job(self) -> tuple[str, int] | None:
+        """The job that this process belongs to, and how often it was restarted; None if it is none of this system's."""
 
     def alive(self, job: str) -> bool | None:
-        """Whether a job is running; None if that is unknown."""
+        """Whether a job is running; None if that is unknown, or it is another system's."""
 
 
-class _NoJobs:
-    def current_job(self) -> tuple[str, int]:
-        return "", 0
-
-    def alive(self, job: str) -> bool | None:
-        return None
-
-
-jobs: Jobs = _NoJobs()  # set by sweep.launch, which knows the batch systems
+batch_systems: Callable[[], Iterable[BatchSystem]] = tuple  # none; sweep.launch sets it to the launchers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """A process, described so that others can find out whether it is alive.
+    """A process, described so that others can find out whether it is alive."""
 
-    Attributes:
-        host: its machine, and which boot of it.
-        pid: on that machine.
-        started: clock ticks from boot to its start, because process numbers come again; 0 where the system does not say.
-        job: the batch job it belongs to; "" outside of any.
-        restarts: how often that job was restarted.
-    """
-
-    host: str
-    pid: int
-    started: int
-    job: str = ""
-    restarts: int = 0
+    host: str  # its machine, and which boot of it
+    pid: int  # on that machine
+    started: int  # clock ticks from boot to its start, because process numbers come again; 0 where the system does not say
+    job: str = ""  # the batch job it belongs to; "" outside of any
+    restarts: int = 0  # of that job
 
     @classmethod
     def here(cls) -> "Owner":
         """This process."""
-        job, restarts = jobs.current_job()
+        job, restarts = _current_job()
         return cls(host=_host(), pid=os.getpid(), started=_started(os.getpid()), job=job, restarts=restarts)
 
     @property
@@ -78,22 +64,20 @@ class Owner:
 
     def alive(self) -> bool | None:
         """Whether the process is alive; None if that cannot be told from here."""
-        job, restarts = jobs.current_job()
+        job, restarts = _current_job()
         if self.job and self.job == job and self.restarts < restarts:
             # An earlier start of the job that asks: the batch system gave it up. If it still runs, it sees the new claim.
             return False
         if self.is_here():
             return _started(self.pid) == self.started and _exists(self.pid)
-        return jobs.alive(self.job) if self.job else None
+        answers = (system.alive(self.job) for system in batch_systems()) if self.job else ()
+        return next((answer for answer in answers if answer is not None), None)
 
 
 class Claim:
-    """A run's claim, held by this process from `take` to `release`.
+    """A run's claim, held by this process from `take` to `release`; `directory` is the run's claim/.
 
-    Args:
-        directory: the run's claim/; made if it is missing.
-        heartbeat_s: seconds between two touches of the file.
-        stale_s: seconds after which an owner that has not touched its file is dead.
+    The file is touched every `heartbeat_s`. An owner that has not touched its file for `stale_s` is dead.
     """
 
     def __init__(self, directory: Path, *, heartbeat_s: float = HEARTBEAT_S, stale_s: float = STALE_S) -> None:
@@ -105,9 +89,7 @@ class Claim:
         """Own the run; False if a living process owns it, or another was quicker."""
         self.directory.mkdir(parents=True, exist_ok=True)
         last = self._last()
-        if last and not self._free(last):
-            return False
-        if not self._create(last + 1):
+        if not self._free(last) or not self._create(last + 1):
             return False
         self.number = last + 1
         if self.lost():  # this process was so slow that the number had come and gone
@@ -147,27 +129,24 @@ class Claim:
 
     def owner(self) -> Owner | None:
         """The owner of the run, alive or not; None if there is none."""
-        last = self._last()
-        return self._owner(last) if last else None
+        return self._owner(self._last())
 
     def held(self) -> bool:
         """Whether a living process owns the run."""
-        last = self._last()
-        return bool(last) and not self._free(last)
+        return not self._free(self._last())
 
     def _free(self, number: int) -> bool:
+        """Whether the run can be taken when its last claim has this number; 0 if there has been no claim."""
+        if number == 0 or self._read(number).get("released") is True:
+            return True
         owner = self._owner(number)
-        if owner is None:
-            return self._released(number) or self._age(number) > self.stale_s
-        alive = owner.alive()
+        alive = owner.alive() if owner is not None else None
         return self._age(number) > self.stale_s if alive is None else not alive
 
     def _beat(self) -> None:
-        while not self._ended.wait(self.heartbeat_s):
-            try:
+        with suppress(OSError):  # taken over and deleted: `lost` says so
+            while not self._ended.wait(self.heartbeat_s):
                 os.utime(self._path(self.number))
-            except OSError:
-                return  # taken over and deleted: `lost` says so
 
     def _age(self, number: int) -> float:
         """Seconds since the file was touched, by the file system's clock; infinite if it is gone."""
@@ -199,11 +178,12 @@ class Claim:
         except TypeError:
             return None
 
-    def _released(self, number: int) -> bool:
-        return self._read(number).get("released") is True
-
     def _path(self, number: int) -> Path:
         return self.directory / f"{number:08d}.json"
+
+
+def _current_job() -> tuple[str, int]:
+    return next(filter(None, (system.current_job() for system in batch_systems())), ("", 0))
 
 
 def _host() -> str:

@@ -7,11 +7,8 @@ from sweep.store.runs import RunDirectory
 
 
 def read_curve(directory: RunDirectory) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and training losses of a finished run, each of shape (steps,).
-
-    Raises:
-        InputError: if a line is damaged, or a step is missing or there twice.
-    """
+    """Steps and training losses of a finished run, each of shape (steps,). Raises InputError if a line is damaged, or a
+    step is missing or there twice."""
     import pandas as pd
 
     remedy = f"delete {directory.path} to train the run again"

@@ -9,7 +9,7 @@
                       claim/            who trains it: see sweep.store.claim
                       traceback.txt     the error, if it failed
                       evaluations.json  losses on other text: see sweep.use.evaluate
-                      wandb.json        what wandb has of it: see sweep.tracking.process
+                      wandb.json        what of it is in wandb: see sweep.tracking.process
 <store>/launches/                       see sweep.launch.local
 <store>/submissions/                    see sweep.launch.slurm
 <store>/corpora/<fingerprint>/          see sweep.data.corpus
@@ -19,23 +19,28 @@
 """
 
 import json
+import os
+import platform
 import re
 import shutil
+import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 import yaml
 
+from sweep import __version__
 from sweep.errors import InputError
 from sweep.files import write_atomically, write_json
+from sweep.plan.estimate import Speed
 from sweep.plan.run import RunConfig
 from sweep.store.claim import Claim
-from sweep.store.provenance import now, provenance
-from sweep.store.states import DONE, FINAL_STATES, WAITING
+from sweep.store.states import DONE, FAILED, FINAL_STATES, WAITING
 
 RESULTS = {"val_loss", "val_loss_se", "elapsed_s", "device"}  # in the status of every finished run
 
@@ -48,34 +53,19 @@ def disk_bytes(run: RunConfig) -> float:
     return 3 * checkpoint + ROW_BYTES * run.steps + SMALL_FILES
 
 
-@dataclass(frozen=True)
 class RunDirectory:
     """The files of one run."""
 
-    path: Path
-
-    @property
-    def curve(self) -> Path:
-        return self.path / "curve.jsonl"
-
-    @property
-    def throughput(self) -> Path:
-        return self.path / "throughput.jsonl"
-
-    @property
-    def traceback(self) -> Path:
-        return self.path / "traceback.txt"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoint"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.curve = path / "curve.jsonl"
+        self.throughput = path / "throughput.jsonl"
+        self.traceback = path / "traceback.txt"
+        self.checkpoints = path / "checkpoint"
 
     def create(self, run: RunConfig) -> None:
-        """Make the directory for `run`, or check that it is `run`'s already.
-
-        Raises:
-            InputError: if it holds another configuration, or cannot be written.
-        """
+        """Make the directory for `run`, or check that it is `run`'s already. Raises InputError if it holds another
+        configuration, or cannot be written."""
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -84,19 +74,15 @@ class RunDirectory:
         if not config.exists():
             write_atomically(config, yaml.safe_dump(run.to_dict(), sort_keys=False))
         elif (found := self.config().run_id) != run.run_id:
-            raise InputError(
-                f"{config} describes run {found}, not {run.run_id}: it was changed after the run began; "
-                f"restore it, or delete {self.path}"
-            )
+            problem = f"{config} describes run {found}, not {run.run_id}: it was changed after the run began"
+            raise InputError(f"{problem}; restore it, or delete {self.path}")
 
     def require_space(self, run: RunConfig) -> None:
         """Raises InputError if the file system has no room for what `run` writes."""
         free, needed = shutil.disk_usage(self.path).free, disk_bytes(run)
         if free < needed:
-            raise InputError(
-                f"{self.path} needs about {needed / 1e6:.0f} MB for checkpoints and the curve, and {free / 1e6:.0f} MB are "
-                "free; make room, or choose another store=…"
-            )
+            problem = f"{self.path} needs about {needed / 1e6:.0f} MB for checkpoints and the curve"
+            raise InputError(f"{problem}, and {free / 1e6:.0f} MB are free; make room, or choose another store=…")
 
     @property
     def claim(self) -> Claim:
@@ -141,7 +127,7 @@ class RunDirectory:
         return status
 
     def write_status(self, state: str, **fields: Any) -> None:
-        write_json(self.path / "status.json", {"state": state, **fields, "updated": now()})
+        write_json(self.path / "status.json", {"state": state, **fields, "updated": _now()})
 
     def add_provenance(self, **fields: Any) -> None:
         """Append the provenance of this start of the run, and `fields`."""
@@ -150,46 +136,42 @@ class RunDirectory:
         write_json(path, {"starts": [*starts, provenance() | fields]})
 
 
-@dataclass(frozen=True)
 class Store:
     """A directory of runs and corpora that sweeps share."""
 
-    root: Path
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.corpora = root / "corpora"
+        self.launches = root / "launches"
+        self.bench = root / "bench.json"
+        self.compiled = root / "compiled"
 
     def run(self, run_id: str) -> RunDirectory:
         """The directory of a run. Raises InputError if `run_id` is no run_id: no path may lead out of the store."""
         if not re.fullmatch(r"[0-9a-f]{16}", run_id):
-            raise InputError(
-                f"run_id={run_id!r} is no run's name; those are 16 hexadecimal digits, as isosweep status lists them"
-            )
+            remedy = "those are 16 hexadecimal digits, as isosweep status lists them"
+            raise InputError(f"run_id={run_id!r} is no run's name; {remedy}")
         return RunDirectory(self.root / "runs" / run_id)
-
-    @property
-    def corpora(self) -> Path:
-        return self.root / "corpora"
-
-    @property
-    def launches(self) -> Path:
-        """Records of the launches that go on: see `sweep.launch.local`."""
-        return self.root / "launches"
-
-    @property
-    def bench(self) -> Path:
-        """What `isosweep bench` measured."""
-        return self.root / "bench.json"
-
-    def benchmarks(self) -> list[dict[str, Any]]:
-        """What `isosweep bench` measured; nothing before. Raises InputError if the file is damaged."""
-        return read_benchmarks(self.bench)
-
-    @property
-    def compiled(self) -> Path:
-        """torch.compile's cache, which all workers share."""
-        return self.root / "compiled"
 
     def unfinished(self, runs: Iterable[RunConfig]) -> list[RunConfig]:
         """Those of `runs` that have not come to their end, in the order given."""
         return [run for run in runs if self.run(run.run_id).status()["state"] not in FINAL_STATES]
+
+    def statuses(self, runs: Iterable[RunConfig]) -> dict[str, dict[str, Any]]:
+        """The status of each of `runs`, by run_id. A status that cannot be read counts as failed, for that reason."""
+        found = {}
+        for run in runs:
+            try:
+                found[run.run_id] = self.run(run.run_id).status()
+            except InputError as error:
+                found[run.run_id] = {"state": FAILED, "step": 0, "error": str(error)}
+        return found
+
+    def speed_seen(self, runs: Iterable[RunConfig], device: str, evaluation_tokens: int) -> Speed:
+        """How long runs take on a device, from those of `runs` that are done, or else from benchmarks in the store."""
+        by_id = {run.run_id: run for run in runs}
+        finished = [(by_id[i], status) for i, status in self.statuses(by_id.values()).items() if status["state"] == DONE]
+        return Speed.measured(finished, device, evaluation_tokens, read_benchmarks(self.bench))
 
     def require_writable(self) -> None:
         """Raises InputError if nothing can be written here."""
@@ -209,3 +191,41 @@ def read_benchmarks(path: Path) -> list[dict[str, Any]]:
         return []
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); delete it and bench again") from error
+
+
+def provenance() -> dict[str, Any]:
+    """Commit, versions, host, process and time of this start."""
+    return {
+        "time": _now(),
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {"isosweep": __version__} | {name: _version(name) for name in ("torch", "numpy", "tokenizers")},
+        "commit": _commit(),
+        "pid": os.getpid(),
+    }
+
+
+def _now() -> str:
+    """The time in UTC, to the second, in ISO format."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The checkout's commit, marked "-dirty" if files differ from it; None outside a checkout."""
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / ".git").exists():  # git would find the repository around an installed package
+        return None
+    git = ["git", "--no-optional-locks", "-C", str(checkout)]
+    command = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

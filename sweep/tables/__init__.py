@@ -1,5 +1,3 @@
 """Runs and curves from tables: our own after a sweep is collected, and anybody else's."""
 
 from sweep.tables.conventions import read_tables
-
-__all__ = ["read_tables"]

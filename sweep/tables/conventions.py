@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sweep.tables.curves import Curve, read_curves
 from sweep.tables.readers import read_frame
 from sweep.tables.table import COLUMNS, RunTable, runs_from_frame
-from sweep.tables.units import Units
+from sweep.tables.units import COUNTS, Units
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,18 +32,23 @@ CONVENTIONS = (
 def read_tables(
     columns: "Columns", fit: "FitConfig", table: Path | str, curves: Path | str | None
 ) -> tuple[RunTable, list[Curve], dict[str, RunTable]]:
-    """The runs and curves that a fit needs, and the runs under every convention that the table has; see `read_runs`.
+    """The runs and curves that a fit needs, and the runs under every convention that the table has; see `read_runs`. Raises
+    LawError if a table cannot be read or is not one of runs or curves.
 
     Args:
         columns: the tables' names for fields, and their units.
         fit: says which N, C and loss.
         table, curves: files or addresses of the runs and of their curves; None if there are no curves.
-
-    Raises:
-        LawError: if a table cannot be read or is not one of runs or curves.
     """
-    names, units = _names(columns, fit), Units.of(vars(columns))
-    chosen = _chosen(names, fit)
+    declared = {"N": "N_non_embedding"} if fit.parameters == "non_embedding" else {}
+    declared |= {"C": f"C_{fit.flops}"} if fit.flops != "6N" else {}
+    names = _names(columns, declared)
+    units = Units(
+        **{unit: getattr(columns, f"{unit}_unit") for unit in (*COUNTS, "loss")}, bytes_per_token=columns.bytes_per_token
+    )
+    chosen = {**names, **{field: names[convention] for field, convention in declared.items()}}
+    if fit.loss != "val" and names["loss"] == "loss":
+        chosen["loss"] = {"train": "train_loss", "bits_per_byte": "bits_per_byte"}[fit.loss]
     frame = units.convert(read_frame(table), names)
     runs = runs_from_frame(frame, chosen, table, require_C=fit.flops != "6N")
     loss = columns.curve_loss or (chosen if fit.loss == "bits_per_byte" else names)["loss"]
@@ -68,25 +73,11 @@ def tables_by_convention(
     return tables
 
 
-def _names(columns: "Columns", fit: "FitConfig") -> dict[str, str]:
-    """The table's names by field. If the fit declares a convention, a name given for N or C is that convention's column."""
+def _names(columns: "Columns", declared: Mapping[str, str]) -> dict[str, str]:
+    """The table's names by field. A name given for N or C is the column of the convention that `declared` has for it."""
     others = ("curve_loss", "bytes_per_token")
     names = {field: name for field, name in vars(columns).items() if field not in others and not field.endswith("_unit")}
-    for field, convention in _declared(fit).items():
+    for field, convention in declared.items():
         if names[field] != field:
             names[convention], names[field] = names[field], field
     return names
-
-
-def _chosen(names: Mapping[str, str], fit: "FitConfig") -> dict[str, str]:
-    """`names`, with the columns of N, C and the loss that the fit declares."""
-    chosen = {**names, **{field: names[convention] for field, convention in _declared(fit).items()}}
-    if fit.loss != "val" and names["loss"] == "loss":
-        chosen["loss"] = {"train": "train_loss", "bits_per_byte": "bits_per_byte"}[fit.loss]
-    return chosen
-
-
-def _declared(fit: "FitConfig") -> dict[str, str]:
-    """The fields of the fit's conventions, for N and C where they are not the default."""
-    declared = {"N": "N_non_embedding"} if fit.parameters == "non_embedding" else {}
-    return declared | ({"C": f"C_{fit.flops}"} if fit.flops != "6N" else {})

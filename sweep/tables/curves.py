@@ -9,10 +9,9 @@ import numpy as np
 
 from sweep.errors import LawError
 from sweep.store.curves import smooth_curve
-from sweep.tables.columns import check_units, missing_column, positive_column
-from sweep.tables.readers import read_points
+from sweep.tables.readers import reader_of
 from sweep.tables.table import COLUMNS, RunTable
-from sweep.tables.units import Units
+from sweep.tables.units import Units, check_units, missing_column, positive_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,11 +33,7 @@ class Curve:
 
 def as_curves(curves: "Sequence[Curve] | pd.DataFrame") -> Sequence[Curve]:
     """Checked curves from `Curve`s, or from a pandas table with columns run_id, N, tokens, loss and optionally
-    flops_per_token (6 N by default).
-
-    Raises:
-        LawError: if a column is missing, or a value is not a positive number.
-    """
+    flops_per_token (6 N by default). Raises LawError if a column is missing, or a value is not a positive number."""
     if not hasattr(curves, "columns"):
         known = list(curves)
         if not all(isinstance(curve, Curve) for curve in known):
@@ -56,17 +51,16 @@ def as_curves(curves: "Sequence[Curve] | pd.DataFrame") -> Sequence[Curve]:
     if (sizes > 1).any():
         raise LawError("bad_value", f"the curve of {sizes.index[sizes > 1][0]} has several N; give each run one")
     known = [
-        Curve(
-            run_id=str(name),
-            N=float(part["N"].iloc[0]),
-            flops_per_token=float(part["flops_per_token"].iloc[0]),
-            tokens=part["tokens"].to_numpy(),
-            loss=part["loss"].to_numpy(),
-        )
-        for name, part in frame.groupby("run_id", sort=False)
+        _curve(str(name), points["N"].iloc[0], points["flops_per_token"].iloc[0], points)
+        for name, points in frame.groupby("run_id", sort=False)
     ]
     check_curves(known, "the curves")
     return known
+
+
+def _curve(run_id: str, N: float, flops_per_token: float, points: "pd.DataFrame", smoothing: float = 0) -> Curve:
+    tokens, loss = points["tokens"].to_numpy(), smooth_curve(points["loss"].to_numpy(), smoothing)
+    return Curve(run_id=run_id, N=float(N), flops_per_token=float(flops_per_token), tokens=tokens, loss=loss)
 
 
 def check_curves(curves: Sequence[Curve], source: Path | str) -> None:
@@ -93,7 +87,7 @@ def check_curves(curves: Sequence[Curve], source: Path | str) -> None:
 def read_curves(
     source: Path | str, columns: Mapping[str, str], runs: RunTable, *, units: Units = Units(), smoothing: float = 0
 ) -> list[Curve]:
-    """The curves of `runs`; others are ignored.
+    """The curves of `runs`; others are ignored. Raises LawError as `read_runs`, and if no curve belongs to a run of the table.
 
     Args:
         source: a table of points with columns run_id, tokens and the loss; the CSV of a wandb chart, which has a column for
@@ -102,26 +96,17 @@ def read_curves(
         runs: whose curves to read.
         units: of tokens and losses.
         smoothing: standard deviation of a Gaussian, in points, for curves from wandb, which are not smoothed yet.
-
-    Raises:
-        LawError: as `read_runs`, and if no curve belongs to a run of the table.
     """
     columns = {**COLUMNS, "tokens": "tokens", **columns}
     run_id = columns["run_id"]
-    frame, raw = read_points(source, columns, list(map(str, runs.run_id)))
+    frame, raw = reader_of(source).points(str(source), columns, list(map(str, runs.run_id)))
     if run_id not in frame:
         raise missing_column(frame, run_id, "run_id", source)
     frame = _in_tokens(units.convert(frame, columns), columns, runs, source)
     frame = frame.assign(**{name: positive_column(frame, columns[name], name, source) for name in ("tokens", "loss")})
     groups = dict(tuple(frame.sort_values("tokens").groupby(frame[run_id].astype(str))))
     curves = [
-        Curve(
-            run_id=name,
-            N=float(N),
-            flops_per_token=float(C / D),
-            tokens=groups[name]["tokens"].to_numpy(),
-            loss=smooth_curve(groups[name]["loss"].to_numpy(), smoothing if raw else 0),
-        )
+        _curve(name, N, C / D, groups[name], smoothing if raw else 0)
         for name, N, D, C in zip(runs.run_id, runs.N, runs.D, runs.C, strict=True)
         if name in groups
     ]

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sweep.errors import LawError
-from sweep.tables.columns import check_units, missing_column, positive_column
 from sweep.tables.readers import read_frame
-from sweep.tables.units import Units
+from sweep.tables.units import Units, check_units, missing_column, positive_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,9 +35,7 @@ class RunTable:
 
     Attributes:
         run_id: name.
-        N: parameters.
-        D: training tokens seen.
-        C: training FLOPs.
+        N, D, C: parameters, training tokens seen, training FLOPs.
         loss: final loss, nats per token.
         budget: planned FLOPs that group runs into IsoFLOP profiles; NaN outside any profile.
         weight: weight in Approach 3; None for equal weights.
@@ -73,15 +70,13 @@ RunsLike: TypeAlias = "RunTable | pd.DataFrame | Mapping[str, ArrayLike] | Array
 def as_runs(
     runs: RunsLike, D: ArrayLike | None = None, loss: ArrayLike | None = None, budget: ArrayLike | None = None
 ) -> RunTable:
-    """A checked table from a table or from arrays.
+    """A checked table from a table or from arrays. Raises LawError if something is missing, not a positive number, in another
+    unit, or occurs twice.
 
     Args:
         runs: a `RunTable`; a pandas table or a mapping with the columns N, loss, D or C, and optionally budget and run_id; or
             the N of each run, followed by the others, all of shape (runs,).
         D, loss, budget: only if `runs` is an array.
-
-    Raises:
-        LawError: if something is missing, not a positive number, in another unit, or occurs twice.
     """
     if isinstance(runs, RunTable):
         check_runs(runs, "the table")
@@ -120,7 +115,8 @@ def runs_from_frame(
     *,
     require_C: bool = False,
 ) -> RunTable:
-    """A checked table of runs.
+    """A checked table of runs. Raises LawError if a column is missing, a value is missing, not a number, not positive or in
+    another unit, or a run occurs twice.
 
     Args:
         frame: one row per run. Rows whose column `state` is neither "done" nor "finished" are excluded.
@@ -128,10 +124,6 @@ def runs_from_frame(
             from C = 6 N D. Without run_id a run is named by its row; without budget there are no IsoFLOP profiles.
         source: where the frame is from, for messages.
         require_C: refuse a table without a column of C, because C = 6 N D is not the convention of the fit.
-
-    Raises:
-        LawError: if a column is missing, a value is missing, not a number, not positive or in another unit, or a run occurs
-            twice.
     """
     columns = {**COLUMNS, **columns}
     twice = frame.columns[frame.columns.duplicated()]

@@ -1,11 +1,12 @@
-"""Numbers with suffixes, and the units of a table from elsewhere: counts in millions or billions, losses in bits."""
+"""Columns of positive numbers and their units: counts in millions or billions, losses in bits, and what no run can have."""
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +25,9 @@ COUNTS = {  # the columns of each unit
     "C": ("C", "C_kaplan", "C_chinchilla", "C_exact", "budget"),
     "tokens": ("tokens",),
 }
+MIN_N, MIN_D = 100, 1000  # the smallest models that anyone trained have a few hundred parameters
+MIN_TOKENS_PER_PARAMETER, MAX_TOKENS_PER_PARAMETER = 1e-3, 1e6  # of the median run
+MAX_LOSS = 15  # nats per token, of the median run: a guess among three million tokens
 
 # Convert losses to nats per token.
 LOSS_UNITS: dict[str, Callable[..., np.ndarray]] = {
@@ -42,16 +46,13 @@ def number(value: object) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Units:
-    """The units of a table's columns.
+    """The units of a table's columns. Raises LawError if one is unknown, or bits per byte lack bytes per token.
 
     Attributes:
         N, D, C, tokens: unit of parameters, training tokens, FLOPs (budgets included) and the tokens of a curve's points: a
             number, or k, M, B or T.
         loss: one of `LOSS_UNITS`.
         bytes_per_token: of the tokenizer that D is counted in, for bits per byte; 1 fits the loss per byte.
-
-    Raises:
-        LawError: if a unit is unknown, or bits per byte are given without bytes per token.
     """
 
     N: float | str = 1.0
@@ -77,22 +78,13 @@ class Units:
                 "(about 4 for English; 1 fits the loss per byte)",
             )
 
-    @classmethod
-    def of(cls, columns: Mapping[str, Any]) -> "Units":
-        """From the fields of `sweep.config.Columns`."""
-        counts = {name: columns[f"{name}_unit"] for name in COUNTS}
-        return cls(**counts, loss=columns["loss_unit"], bytes_per_token=columns["bytes_per_token"])
-
     def convert(self, frame: "pd.DataFrame", columns: Mapping[str, str]) -> "pd.DataFrame":
         """The table in parameters, tokens, FLOPs and nats per token. Values that are not numbers stay; `positive_column` names
-        them later.
+        them later. Raises LawError if a value has a unit of its own ("70M") in a column whose unit is declared.
 
         Args:
             frame: one row per run, or per point of a curve.
             columns: its names for fields, where they differ.
-
-        Raises:
-            LawError: if a value has a unit of its own ("70M") in a column whose unit is declared.
         """
         converted: dict[str, np.ndarray] = {}
         for unit, fields in COUNTS.items():
@@ -129,3 +121,51 @@ def _each(column: "pd.Series", change: Callable[[np.ndarray], np.ndarray]) -> np
     changed = column.to_numpy(dtype=object, copy=True)
     changed[values > 0] = change(values[values > 0])
     return changed
+
+
+def positive_column(
+    frame: "pd.DataFrame", column: str, field: str, source: Path | str, *, optional: bool = False
+) -> np.ndarray:
+    """A column as positive finite floats; a missing value becomes NaN if `optional`. Raises LawError if there is no such
+    column, or a value is not a positive number."""
+    if column not in frame:
+        raise missing_column(frame, column, field, source)
+    raw = frame[column].to_numpy()
+    values = np.array([number(value) for value in raw], dtype=float)
+    missing = np.array([value is None or value != value for value in raw], dtype=bool)  # NaN differs from itself
+    bad = ~(np.isfinite(values) & (values > 0)) & ~(missing & optional)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        value = "missing" if missing[row] else repr(raw[row].item() if hasattr(raw[row], "item") else raw[row])
+        raise LawError(
+            "bad_value",
+            f"{source}: column {column!r} is {value} in row {row + 1} of {len(raw)} ({int(bad.sum())} bad in all); "
+            f"{field} must be a positive number: fix or drop those rows",
+        )
+    return values
+
+
+def missing_column(frame: "pd.DataFrame", column: str, field: str, source: Path | str, alternative: str = "") -> LawError:
+    return LawError(
+        "missing_column",
+        f"{source} has no column {column!r} for {field}{alternative}; it has {', '.join(map(repr, frame.columns))}: "
+        f"name the right one with columns.{field}=…",
+    )
+
+
+def check_units(what: str, names: Sequence[str], N: np.ndarray, D: np.ndarray, loss: np.ndarray, source: Path | str) -> None:
+    """Check runs or curves, which `what` says, by their N, D and final losses, each of shape (runs,). Raises LawError if one of
+    these is in a unit that no run can have."""
+    for field, unit, values, least in (("N", "parameters", N, MIN_N), ("D", "tokens", D, MIN_D)):
+        if (small := values < least).any():
+            first, count = int(np.flatnonzero(small)[0]), int(small.sum())
+            where = f"{field} is {values[first]:g} in {names[first]} ({count} such {what}s)"
+            raise LawError("wrong_unit", f"{source}: {where}; {field} must be in {unit}, not millions or billions: multiply it")
+    # Medians, because a few small models may see millions of tokens per parameter.
+    ratio, typical = float(np.median(D / N)), float(np.median(loss))
+    if not MIN_TOKENS_PER_PARAMETER <= ratio <= MAX_TOKENS_PER_PARAMETER:
+        units = "check that N is in parameters and D in tokens, not millions or billions"
+        raise LawError("wrong_unit", f"{source}: the median {what} has {ratio:.3g} tokens per parameter; {units}")
+    if typical > MAX_LOSS:
+        remedy = "it must be in nats per token: take the log of a perplexity"
+        raise LawError("wrong_unit", f"{source}: the median {what} ends at a loss of {typical:g}; {remedy}")

@@ -6,16 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweep.errors import InputError
-from sweep.launch.events import Outcome
 from sweep.store import Store, states
 from sweep.tracking import Tracker
 from sweep.tracking.process import CLOSE, DELIVERED, END, FOLLOW, UNREACHABLE, WARNING, Labels, is_mirrored, serve
-
-if TYPE_CHECKING:
-    from sweep.train.loop import Progress
+from sweep.train.events import Event, Outcome
 
 
 class Mirror:
@@ -29,7 +26,7 @@ class Mirror:
         warn: called with the first thing that goes wrong, on one line; what follows is mostly the same again.
         labels: by run_id, what the sweep says of a run beside its configuration, such as its budget; they become configuration
             and tags at the tracker.
-        patient: whether the end waits as long as there is progress, instead of `timeout_s`.
+        patient: whether the end waits as long as runs are delivered, and not `timeout_s` at most.
 
     Attributes:
         timeout_s: how long the end waits at most; the tracker's, unless there is a hurry.
@@ -59,7 +56,7 @@ class Mirror:
     def __enter__(self) -> "Mirror":
         return self
 
-    def __call__(self, event: "Progress | Outcome") -> None:
+    def __call__(self, event: Event) -> None:
         if isinstance(event, Outcome):
             if event.run_id in self._followed:
                 self._tell(END, event.run_id)
@@ -70,15 +67,6 @@ class Mirror:
             self._tell(FOLLOW, event.run_id)
         if self._process is not None:
             self._listen(0)
-
-    def beside(self, report: "Callable[[Progress | Outcome], None]") -> "Callable[[Progress | Outcome], None]":
-        """A function that passes every event to `report`, and then to this mirror."""
-
-        def both(event: "Progress | Outcome") -> None:
-            report(event)
-            self(event)
-
-        return both
 
     def send(self, run_ids: Iterable[str]) -> None:
         """Mirror those of `run_ids`, none of them in training, that the tracker lacks."""
@@ -98,14 +86,15 @@ class Mirror:
         if self._process is None:
             return
         self._tell(CLOSE, "")
-        give_up = time.monotonic() + self.timeout_s
+        wait_s = self.timeout_s * (2 if self.patient else 1)  # a run has half of it to begin, half to end, and is confirmed
+        give_up = time.monotonic() + wait_s
         try:
             while self._process.is_alive() and time.monotonic() < give_up:
                 if self._listen(0.1) and self.patient:
-                    give_up = time.monotonic() + self.timeout_s
+                    give_up = time.monotonic() + wait_s
             self._listen(0)
             if self._process.is_alive():
-                self._warn(f"it had not taken everything after {self.timeout_s:g} s")
+                self._warn(f"it had not taken everything after {wait_s:g} s")
             elif self._process.exitcode:
                 self._warn(f"the mirror's process died (exit code {self._process.exitcode})")
         finally:

@@ -43,6 +43,7 @@ class Run:
         self.files, self.timeout_s = directory / "wandb", tracker.timeout_s / 2
         if mode == "offline":
             shutil.rmtree(self.files, ignore_errors=True)  # this offline run will hold all that an earlier one did
+        limits: Any = {"init_timeout": self.timeout_s, "finish_timeout": self.timeout_s, "finish_timeout_raises": True}
         self.run: Any = wandb.init(
             project=tracker.project,
             entity=tracker.entity,
@@ -55,15 +56,7 @@ class Run:
             mode="offline" if mode == "offline" else "online",
             resume="allow",
             reinit="create_new",
-            settings=wandb.Settings(
-                silent=True,
-                console="off",
-                disable_git=True,
-                disable_code=True,
-                init_timeout=self.timeout_s,
-                finish_timeout=self.timeout_s,
-                finish_timeout_raises=True,
-            ),
+            settings=wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True, **limits),
         )
         self.run.define_metric("tokens")
         self.run.define_metric("*", step_metric="tokens")

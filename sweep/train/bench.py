@@ -10,18 +10,25 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
 
 from models import ModelConfig, flops_per_token
+from sweep.data import TrainingSequences
 from sweep.errors import InputError
 from sweep.files import write_json
 from sweep.plan.cost import PLAIN
 from sweep.plan.run import OptimizerSettings, RunConfig, ScheduleSettings
 from sweep.store.runs import read_benchmarks
-
-if TYPE_CHECKING:
-    from sweep.train.engine import Engine
+from sweep.train.device import describe_device, matmul_peak
+from sweep.train.engine import Engine, make_engine
+from sweep.train.engine.native import NativeEngine
 
 MAX_WAIT_S = 300  # for the other processes
 WARM_UP_STEPS = 5  # more than a CUDA graph needs before it is captured
@@ -30,37 +37,21 @@ STEPS_OF_BREAKDOWN = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One row of the table.
-
-    Attributes:
-        N: parameters.
-        engine: see `sweep.train.engine`, or "plain": fp32, module + torch.optim.AdamW + clip_grad_norm_.
-        precision: of the run.
-        device: its name.
-        processes: how many processes trained at the same time, each a model of its own.
-        threads: of each process.
-        batch_tokens: tokens per step of each process.
-        tokens_per_s: of all processes together; medians over steps.
-        flops_per_s: the same in FLOP/s; exact FLOPs, causal attention counted half.
-        peak_flops_per_s: of a large matrix product, measured by all processes together just before.
-        memory_bytes: the most that one process held: GPU memory, or its resident set on a CPU.
-        first_step_s: seconds of the first step, with compilation.
-        breakdown: share of a step's time by operation, largest first.
-    """
+    """One row of the table."""
 
     N: int
-    engine: str
+    engine: str  # see `sweep.train.engine`, or "plain": fp32, module + torch.optim.AdamW + clip_grad_norm_
     precision: str
-    device: str
-    processes: int
-    threads: int
-    batch_tokens: int
-    tokens_per_s: float
-    flops_per_s: float
-    peak_flops_per_s: float
-    memory_bytes: int
-    first_step_s: float
-    breakdown: dict[str, float]
+    device: str  # its name
+    processes: int  # that trained at the same time, each a model of its own
+    threads: int  # of each process
+    batch_tokens: int  # per step of each process
+    tokens_per_s: float  # of all processes together; medians over steps
+    flops_per_s: float  # of all processes together; exact FLOPs, causal attention counted half
+    peak_flops_per_s: float  # of a large matrix product, measured by all processes together just before
+    memory_bytes: int  # the most that one process held: GPU memory, or its resident set on a CPU
+    first_step_s: float  # with compilation
+    breakdown: dict[str, float]  # share of a step's time by operation, largest first
 
     @property
     def share_of_peak(self) -> float:
@@ -78,34 +69,31 @@ def measure(
     batch_tokens: int,
     seconds: float,
 ) -> Measurement:
-    """Train `processes` models at once on random tokens for about `seconds`.
-
-    Raises:
-        InputError: if a process fails, for instance because memory runs out.
-    """
+    """Train `processes` models at once on random tokens for about `seconds`. Raises InputError if a process fails, for
+    instance because memory runs out."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # which the processes inherit; else torch's profiler logs much
     context = multiprocessing.get_context("spawn")
     run = _run(model, precision, max(1, batch_tokens // model.context_length))
-    barrier, pipes, started = context.Barrier(processes, timeout=MAX_WAIT_S), [], []
+    barrier, started = context.Barrier(processes, timeout=MAX_WAIT_S), []
     for index in range(processes):
         ours, theirs = context.Pipe()
         arguments = (theirs, barrier, run, engine, device, threads, seconds, index)
         process = context.Process(target=_train, args=arguments, daemon=True)
         process.start()
         theirs.close()
-        pipes.append(ours)
-        started.append(process)
-    reports = []
-    for pipe, process in zip(pipes, started, strict=True):
+        started.append((process, ours))
+    reports: list[dict[str, Any]] = []
+    errors: list[str] = []
+    for process, pipe in started:
         try:
-            reports.append(pipe.recv())
+            report = pipe.recv()
         except EOFError:
-            reports.append({"error": "the process died"})
+            report = "the process died"
         process.join()
-    errors = [report["error"] for report in reports if "error" in report]
-    if errors := sorted(
-        errors, key=lambda error: error.startswith("BrokenBarrier")
-    ):  # that one follows from another process's error
-        raise InputError(f"bench: {engine} with {processes} processes at N = {run.N:,}: {errors[0]}")
+        (errors if isinstance(report, str) else reports).append(report)
+    if errors:
+        cause = min(errors, key=lambda error: error.startswith("BrokenBarrier"))  # this follows from another process's error
+        raise InputError(f"bench: {engine} with {processes} processes at N = {run.N:,}: {cause}")
     tokens_per_s = sum(run.batch_tokens / report["step_s"] for report in reports)
     return Measurement(
         N=run.N,
@@ -138,30 +126,25 @@ def _run(model: ModelConfig, precision: str, batch_size: int) -> RunConfig:
     )
 
 
-def _train(
-    connection: Connection, barrier: Any, run: RunConfig, engine: str, device: str, threads: int, seconds: float, index: int
-) -> None:
-    """Measure in one of the processes, and send the report, or an error, to the parent."""
+def _train(connection: Connection, barrier: Barrier, *arguments: Any) -> None:
+    """Measure in one of the processes, and send the report, or a line about the error, to the parent."""
     try:
-        connection.send(_report(barrier, run, engine, device, threads, seconds, index))
+        connection.send(_report(barrier, *arguments))
     except Exception as error:
         barrier.abort()
-        connection.send({"error": f"{type(error).__name__}: {error}"})
+        connection.send(f"{type(error).__name__}: {error}")
 
 
-def _report(barrier: Any, run: RunConfig, engine: str, device: str, threads: int, seconds: float, index: int) -> dict[str, Any]:
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else torch's profiler logs much
-    import torch
-
+def _report(
+    barrier: Barrier, run: RunConfig, engine: str, device: str, threads: int, seconds: float, index: int
+) -> dict[str, Any]:
     torch.set_num_threads(threads)
-    from sweep.train.device import describe_device, matmul_peak
-
     if device == "cuda":
         torch.cuda.set_device(index % torch.cuda.device_count())
     barrier.wait()
     # All processes measure the peak of their cores at once; a GPU that several share is measured by one, while the others wait.
-    alone = device == "cpu" or index < torch.cuda.device_count()
-    peak = matmul_peak(device, run.precision) if alone else 0.0
+    measures = device == "cpu" or index < torch.cuda.device_count()
+    peak = matmul_peak(device, run.precision) if measures else 0.0
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -176,9 +159,8 @@ def _report(barrier: Any, run: RunConfig, engine: str, device: str, threads: int
     _wait(device)
     barrier.wait()
     times: list[float] = []
-    end = time.perf_counter() + seconds
+    step, end = WARM_UP_STEPS, time.perf_counter() + seconds
     at_once = 1 if device == "cpu" else 20  # as in training, steps on a GPU are queued and rarely waited for
-    step = WARM_UP_STEPS
     while time.perf_counter() < end or not times:
         start = time.perf_counter()
         for _ in range(at_once):
@@ -199,19 +181,11 @@ def _report(barrier: Any, run: RunConfig, engine: str, device: str, threads: int
 
 
 def _wait(device: str) -> None:
-    import torch
-
     if device == "cuda":
         torch.cuda.synchronize()
 
 
-def _build(engine: str, run: RunConfig, device: str) -> "Engine":
-    import numpy as np
-    import torch
-
-    from sweep.data import TrainingSequences
-    from sweep.train.engine import make_engine
-
+def _build(engine: str, run: RunConfig, device: str) -> Engine:
     tokens = np.random.default_rng(0).integers(0, run.model.vocab_size, 2**22, dtype=np.uint32)
     sequences = TrainingSequences(tokens, context_length=run.model.context_length, batch_size=run.batch_size, seed=0)
     if engine != PLAIN:
@@ -223,10 +197,8 @@ def _build(engine: str, run: RunConfig, device: str) -> "Engine":
     return plain
 
 
-def _breakdown(engine: "Engine", step: int, device: str) -> dict[str, float]:
+def _breakdown(engine: Engine, step: int, device: str) -> dict[str, float]:
     """Shares of a step's time: by the native engine's kernels, or by the operations that torch's profiler saw."""
-    from sweep.train.engine.native import NativeEngine
-
     spent: dict[str, float] = defaultdict(float)
     if isinstance(engine, NativeEngine):
 
@@ -242,8 +214,6 @@ def _breakdown(engine: "Engine", step: int, device: str) -> dict[str, float]:
             engine.step(later)
         spent["other"] = time.perf_counter() - begin - sum(spent.values())
     else:
-        from torch.profiler import ProfilerActivity, profile
-
         with profile(activities=[ProfilerActivity.CUDA if device == "cuda" else ProfilerActivity.CPU]) as profiled:
             for later in range(step, step + STEPS_OF_BREAKDOWN):
                 engine.step(later)
@@ -257,10 +227,6 @@ def _breakdown(engine: "Engine", step: int, device: str) -> dict[str, float]:
 
 def save(path: Path, measurements: Sequence[Measurement]) -> None:
     """Add rows to the JSON list at `path`; a row replaces an older one of the same size, engine and machine."""
-
-    def key(row: dict[str, Any]) -> tuple:
-        return tuple(row[name] for name in ("N", "engine", "precision", "device", "processes", "threads", "batch_tokens"))
-
-    rows = {key(row): row for row in read_benchmarks(path)}
-    rows |= {key(row): row for row in map(asdict, measurements)}
-    write_json(path, list(rows.values()))
+    key = itemgetter("N", "engine", "precision", "device", "processes", "threads", "batch_tokens")
+    rows = [*read_benchmarks(path), *map(asdict, measurements)]
+    write_json(path, list({key(row): row for row in rows}.values()))

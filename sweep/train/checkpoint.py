@@ -20,13 +20,9 @@ log = logging.getLogger(__name__)
 
 
 def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int = KEPT) -> None:
-    """Add the checkpoint of `step` to `directory` and drop all but the `keep` latest.
+    """Add the checkpoint after `step` steps to `directory`, the run's checkpoint/, and drop all but the `keep` latest.
 
-    Args:
-        directory: the run's checkpoint/, which exists.
-        step: steps done.
-        state: tensors and plain values; nothing else can be loaded again.
-        keep: number of checkpoints to keep.
+    `state` holds tensors and plain values; nothing else could be loaded again.
     """
     import torch
 
@@ -36,34 +32,28 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
     name = f"step-{step:010d}.pt"
     entry = {"step": step, "file": name, "sha256": hashlib.sha256(content).hexdigest()}
     write_atomically(directory / name, bytes(content))
-    entries = [old for old in read_manifest(directory) if old["step"] < step] + [entry]
-    write_json(directory / MANIFEST, {"checkpoints": entries[-keep:]})
-    for file in directory.glob("*.pt"):
-        if file.name not in {kept["file"] for kept in entries[-keep:]}:
-            file.unlink()
+    kept = [*(old for old in read_manifest(directory) if old["step"] < step), entry][-keep:]
+    write_json(directory / MANIFEST, {"checkpoints": kept})
+    for file in set(directory.glob("*.pt")) - {directory / each["file"] for each in kept}:
+        file.unlink()
 
 
 def load_checkpoint(directory: Path, device: str = "cpu") -> dict[str, Any] | None:
     """The latest checkpoint that is not damaged, after a warning for each damaged one; None if there are none.
-
-    Raises:
-        InputError: if there are checkpoints and all are damaged.
-    """
+    Raises InputError if there are checkpoints and all are damaged."""
     import torch
 
     entries = read_manifest(directory)
     for entry in reversed(entries):
-        path = directory / entry["file"]
+        path, problem = directory / entry["file"], "is damaged (its SHA-256 is not the manifest's)"
         try:
             content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() == entry["sha256"]:
+                # weights_only: a checkpoint holds tensors and numbers, and can never run code.
+                return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
         except OSError as error:
-            log.warning("checkpoint %s cannot be read (%s); trying the one before", path, error.strerror)
-            continue
-        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-            log.warning("checkpoint %s is damaged (its SHA-256 is not the manifest's); trying the one before", path)
-            continue
-        # weights_only: a checkpoint holds tensors and numbers, and can never run code.
-        return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+            problem = f"cannot be read ({error.strerror})"
+        log.warning("checkpoint %s %s; trying the one before", path, problem)
     if entries:
         raise InputError(f"every checkpoint in {directory} is damaged; delete {directory.parent} to train the run again")
     return None

@@ -11,11 +11,9 @@ from sweep.plan.run import RunConfig
 
 
 class Curve:
-    """The curve, open for new rows; a context manager that closes it.
+    """The curve of `run`, open for new rows; a context manager that closes it.
 
-    Args:
-        path: of curve.jsonl; None on the ranks beside rank 0, where rows go nowhere.
-        run: what is trained.
+    `path` is that of curve.jsonl, or None on the ranks beside rank 0, where rows go nowhere.
     """
 
     def __init__(self, path: Path | None, run: RunConfig) -> None:

@@ -1,8 +1,4 @@
-"""Training one run, from top to bottom.
-
-Several processes, the ranks, can train one run (see `sweep.train.ranks`). Each rank goes through all of this; only rank 0 does
-what is given to `parallel.on_rank0`, which is everything that reads or writes the store.
-"""
+"""Training one run, from top to bottom: every rank goes through all of this, and only rank 0 reads and writes the store."""
 
 import json
 import math
@@ -25,7 +21,7 @@ from sweep.train.checkpoint import load_checkpoint, save_checkpoint
 from sweep.train.curve import Curve, cut
 from sweep.train.device import describe_device, matmul_peak
 from sweep.train.engine import make_engine, native_available
-from sweep.train.progress import Progress
+from sweep.train.events import Progress
 from sweep.train.ranks import ALONE, Parallel
 from sweep.train.schedule import learning_rate
 
@@ -57,9 +53,7 @@ def train(
     With several ranks, each makes this call, and all return the same state.
 
     Args:
-        run: what to train.
-        corpus: the data it names.
-        directory: where its files are.
+        run, corpus, directory: what to train, the data it names, and where its files are.
         runtime: device, intervals, and the other ranks.
         on_progress: called about every `runtime.log_interval_s`, on rank 0.
         should_stop: called before every step with the steps done; True, on any rank, writes a checkpoint and ends the call.
@@ -81,50 +75,40 @@ def train(
             parallel_size=parallel.size,
             micro_batch=runtime.micro_batch,
         )
-        why_not_native = native_available() if engine == "native" else None
-        engine = "eager" if why_not_native else engine
-        notes = {"engine": engine, "why_not_native": why_not_native}
-        state = parallel.on_rank0(lambda: _reason_to_leave(run, corpus, directory, runtime, notes, claim))
-        return state or _Training(run, corpus, directory, runtime, engine, on_progress, claim).loop(should_stop)
+        notes = {"engine": engine}
+        if engine == "native" and (reason := native_available()):
+            engine, notes = "eager", {"engine": "eager", "why_not_native": reason}
 
+        def reason_to_leave() -> str | None:
+            """The state of a run that this process must not train; else write down that it does, and return None."""
+            if claim is None:
+                return states.RUNNING
+            if (state := directory.status()["state"]) in states.FINAL_STATES:
+                return state
+            directory.require_space(run)
+            directory.add_provenance(
+                device=describe_device(runtime.device),
+                **notes,
+                ranks=parallel.size,
+                strategy=parallel.strategy,
+                corpus=corpus.manifest["parts"],
+            )
+            return None
 
-def _reason_to_leave(
-    run: RunConfig, corpus: Corpus, directory: RunDirectory, runtime: Runtime, notes: dict[str, Any], claim: Claim | None
-) -> str | None:
-    """The state of a run that this process must not train; else write down that it does, and return None."""
-    if claim is None:
-        return states.RUNNING
-    if (state := directory.status()["state"]) in states.FINAL_STATES:
-        return state
-    directory.require_space(run)
-    directory.add_provenance(
-        device=describe_device(runtime.device),
-        **{name: note for name, note in notes.items() if note},
-        ranks=runtime.parallel.size,
-        strategy=runtime.parallel.strategy,
-        corpus=corpus.manifest["parts"],
-    )
-    return None
+        if (state := parallel.on_rank0(reason_to_leave)) is not None:
+            return state
+        return _Training(run, corpus, directory, runtime, engine, claim).loop(on_progress, should_stop)
 
 
 class _Training:
     """The state of a run in training. `claim` is None on the ranks beside rank 0."""
 
     def __init__(
-        self,
-        run: RunConfig,
-        corpus: Corpus,
-        directory: RunDirectory,
-        runtime: Runtime,
-        engine: str,
-        on_progress: Callable[[Progress], None],
-        claim: Claim | None,
+        self, run: RunConfig, corpus: Corpus, directory: RunDirectory, runtime: Runtime, engine: str, claim: Claim | None
     ) -> None:
-        self.run, self.directory, self.runtime, self.on_progress = run, directory, runtime, on_progress
-        self.parallel, self.claim = runtime.parallel, claim
-        sequences = TrainingSequences(
-            corpus.tokens("train"), context_length=run.model.context_length, batch_size=run.batch_size, seed=run.seed
-        )
+        self.run, self.directory, self.runtime, self.parallel, self.claim = run, directory, runtime, runtime.parallel, claim
+        shape = {"context_length": run.model.context_length, "batch_size": run.batch_size}
+        sequences = TrainingSequences(corpus.tokens("train"), **shape, seed=run.seed)
         self.held_out = validation_sequences(corpus.tokens("validation"), run.model.context_length)
         self.engine = make_engine(
             engine, run, sequences, device=runtime.device, micro_batch=runtime.micro_batch, parallel=self.parallel
@@ -137,8 +121,9 @@ class _Training:
         self.pending: list[Tensor] = []  # loss and gradient norm of steps whose results are still on the device
         self.validation: dict[str, float] = {}
 
-    def loop(self, should_stop: Callable[[int], bool]) -> str:
+    def loop(self, on_progress: Callable[[Progress], None], should_stop: Callable[[int], bool]) -> str:
         """Train until the horizon, a divergence, a stop or the loss of the claim; the state."""
+        self.on_progress = on_progress
         self._resume()
         with Curve(self.directory.curve if self.parallel.rank == 0 else None, self.run) as self.curve:
             self.interval_start = self.saved_at = self.started = time.perf_counter()
@@ -156,22 +141,17 @@ class _Training:
                 self.pending.append(self.engine.step(self.step))
                 self.step += 1
                 evaluate = self.step in self.evaluate_at
-                if (log or evaluate or save) and self._lost():
-                    return states.RUNNING
-                if (log or evaluate or save) and not self._log():
-                    return self._stop(states.DIVERGED)
-                if evaluate and not self._evaluate():
-                    return self._stop(states.DIVERGED)
+                if log or evaluate or save:
+                    if self._lost():
+                        return states.RUNNING
+                    if not self._log() or (evaluate and not self._evaluate()):
+                        return self._stop(states.DIVERGED)
                 if save:
                     self._save()
             return self._stop(states.DONE)
 
     def _resume(self) -> None:
-        """Load the last checkpoint, and cut the curve back to it: the steps after it will be trained again.
-
-        Raises:
-            InputError: if all checkpoints are damaged, or the curve lacks steps that the checkpoint has.
-        """
+        """Load the last checkpoint, and cut the curve back to it: the steps after it will be trained again."""
         weights: dict[str, Any] = {}
 
         def read() -> dict[str, Any] | None:
@@ -245,7 +225,8 @@ class _Training:
         weights = self.engine.state()
 
         def write() -> None:
-            at = {"step": self.step, "curve_bytes": self.curve.sync(), "elapsed_s": self._elapsed_s()}
+            elapsed_s = self.elapsed_before_s + time.perf_counter() - self.started
+            at = {"step": self.step, "curve_bytes": self.curve.sync(), "elapsed_s": elapsed_s}
             state = {**at, "validation": self.validation, **weights}
             save_checkpoint(self.directory.checkpoints, self.step, state, keep=keep)
             self.beside_s["saving_s"] += time.perf_counter() - begin
@@ -274,19 +255,16 @@ class _Training:
         return self.parallel.on_rank0(lambda: self.claim is None or self.claim.lost())
 
     def _write_status(self, state: str) -> None:
+        seconds = time.perf_counter() - self.started
         values = {
             "step": self.step,
             "steps": self.run.steps,
             "tokens": self.step * self.run.batch_tokens,
             "device": self.runtime.device,
             "ranks": self.parallel.size,
-            "elapsed_s": round(self._elapsed_s(), 3),
-            "training_s": round(time.perf_counter() - self.started - sum(self.beside_s.values()), 3),  # of this start
-            **{name: round(seconds, 3) for name, seconds in self.beside_s.items()},
+            "elapsed_s": round(self.elapsed_before_s + seconds, 3),  # over all starts
+            "training_s": round(seconds - sum(self.beside_s.values()), 3),  # of this start
+            **{name: round(beside, 3) for name, beside in self.beside_s.items()},
             **self.validation,
         }
         self.parallel.on_rank0(lambda: self.directory.write_status(state, **values))
-
-    def _elapsed_s(self) -> float:
-        """Seconds that this run has trained, over all its starts."""
-        return self.elapsed_before_s + time.perf_counter() - self.started

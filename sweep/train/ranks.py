@@ -32,33 +32,20 @@ T = TypeVar("T")
 class Parallel:
     """This process among the ranks of a run; a context manager that connects them.
 
-    Attributes:
-        rank: of this process, from 0.
-        size: number of ranks.
-        local_rank: number of this process on its machine, which chooses its GPU.
-        device: "cpu" or "cuda".
-        strategy: "ddp": every rank holds the whole model. "fsdp": every rank holds a shard of weights, gradients and moments,
-            and gathers a block's weights when it needs them. "none" for one process.
+    With `strategy` "ddp", every rank holds the whole model. With "fsdp", every rank holds a shard of weights, gradients and
+    moments, and gathers a block's weights when it needs them.
     """
 
     rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    device: str = "cpu"
-    strategy: str = "none"
+    size: int = 1  # number of ranks
+    local_rank: int = 0  # number of this process on its machine, which chooses its GPU
+    device: str = "cpu"  # or "cuda"
+    strategy: str = "none"  # for one process, else "ddp" or "fsdp"
 
     @classmethod
     def from_environment(cls, device: str, strategy: str, environment: Mapping[str, str] = os.environ) -> "Parallel":
-        """The rank that torchrun or srun made of this process; `ALONE` if neither did.
-
-        Args:
-            device: "cpu" or "cuda".
-            strategy: "ddp" or "fsdp", for more than one process.
-            environment: of the process.
-
-        Raises:
-            InputError: under srun without MASTER_ADDR.
-        """
+        """The rank that torchrun or srun made of this process, as its `environment` says; `ALONE` on `device` if neither did.
+        `strategy` is "ddp" or "fsdp", for more than one process. Raises InputError under srun without MASTER_ADDR."""
         if "RANK" in environment:
             rank, size, local_rank = (int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
         elif "SLURM_STEP_ID" in environment:  # a job's script has the other variables too, but srun did not start it
@@ -127,10 +114,10 @@ class Parallel:
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean of `values` over all ranks, in place."""
-        if self.size == 1:
-            return values
-        dist.all_reduce(values)
-        return values.div_(self.size)
+        if self.size > 1:
+            dist.all_reduce(values)
+            values.div_(self.size)
+        return values
 
     def shard(self, model: Transformer, device: str) -> Transformer:
         """Put `model`, which is equal on all ranks, on their devices, and let it average its gradients over the ranks.
@@ -174,12 +161,16 @@ class Parallel:
             return {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, get_optimizer_state_dict
 
-        inner, options = _inner(model), StateDictOptions(full_state_dict=True, cpu_offload=True)
+        inner = getattr(model, "module", model)  # that inside DDP
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         if self.strategy == "fsdp":
             inner.reshard()  # type: ignore[operator]  # an evaluation leaves the root's weights gathered
-        # torch would take a step to fill a state that is still empty.
-        named = get_optimizer_state_dict(inner, optimizer, options=options) if optimizer.state else None
-        numbered = _numbered(named) if named else optimizer.state_dict()
+        # torch would take a step to fill a state that is still empty. It returns nothing on the other ranks.
+        named: Any = get_optimizer_state_dict(inner, optimizer, options=options) if optimizer.state else None
+        numbered = optimizer.state_dict()
+        if named:
+            names = [name for group in named["param_groups"] for name in group["params"]]
+            numbered = _renamed(named, {name: number for number, name in enumerate(names)})
         return {"model": get_model_state_dict(inner, options=options), "optimizer": numbered}
 
     def scatter(self, state: dict[str, Any], model: Transformer, optimizer: torch.optim.Optimizer) -> None:
@@ -188,16 +179,15 @@ class Parallel:
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             return
-        from torch.distributed.checkpoint.state_dict import (
-            StateDictOptions,
-            set_model_state_dict,
-            set_optimizer_state_dict,
-        )
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict, set_optimizer_state_dict
 
-        inner, options = _inner(model), StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+        inner = getattr(model, "module", model)  # that inside DDP
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
         set_model_state_dict(inner, state["model"] if self.rank == 0 else {}, options=options)
         if self.on_rank0(lambda: bool(state["optimizer"]["state"])):
-            named = _named(state["optimizer"], inner, optimizer) if self.rank == 0 else {}
+            name_of = {parameter: name for name, parameter in inner.named_parameters()}
+            names = [name_of[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+            named = _renamed(state["optimizer"], dict(enumerate(names))) if self.rank == 0 else {}
             set_optimizer_state_dict(inner, optimizer, named, options=options)
 
 
@@ -215,26 +205,9 @@ class Replicated(DistributedDataParallel):
     loss = Transformer.loss
 
 
-def _inner(model: Transformer) -> Transformer:
-    """The model inside DDP, or the model itself."""
-    return getattr(model, "module", model)
-
-
-def _numbered(state: dict[str, Any]) -> dict[str, Any]:
-    """The state of an optimizer with parameters by number, as in `state_dict`, from one with parameters by name."""
-    names = [name for group in state["param_groups"] for name in group["params"]]
-    numbers = {name: number for number, name in enumerate(names)}
+def _renamed(state: dict[str, Any], new: Mapping[Any, Any]) -> dict[str, Any]:
+    """The state of an optimizer with its parameters by other keys: by number, as in `state_dict`, or by name."""
     return {
-        "state": {numbers[name]: value for name, value in state["state"].items()},
-        "param_groups": [{**group, "params": [numbers[name] for name in group["params"]]} for group in state["param_groups"]],
-    }
-
-
-def _named(state: dict[str, Any], model: Transformer, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The inverse of `_numbered`."""
-    name_of = {parameter: name for name, parameter in model.named_parameters()}
-    names = [name_of[parameter] for group in optimizer.param_groups for parameter in group["params"]]
-    return {
-        "state": {names[number]: value for number, value in state["state"].items()},
-        "param_groups": [{**group, "params": [names[number] for number in group["params"]]} for group in state["param_groups"]],
+        "state": {new[key]: value for key, value in state["state"].items()},
+        "param_groups": [{**group, "params": [new[key] for key in group["params"]]} for group in state["param_groups"]],
     }

@@ -6,8 +6,6 @@ import sys
 import time
 from pathlib import Path
 
-from sweep.index import write_index
-
 from sweep.cli import main
 from sweep.commands.sweeps import plan_sweep
 from sweep.config import FitConfig, compose
@@ -41,8 +39,6 @@ def test_three_launches_and_a_reader_train_every_run_once(text_file: Path, tmp_p
     seen = set()
     while any(launch.poll() is None for launch in launches):
         runs, _ = collect(planned, store, FitConfig())  # the runs are being written
-        if store.root.is_dir():
-            write_index(store)
         seen.add(int((runs["state"] == states.DONE).sum()))
         time.sleep(0.05)
     output = [launch.communicate()[0] for launch in launches]

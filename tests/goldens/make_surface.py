@@ -16,7 +16,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from sweep.fit import NO_INTERVALS, Noise, Simulator, fit_parametric, read_runs
-from sweep.fit.published import BESIROGLU
+from sweep.fit.surface import BESIROGLU
 
 HERE = Path(__file__).parent
 DELTA, STARTS = 1e-3, 200

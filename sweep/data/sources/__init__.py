@@ -16,11 +16,7 @@ for module in iter_modules(__path__):
 
 
 def reader_of(source: SourceConfig, field: str = "data") -> Reader:
-    """The reader of `source`; `field` is the configuration field that messages name.
-
-    Raises:
-        InputError: if there is no such source.
-    """
+    """The reader of `source`; `field` is the configuration field that messages name. Raises InputError if there is none."""
     return named(SOURCES, source.source, f"{field}.source")(source, field)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.data.sources.reader import MAX_UNITS, Records, expand, file_identity
-from sweep.errors import InputError
+from sweep.errors import InputError, explained
 
 
 class HuggingFace(Records, name="huggingface"):
@@ -45,7 +45,9 @@ class HuggingFace(Records, name="huggingface"):
         import datasets
 
         source, folder = self.source, self._folder
-        try:
+        problem = f"{self.field}.dataset={source.dataset} cannot be loaded"
+        remedy = "check dataset, config, split and revision, and the network, or give a local folder"
+        with explained(problem, remedy):  # each builder raises errors of its own
             if folder and ((folder / "state.json").exists() or (folder / "dataset_dict.json").exists()):
                 saved = datasets.load_from_disk(str(folder))
                 saved = saved[source.split] if isinstance(saved, datasets.DatasetDict) else saved
@@ -55,13 +57,6 @@ class HuggingFace(Records, name="huggingface"):
                 stream = datasets.load_dataset(name, source.config, streaming=True, **options)
             if stream.column_names is not None and source.column not in stream.column_names:
                 raise self.missing_column(stream.column_names, str(source.dataset))
-        except InputError:
-            raise
-        except Exception as error:  # each builder raises errors of its own
-            raise InputError(
-                f"{self.field}.dataset={source.dataset} cannot be loaded ({_reason(error)}); check dataset, config, split and "
-                "revision, and the network, or give a local folder"
-            ) from error
         return stream.select_columns([source.column]) if stream.column_names is not None else stream
 
     def units(self) -> list[Any]:
@@ -70,17 +65,7 @@ class HuggingFace(Records, name="huggingface"):
     def texts(self, unit: int) -> Iterator[bytes]:
         part = self._stream.shard(num_shards=min(self._stream.num_shards, MAX_UNITS), index=unit)
         where = f"{self.source.dataset}, {self.source.split}"
-        try:
+        problem = f"{self.field}.dataset={self.source.dataset}: reading stopped"
+        with explained(problem, "run the same command again to continue from there"):  # network, files, or the builder
             for row in part:
                 yield self.text_of(row, where)
-        except InputError:
-            raise
-        except Exception as error:  # from the network, the files or the dataset's builder
-            raise InputError(
-                f"{self.field}.dataset={self.source.dataset}: reading stopped ({_reason(error)}); run the same command again "
-                "to continue from there"
-            ) from error
-
-
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

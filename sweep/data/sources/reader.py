@@ -4,13 +4,14 @@ import glob
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 from sweep.config import SourceConfig
-from sweep.errors import InputError
+from sweep.errors import InputError, explained
 
 PIECE_BYTES = 65_536  # long texts are cut into documents of about this size, at line ends
 UNIT_BYTES = 1 << 24  # smallest unit of text that one worker reads
@@ -91,6 +92,10 @@ class FileReader(Reader):
     def identity(self) -> Any:
         return [file_identity(path) for path in self.files]
 
+    def reading(self, path: Path, problem: str = "cannot be read") -> AbstractContextManager[None]:
+        """Raises InputError in place of the errors of opening and reading a file; pyarrow's are ValueErrors."""
+        return explained(f"{self.field}.paths: {path} {problem}", "make it again, or leave it out", (OSError, ValueError))
+
 
 class Records(Reader):
     """Each text of `column` is a document, or with rows=lines a line of a longer text."""
@@ -127,20 +132,9 @@ class Records(Reader):
         )
 
 
-class RecordFiles(FileReader, Records):
-    """Records in local files."""
-
-    def identity(self) -> Any:
-        files = [file_identity(path) for path in self.files]
-        return {"files": files, "column": self.source.column, "rows": self.source.rows}
-
-
 def expand(paths: list[str], endings: tuple[str, ...], field: str) -> list[Path]:
-    """The files that `paths` name, sorted, each once; of a folder those with one of `endings`.
-
-    Raises:
-        InputError: if there are none.
-    """
+    """The files that `paths` name, sorted, each once; of a folder those with one of `endings`. Raises InputError if there are
+    none."""
     if not paths:
         raise InputError(f"{field}.paths is empty; name the files, for instance {field}.paths=[corpus/*{endings[0]}]")
     files: set[Path] = set()

@@ -1,16 +1,45 @@
-"""Plain text files."""
+"""Plain text files, and the running Python's standard library."""
 
 import codecs
 import mmap
+import sysconfig
 from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from sweep.data.sources.reader import LOOK_BYTES, LOOKS, PIECE_BYTES, FileReader, grouped, unit_bytes
 from sweep.errors import InputError
 
 LONGEST_LINE = 1 << 20  # a text without line ends is cut at this size
+
+
+class StandardLibrary(FileReader, name="stdlib"):
+    """The .py files of the standard library, its tests included, one document each. Files that are not UTF-8 text are left
+    out: they are inputs of the parser's tests."""
+
+    known_by_content = True
+
+    @cached_property
+    def files(self) -> list[Path]:
+        root = Path(sysconfig.get_paths()["stdlib"])
+        found = sorted(root.rglob("*.py"), key=lambda path: path.relative_to(root).as_posix())
+        return [path for path in found if not {"site-packages", "dist-packages"} & set(path.parts)]
+
+    def most_tokens(self) -> float:
+        return sum(path.stat().st_size + 1 for path in self.files)
+
+    def check(self) -> None:
+        """Nothing to check: the library is always there."""
+
+    def units(self) -> list[Any]:
+        return [self.files]
+
+    def documents(self, unit: Any) -> Iterator[bytes]:
+        for path in unit:
+            content = path.read_bytes()
+            if content and b"\0" not in content and content.decode("utf-8", errors="ignore").encode() == content:
+                yield content
 
 
 class TextFiles(FileReader, name="text"):
@@ -26,7 +55,7 @@ class TextFiles(FileReader, name="text"):
 
     def check(self) -> None:
         for path in self.files[:: max(1, len(self.files) // LOOKS)]:
-            with self._opened(path) as file:
+            with self.reading(path), open(path, "rb") as file:
                 start = file.read(LOOK_BYTES)
             try:
                 codecs.getincrementaldecoder("utf-8")().decode(start, final=len(start) < LOOK_BYTES)  # else it may be cut
@@ -41,7 +70,7 @@ class TextFiles(FileReader, name="text"):
 
     def documents(self, unit: Any) -> Iterator[bytes]:
         for path, start, end in unit:
-            with self._opened(path) as file:
+            with self.reading(path), open(path, "rb") as file:
                 file.seek(start)
                 content = file.read(end - start)
             for first, last in cuts(content):
@@ -52,14 +81,6 @@ class TextFiles(FileReader, name="text"):
                     raise self._not_utf8(path, start + first + error.start) from error
                 if text := piece.replace(b"\0", b""):
                     yield text
-
-    @contextmanager
-    def _opened(self, path: Path) -> Iterator[BinaryIO]:
-        try:
-            with open(path, "rb") as file:
-                yield file
-        except OSError as error:
-            raise InputError(f"{self.field}.paths: {path} cannot be read ({error.strerror})") from error
 
     def _not_utf8(self, path: Path, at: int) -> InputError:
         return InputError(

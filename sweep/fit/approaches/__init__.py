@@ -12,8 +12,6 @@ from sweep.fit.result import attempt
 from sweep.tables.curves import Curve
 from sweep.tables.table import RunTable
 
-__all__ = ["APPROACHES", "Approach", "Laws", "Options", "PowerLaws"]
-
 APPROACHES: dict[str, type[Approach]] = {law.name: law for law in (EnvelopeFit, IsoflopFit, ParametricFit)}
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from sweep.fit.result import Estimate, Intervals, PowerLaw, positive
+from sweep.fit.result import Estimate, Intervals, PowerLaw, Record, positive
 from sweep.fit.surface import Compute
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Approach(ABC):
+class Approach(Record, ABC):
     """A fitted law of the compute-optimal N_opt(C) and D_opt(C), and what its kind is called.
 
     Attributes:
@@ -103,12 +103,10 @@ class Approach(ABC):
 
     @classmethod
     def title(cls) -> str:
-        """A short name: "Approach 1"."""
         return f"Approach {cls.number}"
 
     @classmethod
     def heading(cls) -> str:
-        """The short name and the method."""
         return f"{cls.title()}, {cls.method}"
 
     @property
@@ -145,7 +143,6 @@ class Approach(ABC):
         yield from ()
 
     def summary(self) -> str:
-        """For a reader."""
         return "\n".join([self.heading(), f"  a = {self.a}   b = {self.b}", *(f"  {remark}" for remark in self.remarks())])
 
 
@@ -186,10 +183,5 @@ class PowerLaws(Approach):
 
     def laws_to_dict(self) -> dict[str, Any]:
         """The entries of fits.json that such approaches share."""
-        return {
-            "a": self.a.to_dict(),
-            "b": self.b.to_dict(),
-            "N_coefficient": self.N_law.coefficient,
-            "D_coefficient": self.D_law.coefficient,
-            "loss_law": dict(vars(self.loss_law)),
-        }
+        coefficients = {"N_coefficient": self.N_law.coefficient, "D_coefficient": self.D_law.coefficient}
+        return self.pick("a", "b") | coefficients | self.pick("loss_law")

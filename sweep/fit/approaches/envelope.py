@@ -9,7 +9,7 @@ import numpy as np
 from sweep.errors import LawError
 from sweep.fit.approaches.approach import Options, PowerLaws
 from sweep.fit.approaches.lower_envelope import METHODS, MIN_SIZES, LowerEnvelope, statistics
-from sweep.fit.result import Estimate, Intervals, PowerLaw, count_distinct, positive
+from sweep.fit.result import Estimate, Intervals, PowerLaw, Record, count_distinct, positive
 from sweep.fit.surface import Compute
 from sweep.tables.curves import Curve, as_curves
 
@@ -23,7 +23,7 @@ CurvesLike: TypeAlias = "Sequence[Curve] | pd.DataFrame"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curvature:
+class Curvature(Record):
     """Whether log N_opt bends in log C (Hoffmann et al. 2022, Fig. A5).
 
     Attributes:
@@ -35,9 +35,6 @@ class Curvature:
     thirds: tuple[Estimate, Estimate, Estimate]
     second: Estimate
     bends: bool | None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"thirds": [third.to_dict() for third in self.thirds], "second": self.second.to_dict(), "bends": self.bends}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -138,16 +135,14 @@ def fit_envelope(
     if not known:
         raise LawError("no_curves", "there are no training curves; Approach 1 needs them beside the table of runs")
     if count_distinct(np.array([curve.N for curve in known])) < MIN_SIZES:
-        raise LawError(
-            "too_few_sizes", f"the curves are of fewer than {MIN_SIZES} sizes; Approach 1 needs more: widen the grid"
-        )
+        reason = f"the curves are of fewer than {MIN_SIZES} sizes; Approach 1 needs more: widen the grid"
+        raise LawError("too_few_sizes", reason)
     sweep = LowerEnvelope(known, smoothing, points, method)
     everything = np.arange(len(known))
     flops, N, D, loss = sweep.of(everything)
     if (sizes := count_distinct(N)) < MIN_SIZES:
-        raise LawError(
-            "too_few_sizes", f"only {sizes} sizes are ever best; Approach 1 needs at least {MIN_SIZES}: widen the grid"
-        )
+        reason = f"only {sizes} sizes are ever best; Approach 1 needs at least {MIN_SIZES}: widen the grid"
+        raise LawError("too_few_sizes", reason)
     rng = np.random.default_rng(intervals.seed)
     drawn = np.full((intervals.resamples, 10), np.nan)
     # The vertices of a hull are few, and extremes: intervals from resampling them hold the truth in one case of four.
@@ -161,6 +156,7 @@ def fit_envelope(
     estimates = [Estimate.from_resamples(value[i], drawn[:, i], intervals.level) for i in range(10)]
     second = estimates[9]
     N_law, D_law, loss_law = (PowerLaw(exponent=value[i], coefficient=float(np.exp(value[i + 1]))) for i in (0, 2, 4))
+    resampled = [PowerLaw(exponent=drawn[:, i], coefficient=np.exp(drawn[:, i + 1])) for i in (0, 2, 4)]
     return EnvelopeFit(
         a=estimates[0],
         b=estimates[2],
@@ -177,15 +173,7 @@ def fit_envelope(
             bends=None if second.low is None or second.high is None else not second.low <= 0 <= second.high,
         ),
         envelope=method,
-        compute=_compute(known),
-        replicates={
-            name: PowerLaw(exponent=drawn[:, i], coefficient=np.exp(drawn[:, i + 1]))
-            for i, name in ((0, "N"), (2, "D"), (4, "loss"))
-        },
+        compute=Compute.of_runs(sweep.N, np.ones_like(sweep.N), sweep.per_token),
+        replicates=dict(zip(("N", "D", "loss"), resampled, strict=True)),
         level=intervals.level,
     )
-
-
-def _compute(curves: Sequence[Curve]) -> Compute:
-    N, per_token = (np.array([getattr(curve, name) for curve in curves]) for name in ("N", "flops_per_token"))
-    return Compute.of_runs(N, np.ones_like(N), per_token)

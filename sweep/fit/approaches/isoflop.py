@@ -82,16 +82,8 @@ class IsoflopFit(PowerLaws):
         return self.loss_law(C) + self.curvature * np.log(N / self.N_law(C)) ** 2
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "status": self.status,
-            **self.laws_to_dict(),
-            "a_cubic": self.a_cubic.to_dict() if self.a_cubic else None,
-            "a_corrected": self.a_corrected.to_dict() if self.a_corrected else None,
-            "a_bias": self.a_bias,
-            "curvature": self.curvature,
-            "seed_noise": self.seed_noise if np.isfinite(self.seed_noise) else None,
-            "profiles": [profile.to_dict() for profile in self.profiles],
-        }
+        own = self.pick("a_cubic", "a_corrected", "a_bias", "curvature", "seed_noise", "profiles")
+        return {"status": self.status, **self.laws_to_dict(), **own}
 
     def remarks(self) -> list[str]:
         lines = []

@@ -24,7 +24,9 @@ class LowerEnvelope:
     def __init__(self, curves: Sequence[Curve], smoothing: float, points: int, method: str) -> None:
         self.method = method
         self.N, self.per_token = (np.array([getattr(curve, name) for curve in curves]) for name in ("N", "flops_per_token"))
-        low, high = _range_of_flops(curves)
+        # As far as three sizes compete; see `fit_envelope`.
+        ends = np.array([curve.tokens[-1] * curve.flops_per_token for curve in curves])
+        low, high = ends.min(), sorted(ends[self.N == N].max() for N in np.unique(self.N))[-MIN_SIZES]
         self.flops = np.geomspace(low, high, points)
         smooth = [smooth_curve(curve.loss, smoothing) for curve in curves]
         if method == "interpolated":
@@ -98,20 +100,13 @@ def _lower_hull(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Indices of the lower convex hull's vertices up to the lowest point, x ascending (Andrew 1979)."""
     hull: list[int] = []
     for i in range(int(y.argmin()) + 1):
-        while len(hull) > 1 and (x[hull[-1]] - x[hull[-2]]) * (y[i] - y[hull[-2]]) <= (x[i] - x[hull[-2]]) * (
-            y[hull[-1]] - y[hull[-2]]
-        ):
+        while len(hull) > 1:
+            a, b = hull[-2:]
+            if (x[b] - x[a]) * (y[i] - y[a]) > (x[i] - x[a]) * (y[b] - y[a]):
+                break
             hull.pop()
         hull.append(i)
     return np.array(hull)
-
-
-def _range_of_flops(curves: Sequence[Curve]) -> tuple[float, float]:
-    ends: dict[float, list[float]] = {}
-    for curve in curves:
-        ends.setdefault(curve.N, []).append(float(curve.tokens[-1] * curve.flops_per_token))
-    last_of_each_size = sorted(max(of_size) for of_size in ends.values())
-    return min(min(of_size) for of_size in ends.values()), last_of_each_size[-MIN_SIZES]
 
 
 def _interpolate(curve: Curve, loss: np.ndarray, flops: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
     L(N, D) = E + A / N^alpha + B / D^beta
 
 fitted by the sum over runs of Huber_delta(LSE(a - alpha log N, b - beta log D, e) - log L). `sweep.fit.solver` says
-what is minimised (objective), where the search starts (starts), how it descends (newton) and how it ends (search).
+what is minimised and where the search starts (objective), how it descends (newton) and how it ends (search, finish).
 """
 
 from collections.abc import Iterator
@@ -14,21 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sweep.errors import LawError
+from sweep.fit.approaches import parametric_problem as problem
 from sweep.fit.approaches.approach import Approach, Options
-from sweep.fit.approaches.parametric_problem import (
-    NOTES,
-    OBJECTIVES,
-    check_clusters,
-    constants_of,
-    prepare,
-    require_above,
-    require_enough,
-    require_identified,
-    status_of,
-)
-from sweep.fit.bootstrap import resample_weights
+from sweep.fit.bootstrap import check_clusters, resample_weights
 from sweep.fit.result import Estimate, Intervals, positive
-from sweep.fit.solver.certificate import Certificate
+from sweep.fit.solver.finish import Certificate
 from sweep.fit.surface import Compute, Surface
 from sweep.tables.table import RunsLike, as_runs
 
@@ -99,20 +89,17 @@ class ParametricFit(Approach):
     def counted(self, compute: Compute) -> "ParametricFit":
         """The same fit with C counted otherwise: the surface stays, its frontier moves."""
         surface, replicates = (replace(constants, compute=compute) for constants in (self.surface, self.replicates))
-        a, b = (Estimate.from_resamples(getattr(surface, name), getattr(replicates, name), self.level) for name in ("a", "b"))
-        return replace(self, surface=surface, replicates=replicates, a=a, b=b)
+        return replace(self, surface=surface, replicates=replicates, **_estimates(surface, replicates, self.level))
 
     def to_dict(self) -> dict[str, Any]:
-        names = ("E", "A", "B", "alpha", "beta", "a", "b")
-        values: dict[str, Any] = {name: getattr(self, name).to_dict() for name in names}
-        values |= {name: getattr(self, name) for name in ("objective", "delta", "status", "kind", "residual_sd")}
-        values["gradient_norm"] = self.certificate.gradient_norm
-        return values | {"certificate": self.certificate.to_dict(), "compute": dict(vars(self.surface.compute))}
+        values = self.pick("E", "A", "B", "alpha", "beta", "a", "b", "objective", "delta", "status", "kind", "residual_sd")
+        proof = {"gradient_norm": self.certificate.gradient_norm, "certificate": self.certificate.to_dict()}
+        return values | proof | {"compute": self.surface.compute.to_dict()}
 
     def remarks(self) -> list[str]:
         what = "Huber" if self.kind == "huber" else self.kind
         width = f" at delta = {self.delta:g}" if self.delta is not None else ""
-        note = f"{what} objective {self.objective:.6g}{width}, {self.status}{NOTES.get(self.status, '')}"
+        note = f"{what} objective {self.objective:.6g}{width}, {self.status}{problem.NOTES.get(self.status, '')}"
         return [note, self.certificate.line()]
 
     def summary(self) -> str:
@@ -122,7 +109,7 @@ class ParametricFit(Approach):
 
     def choices(self, options: Options, unit: str) -> Iterator[tuple[str, str]]:
         width = f", delta = {options.delta:g}" if options.objective == "huber" else ""
-        yield "Objective, Approach 3", OBJECTIVES[options.objective] + width
+        yield "Objective, Approach 3", problem.OBJECTIVES[options.objective] + width
         yield "Optimiser and starts", f"Newton's method with exact gradients and Hessians; {self.certificate.line()}"
         yield "Convergence", f"{self.status}, objective {self.objective:.6g}"
 
@@ -159,36 +146,34 @@ def fit_parametric(
         LawError: "too_few_runs" or "collinear" if the runs cannot tell the constants apart, "bad_option" if an option is out of
             range, "unidentified" if a term does not show in the losses.
     """
-    if objective not in OBJECTIVES:
-        raise LawError("bad_option", f"objective={objective!r} is none of {', '.join(OBJECTIVES)}")
+    if objective not in problem.OBJECTIVES:
+        raise LawError("bad_option", f"objective={objective!r} is none of {', '.join(problem.OBJECTIVES)}")
     if not 0 < positive("delta", delta) < np.inf:
         raise LawError("bad_option", f"delta={delta} is out of range; it must be finite (objective='log_mse' is its limit)")
     table = as_runs(runs, D, loss)
     if fixed_E is not None:
-        require_above(table, fixed_E)
-    search, centre = prepare(table, objective, delta, table.weight if weights is None else weights, tied, fixed_E)
-    require_enough(table.where(search.weight > 0), free=search.basis.shape[1])
+        problem.require_above(table, fixed_E)
+    search, centre = problem.prepare(table, objective, delta, table.weight if weights is None else weights, tied, fixed_E)
+    problem.require_enough(table.where(search.weight > 0), free=search.basis.shape[1])
     labels = check_clusters(table.cluster if clusters is None else clusters, len(table))
+    labels = labels if labels is None else labels.astype(str)
     drawn = resample_weights(len(table), intervals.resamples, seed=intervals.seed, clusters=labels)
 
     minima, certificate = search.run()
     theta = minima[:1]
-    share_of_E = require_identified(theta, search.objective)
+    share_of_E = problem.require_identified(theta, search.objective)
     compute = Compute.of_runs(table.N, table.D, table.C)
-    constants = {name: float(value[0]) for name, value in constants_of(theta, centre).items()}
+    constants = {name: float(value[0]) for name, value in problem.constants_of(theta, centre).items()}
     surface = Surface(**constants, compute=compute)
     residual_sd = 1.4826 * float(np.median(np.abs(np.log(table.loss / surface.predict(table.N, table.D)))))
     replicas = search.resample(drawn, minima[:STARTING_MINIMA], residual_sd)
-    replicates = Surface(**constants_of(replicas, centre), compute=compute)
+    replicates = Surface(**problem.constants_of(replicas, centre), compute=compute)
     return ParametricFit(
-        **{
-            name: Estimate.from_resamples(getattr(surface, name), getattr(replicates, name), intervals.level)
-            for name in ("E", "A", "B", "alpha", "beta", "a", "b")
-        },
+        **_estimates(surface, replicates, intervals.level),
         objective=search.value(theta),
         kind=objective,
         delta=delta if objective == "huber" else None,
-        status=status_of(certificate, E_is_free=fixed_E is None, share_of_E=share_of_E),
+        status=problem.status_of(certificate, E_is_free=fixed_E is None, share_of_E=share_of_E),
         certificate=certificate,
         surface=surface,
         replicates=replicates,
@@ -196,3 +181,9 @@ def fit_parametric(
         free=search.basis,
         level=intervals.level,
     )
+
+
+def _estimates(surface: Surface, replicates: Surface, level: float) -> dict[str, Any]:
+    """All constants and exponents by name."""
+    names = (*surface.constants, "a", "b")
+    return {name: Estimate.from_resamples(getattr(surface, name), getattr(replicates, name), level) for name in names}

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from sweep.errors import LawError
 from sweep.fit.result import SAME, Status, count_distinct
-from sweep.fit.solver.certificate import Certificate
+from sweep.fit.solver.finish import Certificate
 from sweep.fit.solver.objective import Objective
 from sweep.fit.solver.search import Search
 from sweep.tables.table import RunTable
@@ -28,7 +28,6 @@ ILL_CONDITIONED = 1e7  # IsoFLOP sweeps have about 1e4
 MAX_EXPONENT = 5  # measured exponents are below 1; the start grid ends at 2
 NEGLIGIBLE_TERM, NEGLIGIBLE_E = 1e-3, 0.02  # shares of the predicted loss
 ONE_BUDGET = 1.5 * (1 - SAME)  # between the 5 % and the 95 % quantile of C; below it all runs have one budget
-MIN_CLUSTERS = 3
 COLLINEAR = 0.05  # the spread of log D at given log N, relative to that of log D, below which N and D are one variable
 
 
@@ -71,20 +70,6 @@ def check_weights(weights: ArrayLike | None, runs: int) -> np.ndarray:
     return weight * runs / weight.sum()
 
 
-def check_clusters(clusters: ArrayLike | None, runs: int) -> np.ndarray | None:
-    """The label of each run, shape (runs,). Raises LawError if there are fewer than three, or not one for each run."""
-    if clusters is None:
-        return None
-    labels = np.asarray(clusters).astype(str)
-    if labels.shape != (runs,):
-        raise LawError("bad_option", f"clusters has shape {labels.shape}; give one label for each of the {runs} runs")
-    if len(np.unique(labels)) < MIN_CLUSTERS:
-        raise LawError(
-            "bad_option", f"clusters has fewer than {MIN_CLUSTERS} different labels; give more of them, or leave clusters out"
-        )
-    return labels
-
-
 def require_enough(table: RunTable, free: int) -> None:
     """Raises LawError unless the runs can tell the two terms and `free` constants apart."""
     sizes, horizons = count_distinct(table.N), count_distinct(table.D)
@@ -111,11 +96,8 @@ def require_above(table: RunTable, E: float) -> None:
         raise LawError("bad_option", f"fixed_E={E} is out of range; it is a loss, or 0 for a law without E")
     lowest = int(table.loss.argmin())
     if table.loss[lowest] <= E:
-        raise LawError(
-            "loss_below_E",
-            f"the loss {table.loss[lowest]:g} of {table.run_id[lowest]} is not above fixed_E={E:g}, which no run can beat: "
-            "lower fixed_E",
-        )
+        reason = f"the loss {table.loss[lowest]:g} of {table.run_id[lowest]} is not above fixed_E={E:g}, which no run can beat"
+        raise LawError("loss_below_E", f"{reason}: lower fixed_E")
 
 
 def require_identified(theta: np.ndarray, problem: Objective) -> np.ndarray:

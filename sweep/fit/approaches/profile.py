@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sweep.fit.result import SAME, count_distinct
+from sweep.fit.result import SAME, Record, count_distinct
 
 NEIGHBOURS = 7  # runs around the minimum, for a local cubic
 MIN_FOR_CUBIC = 5  # one more than it has coefficients
@@ -13,7 +13,7 @@ SAME_BUDGET = 1.3  # ratio of the quartiles of C; above it the runs have differe
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Profile:
+class Profile(Record):
     """The runs of one budget and the parabola loss = c0 + c1 x + c2 x^2 through them, x = log N - centre.
 
     Attributes:
@@ -60,17 +60,12 @@ class Profile:
         return np.polynomial.polynomial.polyval(np.log(N) - self.centre, self.coefficients)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: the minimum if there is one, else the reason."""
-        values: dict[str, Any] = {"budget": self.budget, "runs": len(self.N), "status": self.status}
-        if self.status != "converged":
-            return values | {"reason": self.reason}
-        known = {
-            name: getattr(self, name) for name in ("N_opt", "D_opt", "C_opt", "loss_opt", "N_cubic", "N_corrected", "N_se")
-        }
-        return values | {name: float(value) if np.isfinite(value) else None for name, value in known.items()}
+        """The minimum if there is one, else the reason."""
+        minimum = ("N_opt", "D_opt", "C_opt", "loss_opt", "N_cubic", "N_corrected", "N_se")
+        found = self.pick(*(minimum if self.status == "converged" else ("reason",)))
+        return {"budget": self.budget, "runs": len(self.N), "status": self.status, **found}
 
     def line(self) -> str:
-        """For a reader."""
         if self.status != "converged":
             return f"C = {self.budget:.3g}: no minimum ({self.status}): {self.reason}"
         error = f" ± {self.N_se:.0%}" if np.isfinite(self.N_se) else ""
@@ -114,7 +109,7 @@ def fit_profile(budget: float, N: np.ndarray, D: np.ndarray, C: np.ndarray, loss
         D_opt=float(np.exp(np.interp(minimum, x, np.log(D)))),
         C_opt=float(np.exp(np.interp(minimum, x, np.log(C)))),
         loss_opt=float(np.polynomial.polynomial.polyval(minimum, coefficients)),
-        N_cubic=float(np.exp(centre + _minima_of_cubics(x, loss[None], minimum)[0])),
+        N_cubic=float(np.exp(centre + minima_of_cubics(x, loss[None], minimum)[0])),
     )
 
 
@@ -127,7 +122,7 @@ def minima_of_parabolas(x: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, 
         return np.where(inside, at, np.nan), np.where(inside, c0 - c1**2 / (4 * c2), np.nan)
 
 
-def _minima_of_cubics(x: np.ndarray, losses: np.ndarray, near: float) -> np.ndarray:
+def minima_of_cubics(x: np.ndarray, losses: np.ndarray, near: float) -> np.ndarray:
     """The same for cubics through the runs nearest to `near`, shape (replicates,)."""
     chosen = np.argsort(np.abs(x - near), kind="stable")[:NEIGHBOURS]
     if len(np.unique(x[chosen])) < MIN_FOR_CUBIC:
@@ -138,8 +133,3 @@ def _minima_of_cubics(x: np.ndarray, losses: np.ndarray, near: float) -> np.ndar
         # The root of the derivative where the second one is positive, in the form that survives c3 = 0.
         at = -2 * c1 / (2 * c2 + np.sqrt(4 * c2**2 - 12 * c3 * c1))
         return np.where((c2 + 3 * c3 * at > 0) & (at > t.min()) & (at < t.max()), near + at, np.nan)
-
-
-def minima_of_cubics(profile: Profile, losses: np.ndarray) -> np.ndarray:
-    """log N - centre where local cubics through replicates of the profile's `losses` are lowest, shape (replicates,)."""
-    return _minima_of_cubics(profile.x, losses, float(np.log(profile.N_opt)) - profile.centre)

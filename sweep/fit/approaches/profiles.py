@@ -9,7 +9,7 @@ import numpy as np
 
 from sweep.errors import LawError
 from sweep.fit.approaches.profile import Profile, fit_profile, minima_of_cubics, minima_of_parabolas
-from sweep.fit.result import Intervals, PowerLaw
+from sweep.fit.result import Intervals, PowerLaw, plain
 from sweep.fit.surface import Surface
 from sweep.tables.table import RunTable
 
@@ -25,7 +25,7 @@ class TooFewProfiles(LawError):
         self.profiles = profiles
 
     def to_dict(self) -> dict[str, Any]:
-        return {**super().to_dict(), "profiles": [profile.to_dict() for profile in self.profiles]}
+        return {**super().to_dict(), "profiles": plain(self.profiles)}
 
 
 def find_profiles(table: RunTable) -> tuple[Profile, ...]:
@@ -120,7 +120,8 @@ def resample_laws(
         at, low = minima_of_parabolas(profile.x, losses)
         points["N"].append(profile.centre + at)
         points["loss"].append(np.log(low))
-        points["cubic"].append(profile.centre + minima_of_cubics(profile, losses))
+        near = float(np.log(profile.N_opt)) - profile.centre
+        points["cubic"].append(profile.centre + minima_of_cubics(profile.x, losses, near))
     return {name: _laws(np.log(C), np.stack(logs, axis=1), weight) for name, logs in points.items()}
 
 

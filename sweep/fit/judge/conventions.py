@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sweep.fit.approaches import APPROACHES, Approach, Laws, Options
-from sweep.fit.result import Estimate, Intervals, attempt
+from sweep.fit.result import Estimate, Intervals, Record, attempt
 from sweep.fit.surface import Compute
 from sweep.tables.curves import Curve
 from sweep.tables.table import RunsLike, RunTable, as_runs
@@ -21,7 +21,7 @@ AS_RUN, MATCHED, FIXED = "as run", "matched schedules", "one fixed schedule"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConventionRow:
+class ConventionRow(Record):
     """a under one convention and protocol, by one approach.
 
     Attributes:
@@ -38,15 +38,10 @@ class ConventionRow:
     protocol: str
     approach: str
     a: Estimate | None
-    reason: str = ""
+    reason: str | None = None
     runs: int
 
-    def to_dict(self) -> dict[str, Any]:
-        a = self.a.to_dict() if self.a is not None else None
-        return {**vars(self), "a": a, "reason": self.reason or None}
-
     def line(self) -> str:
-        """For a reader."""
         value = self.a if self.a is not None else f"not fitted: {self.reason}"
         return f"{self.convention:48}  {self.protocol:18}  {self.approach:10}  {value}"
 
@@ -94,10 +89,9 @@ def compare_conventions(
             tried += [(protocol, approach, points, len(points)) for approach in chosen if approach.has_surface]
         for protocol, approach, points, used in tried:
             law = exponent(approach, protocol, points, own)
-            a, reason = (law.a, "") if law.fitted else (None, law.reason)
-            rows.append(
-                ConventionRow(convention=convention, protocol=protocol, approach=approach.name, a=a, reason=reason, runs=used)
-            )
+            a, reason = (law.a, None) if law.fitted else (None, law.reason)
+            labels = {"convention": convention, "protocol": protocol, "approach": approach.name}
+            rows.append(ConventionRow(**labels, a=a, reason=reason, runs=used))
     return tuple(rows)
 
 
@@ -125,11 +119,6 @@ def by_protocol(table: RunTable, curves: Sequence[Curve]) -> dict[str, RunTable]
 
 def _recount(curves: Sequence[Curve], table: RunTable) -> list[Curve]:
     """The curves of the table's runs, with N and FLOPs per token as the table counts them."""
-    counts = {
-        str(name): (float(N), float(C / D)) for name, N, D, C in zip(table.run_id, table.N, table.D, table.C, strict=True)
-    }
-    return [
-        replace(curve, N=counts[curve.run_id][0], flops_per_token=counts[curve.run_id][1])
-        for curve in curves
-        if curve.run_id in counts
-    ]
+    row = {str(run_id): i for i, run_id in enumerate(table.run_id)}
+    known = [(curve, row[curve.run_id]) for curve in curves if curve.run_id in row]
+    return [replace(curve, N=float(table.N[i]), flops_per_token=float(table.C[i] / table.D[i])) for curve, i in known]

@@ -68,15 +68,8 @@ def hold_out(
         fitted=len(small),
         factor=float(held.C.max() / small.C.max()),
         predictions=tuple(
-            Prediction(
-                run_id=str(held.run_id[i]),
-                N=float(held.N[i]),
-                D=float(held.D[i]),
-                C=float(held.C[i]),
-                loss=float(held.loss[i]),
-                predicted=predicted[i],
-            )
-            for i in range(len(held))
+            Prediction(run_id=str(run_id), N=float(N), D=float(D), C=float(C), loss=float(loss), predicted=estimate)
+            for run_id, N, D, C, loss, estimate in zip(held.run_id, held.N, held.D, held.C, held.loss, predicted, strict=True)
         ),
         optima=_optima(measured.profiles, small, held, fit) if measured.fitted else (),
         level=intervals.level,
@@ -84,9 +77,8 @@ def hold_out(
 
 
 def predict_runs(fit: ParametricFit, fitted: RunsLike, N: ArrayLike, D: ArrayLike, *, seed: int = 0) -> tuple[Estimate, ...]:
-    """The losses that single new runs should have, in nats per token, with prediction intervals of the fit's level.
-
-    An interval includes the uncertainty of the fit, from its replicates, and the scatter of single runs, from its residuals.
+    """The losses that single new runs should have, in nats per token, with prediction intervals of the fit's level: of the
+    uncertainty of the fit, from its replicates, and the scatter of single runs, from its residuals.
 
     Args:
         fit: of the runs `fitted`.
@@ -107,9 +99,8 @@ def predict_runs(fit: ParametricFit, fitted: RunsLike, N: ArrayLike, D: ArrayLik
 
 
 def rolling_hold_out(runs: RunsLike, *, laws: Laws | None = None, **options: Any) -> RollingHoldOut:
-    """`hold_out` for every budget in turn, each predicted from all smaller ones. A budget is left out if they cannot be fitted.
-
-    Of more than twelve budgets, twelve are predicted, evenly spread, the largest among them.
+    """`hold_out` for every budget in turn, each predicted from all smaller ones. A budget is left out if they cannot be fitted;
+    of more than twelve, twelve are predicted, evenly spread, the largest among them.
 
     Args:
         runs: the table.

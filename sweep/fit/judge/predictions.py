@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sweep.fit.result import Estimate
+from sweep.fit.result import Estimate, Record, plain
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction:
+class Prediction(Record):
     """One held-out run: the measured loss, and the loss predicted from runs of smaller budgets with a prediction interval."""
 
     run_id: str
@@ -27,23 +27,20 @@ class Prediction:
         return self.predicted.low <= self.loss <= self.predicted.high
 
     def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "predicted": self.predicted.to_dict(), "inside": self.inside}
+        return {**super().to_dict(), "inside": self.inside}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimum:
+class Optimum(Record):
     """The optimal N of a held-out budget: by its own parabola, and as each approach predicted it from smaller budgets."""
 
     budget: float
     N_opt: float
     predicted: dict[str, float]
 
-    def to_dict(self) -> dict[str, Any]:
-        return {**vars(self)}
-
 
 @dataclass(frozen=True, kw_only=True)
-class HoldOut:
+class HoldOut(Record):
     """A fit of the runs below `above` FLOPs, judged by the runs from there on.
 
     Attributes:
@@ -79,12 +76,10 @@ class HoldOut:
         return float(np.mean(inside)) if inside else None
 
     def to_dict(self) -> dict[str, Any]:
-        scalars = {name: getattr(self, name) for name in ("above", "fitted", "factor", "bias", "error", "covered", "level")}
-        rows = {"predictions": [p.to_dict() for p in self.predictions], "optima": [o.to_dict() for o in self.optima]}
-        return {"status": "converged", **scalars, **rows}
+        names = ("above", "fitted", "factor", "bias", "error", "covered", "level", "predictions", "optima")
+        return {"status": "converged", **self.pick(*names)}
 
     def summary(self) -> str:
-        """For a reader."""
         inside = "" if self.covered is None else f", {self.covered:.0%} inside their {self.level:.0%} intervals"
         lines = [
             f"  {self.fitted} runs below C = {self.above:.3g} predict the {len(self.predictions)} from there on, "
@@ -104,8 +99,7 @@ class RollingHoldOut:
     each: tuple[HoldOut, ...]
 
     def to_dict(self) -> list[dict[str, Any]]:
-        return [held.to_dict() for held in self.each]
+        return plain(self.each)
 
     def summary(self) -> str:
-        """For a reader."""
         return "\n".join(held.summary() for held in self.each).lstrip()

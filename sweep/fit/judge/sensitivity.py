@@ -1,6 +1,6 @@
 """How firm the answer is: the exponent a under every other choice that a reader might have made."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from sweep.fit.approaches import APPROACHES, Laws, Options
 from sweep.fit.approaches.envelope import CurvesLike
 from sweep.fit.approaches.parametric import fit_parametric
-from sweep.fit.result import Estimate, Intervals, attempt, positive
+from sweep.fit.result import Estimate, Intervals, Record, attempt, positive
 from sweep.tables.curves import as_curves
 from sweep.tables.table import RunsLike, RunTable, as_runs
 
@@ -20,29 +20,24 @@ FAR = 3  # robust standard deviations
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variant:
+class Variant(Record):
     """One choice, and the a that it leads to.
 
     Attributes:
         group: which kind of choice: "approach", "loss function", "outliers", "sizes", "budgets" or "convention".
         label: the choice.
+        runs: how many were fitted.
         a: exponent of N_opt; None if it could not be fitted.
         reason: why not.
-        runs: how many were fitted.
     """
 
     group: str
     label: str
-    a: Estimate | None
-    reason: str = ""
     runs: int
-
-    def to_dict(self) -> dict[str, Any]:
-        a = self.a.to_dict() if self.a is not None else None
-        return {"group": self.group, "label": self.label, "runs": self.runs, "a": a, "reason": self.reason or None}
+    a: Estimate | None
+    reason: str | None = None
 
     def line(self) -> str:
-        """For a reader."""
         return f"{self.group:13}  {self.label:38}  {self.a if self.a is not None else f'not fitted: {self.reason}'}"
 
 
@@ -73,22 +68,17 @@ def sensitivity(
         laws = Laws(runs=as_runs(runs), curves=as_curves(curves), options=options)
     table, base = laws.runs, laws["parametric"]
 
-    def variant(group: str, label: str, fit: Callable[[], Any], used: int = len(table)) -> Variant:
-        law: Any = attempt(fit)
-        if law.fitted:
-            return Variant(group=group, label=label, a=law.a, runs=used)
-        return Variant(group=group, label=label, a=None, reason=law.reason, runs=used)
-
-    def surface(of: RunTable, **changes: Any) -> Callable[[], Any]:
-        return lambda: fit_parametric(of, **options.surface | changes)
+    def surface(group: str, label: str, of: RunTable, **changes: Any) -> Variant:
+        known = changes == {"delta": delta}
+        law: Any = base if known else attempt(lambda: fit_parametric(of, **options.surface | changes))
+        a, reason = (law.a, None) if law.fitted else (None, law.reason)
+        return Variant(group=group, label=label, runs=len(of), a=a, reason=reason)
 
     found = list(_by_approach(laws))
-    for width in DELTAS:
-        fit = (lambda: base) if width == delta else surface(table, delta=width)
-        found.append(variant("loss function", f"Huber, delta = {width:g}", fit))
-    found += [variant("loss function", label, surface(table, objective=kind)) for kind, label in OBJECTIVES.items()]
-    found += [variant(group, label, surface(part), len(part)) for group, label, part in _selections(table, base)]
-    found += [variant("convention", label, surface(other), len(other)) for label, other in (conventions or {}).items()]
+    found += [surface("loss function", f"Huber, delta = {width:g}", table, delta=width) for width in DELTAS]
+    found += [surface("loss function", label, table, objective=kind) for kind, label in OBJECTIVES.items()]
+    found += [surface(group, label, part) for group, label, part in _selections(table, base)]
+    found += [surface("convention", label, other) for label, other in (conventions or {}).items()]
     return tuple(found)
 
 
@@ -97,10 +87,9 @@ def _by_approach(laws: Laws) -> Iterator[Variant]:
     for name, law in laws.items():
         for label, attribute in APPROACHES[name].variants.items():
             a = getattr(law, attribute) if law.fitted else None
-            reason = "" if a else "too few profiles, or no surface" if law.fitted else law.reason
-            yield Variant(
-                group="approach", label=f"{APPROACHES[name].number}, {label}", a=a, reason=reason, runs=len(laws.runs)
-            )
+            reason = None if a else "too few profiles, or no surface" if law.fitted else law.reason
+            numbered = f"{APPROACHES[name].number}, {label}"
+            yield Variant(group="approach", label=numbered, runs=len(laws.runs), a=a, reason=reason)
 
 
 def _selections(table: RunTable, base: Any) -> Iterator[tuple[str, str, RunTable]]:

@@ -5,7 +5,6 @@ Fits of them can be checked against the truth: constants, intervals, and the val
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -61,7 +60,8 @@ class Simulator:
     def runs(self, N: np.ndarray, D: np.ndarray, *, budget: np.ndarray | None = None) -> RunTable:
         """Runs of `N` parameters on `D` tokens, each of shape (runs,)."""
         C = self.surface.compute.flops(N, D)
-        loss = self.surface.predict(N, D) * np.exp(self._run_noise(C))
+        scale = self.noise.run * (C / np.exp(np.log(C).mean())) ** -self.noise.decay
+        loss = self.surface.predict(N, D) * np.exp(scale * np.random.default_rng([self.seed, 0]).standard_normal(len(N)))
         return RunTable(
             run_id=np.array([f"simulated-{i:04d}" for i in range(len(N))]),
             N=np.asarray(N, dtype=float),
@@ -87,21 +87,3 @@ class Simulator:
                 Curve(run_id=str(runs.run_id[i]), N=float(N), flops_per_token=float(runs.C[i] / D), tokens=share * D, loss=loss)
             )
         return curves
-
-    def _run_noise(self, C: np.ndarray) -> np.ndarray:
-        scale = (C / np.exp(np.log(C).mean())) ** -self.noise.decay
-        return self.noise.run * scale * np.random.default_rng([self.seed, 0]).standard_normal(len(C))
-
-
-def write_simulated(runs: RunTable, curves: Sequence[Curve], out: Path) -> tuple[Path, Path]:
-    """runs.csv and curves.parquet under `out`, with the columns that `isosweep fit table=… curves=…` reads."""
-    import pandas as pd
-
-    out.mkdir(parents=True, exist_ok=True)
-    frame = {name: getattr(runs, name) for name in ("run_id", "budget", "N", "D", "C", "loss")}
-    pd.DataFrame(frame).assign(state="done").to_csv(out / "runs.csv", index=False)
-    pd.concat(
-        [pd.DataFrame({"run_id": curve.run_id, "tokens": curve.tokens, "loss": curve.loss}) for curve in curves]
-        or [pd.DataFrame({"run_id": [], "tokens": [], "loss": []})]
-    ).to_parquet(out / "curves.parquet", index=False)
-    return out / "runs.csv", out / "curves.parquet"

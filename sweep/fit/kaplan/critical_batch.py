@@ -4,37 +4,49 @@ A loss takes S steps of B tokens, E = B S tokens in all, where (S / S_min - 1)(E
 S = S_min + E_min / B, a line in 1 / B at each loss, and B_crit = E_min / S_min.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from sweep.errors import LawError
-from sweep.fit.kaplan.batch_levels import MIN_BATCHES, BatchLevel, fit_level, lines
 from sweep.fit.kaplan.law_fit import MAX_EXPONENT, LawFit, columns, distinct, draw, line, require_exponent
 from sweep.fit.kaplan.laws import CriticalBatch
-from sweep.fit.result import Intervals
-from sweep.store.curves import smooth_curve
+from sweep.fit.result import Intervals, Record, plain
 
 MIN_LEVELS = 2
-
-
-class StepsToLoss(NamedTuple):
-    """Measurements, columns of shape (rows,): with batches of `batch_tokens`, `loss` was first reached after `steps`."""
-
-    batch_tokens: np.ndarray
-    steps: np.ndarray
-    loss: np.ndarray
+MIN_BATCHES = 2
+NEGLIGIBLE_PART = 1e-3  # of the steps
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchCurve:
-    """A training curve at one batch size: losses after `steps` steps, both of shape (points,), steps ascending."""
+class BatchLevel(Record):
+    """The line S = S_min + E_min / B through the measurements of one loss.
 
-    batch_tokens: float
-    steps: np.ndarray
-    loss: np.ndarray
+    Attributes:
+        loss: the level.
+        batches: how many different batch sizes reached it.
+        status: "converged", or why the law does not use it: "too_few_batches", "small_batches" or "large_batches".
+        reason: the same in words.
+        S_min, E_min, B_crit: least steps, least tokens and their ratio; NaN unless converged.
+    """
+
+    loss: float
+    batches: int
+    status: str
+    reason: str = ""
+    S_min: float = np.nan
+    E_min: float = np.nan
+    B_crit: float = np.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        found = ("S_min", "E_min", "B_crit") if self.status == "converged" else ("reason",)
+        return self.pick("loss", "batches", "status", *found)
+
+    def __str__(self) -> str:
+        if self.status != "converged":
+            return f"L = {self.loss:.4g}: {self.reason}"
+        return f"L = {self.loss:.4g}: S_min = {self.S_min:.4g}, E_min = {self.E_min:.4g}, B_crit = {self.B_crit:.4g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +56,9 @@ class CriticalBatchFit(LawFit[CriticalBatch]):
     levels: tuple[BatchLevel, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        return super().to_dict() | {"levels": [level.to_dict() for level in self.levels]}
+        return super().to_dict() | self.pick("levels")
 
     def summary(self) -> str:
-        """The same for a reader."""
         return "\n".join([super().summary(), *(f"  {level}" for level in self.levels)])
 
 
@@ -59,7 +70,7 @@ class TooFewLevels(LawError):
         self.levels = levels
 
     def to_dict(self) -> dict[str, Any]:
-        return {**super().to_dict(), "levels": [level.to_dict() for level in self.levels]}
+        return {**super().to_dict(), "levels": plain(self.levels)}
 
 
 def fit_critical_batch(batch_tokens: Any, steps: Any, loss: Any, *, intervals: Intervals = Intervals()) -> CriticalBatchFit:
@@ -122,37 +133,34 @@ def fit_critical_batch(batch_tokens: Any, steps: Any, loss: Any, *, intervals: I
     )
 
 
-def steps_to_loss(curves: Sequence[BatchCurve], losses: Any, *, sigma: float = 0) -> StepsToLoss:
-    """When each curve first reached each loss, between its points linear in log S and log L.
+def fit_level(loss: float, B: np.ndarray, S: np.ndarray) -> BatchLevel:
+    """The line through the rows of one level, B and S of shape (rows,)."""
+    if (batches := len(np.unique(B))) < MIN_BATCHES:
+        reason = f"{batches} batch size; a line needs {MIN_BATCHES}"
+        return BatchLevel(loss=loss, batches=batches, status="too_few_batches", reason=reason)
+    B_crit, S_min, E_min = (float(of[0]) for of in lines(B, S, np.ones((1, len(B)))))
+    if np.isfinite(B_crit):
+        return BatchLevel(loss=loss, batches=batches, status="converged", S_min=S_min, E_min=E_min, B_crit=B_crit)
+    if (S_min / S).max() < NEGLIGIBLE_PART:
+        reason = f"S_min = {S_min:.3g}: batches so small that steps fall as fast as they grow, or faster; add larger ones"
+        return BatchLevel(loss=loss, batches=batches, status="small_batches", reason=reason)
+    reason = f"E_min = {E_min:.3g}: batches so large that steps hardly fall as they grow; add smaller ones"
+    return BatchLevel(loss=loss, batches=batches, status="large_batches", reason=reason)
 
-    Args:
-        curves: of one model at several batch sizes. Their rate must not decay before they reach the losses: what a schedule's
-            end gains is no measure of the batch.
-        losses: levels, shape (levels,).
-        sigma: of the Gaussian that smooths each curve first, in points; see `smooth_curve`. The first crossing of a noisy curve
-            is too early.
 
-    Returns:
-        A row for each curve and level that the curve goes through, so not those it starts below or never reaches; the
-        arguments of `fit_critical_batch`.
+def lines(B: np.ndarray, S: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """B_crit, S_min and E_min of least squares in (S_min + E_min / B) / S - 1, each (K,); B, S (rows,), weight (K, rows).
 
-    Raises:
-        LawError: "bad_input" if a value is not a positive finite number or steps do not ascend; "unreached" if there is no row.
+    B_crit is NaN where S_min or E_min is not positive or nowhere a thousandth of the steps, or there are not two batch sizes.
     """
-    rows = []
-    levels = columns(losses=losses)["losses"]
-    for number, curve in enumerate(curves):
-        name = f"curves[{number}]"
-        columns(**{f"{name}.batch_tokens": [curve.batch_tokens]})
-        steps, raw = columns(**{f"{name}.steps": curve.steps, f"{name}.loss": curve.loss}).values()
-        if not (np.diff(steps) > 0).all():
-            raise LawError("bad_input", f"{name}.steps do not ascend: sort its points, and keep one of each step")
-        log_S, log_L = np.log(steps), np.log(smooth_curve(raw, sigma))
-        for loss in levels:
-            i = int(np.argmax(log_L <= np.log(loss)))  # 0 too if it never is
-            if i > 0:
-                part = (log_L[i - 1] - np.log(loss)) / (log_L[i - 1] - log_L[i])
-                rows.append((curve.batch_tokens, np.exp(log_S[i - 1] + part * (log_S[i] - log_S[i - 1])), loss))
-    if not rows:
-        raise LawError("unreached", f"none of {len(curves)} curves goes through any of the losses: choose others")
-    return StepsToLoss(*np.array(rows, dtype=float).T)
+    scale = np.exp(np.log(B).mean())  # brings both unknowns to one size
+    p, q = 1 / S, scale / (B * S)
+    pp, pq, qq = (weight @ product for product in (p * p, p * q, q * q))
+    P, Q = weight @ p, weight @ q
+    with np.errstate(divide="ignore", invalid="ignore"):
+        determinant = pp * qq - pq**2
+        S_min, E_min = (P * qq - Q * pq) / determinant, scale * (Q * pp - P * pq) / determinant
+        parts = np.stack([S_min[:, None] * p, E_min[:, None] * q / scale])
+        shown = (np.where(weight > 0, parts, 0).max(axis=2) >= NEGLIGIBLE_PART).all(axis=0)
+        B_crit = np.where(shown & (distinct(B, weight) >= MIN_BATCHES), E_min / S_min, np.nan)
+    return B_crit, S_min, E_min

@@ -30,8 +30,7 @@ def fit_scale_law(X: Any, loss: Any, *, clusters: Any = None, intervals: Interva
 
     Raises:
         LawError: "bad_input" if a value is not positive; "too_few_runs", "one_size" or "too_few_sizes" if there are too few
-            different points; "unidentified" if
-            the loss does not fall with X.
+            different points; "unidentified" if the loss does not fall with X.
     """
     data = columns(X=X, loss=loss)
     x, log_loss = np.log(data["X"]), np.log(data["loss"])
@@ -69,10 +68,8 @@ def fit_size_data_law(
         clusters, intervals: as in `fit_scale_law`.
 
     Raises:
-        LawError: "bad_input" if a value is not positive; "too_few_runs", "one_size" or "too_few_sizes" if there are too few
-            different points; "unidentified" if
-            they cannot tell N's part from D's, if one of the two terms is nowhere a thousandth of their sum, or if a power law
-            without it fits as well (an F test at 0.001).
+        LawError: as `fit_scale_law`; "unidentified" if the points cannot tell N's part from D's, if one of the two terms is
+            nowhere a thousandth of their sum, or if a power law without it fits as well (an F test at 0.001).
     """
     return _fit_two_terms(SizeDataLaw, {"N": N, "D": D}, loss, True, clusters, intervals)
 
@@ -86,8 +83,7 @@ def fit_size_steps_law(
         N: parameters without embeddings, shape (points,), at least three different.
         S_min: steps past the warmup, at a large batch or by `CriticalBatch.S_min`, shape (points,), at least three different.
         loss: nats per token then, shape (points,).
-        clusters: as in `fit_scale_law`. Points of one training curve are not independent: label each by its run.
-        intervals: as in `fit_scale_law`.
+        clusters, intervals: as in `fit_scale_law`. Points of one training curve are not independent: label each by its run.
 
     Raises:
         LawError: as `fit_size_data_law`.
@@ -96,12 +92,7 @@ def fit_size_steps_law(
 
 
 def _fit_two_terms(
-    make: Callable[..., LawT],
-    variables: dict[str, Any],
-    loss: Any,
-    coupled: bool,
-    clusters: Any,
-    intervals: Intervals,
+    make: Callable[..., LawT], variables: dict[str, Any], loss: Any, coupled: bool, clusters: Any, intervals: Intervals
 ) -> LawFit[LawT]:
     data = columns(**variables, loss=loss)
     (first, second), points = variables, len(data["loss"])
@@ -173,6 +164,5 @@ def _possible(scales: np.ndarray, exponents: np.ndarray) -> np.ndarray:
 
 def _require_finite(name: str, scale: float) -> None:
     if not np.isfinite(scale):
-        raise LawError(
-            "unidentified", f"{name} is not finite, for its exponent is next to zero: the loss hardly falls; widen the range"
-        )
+        reason = f"{name} is not finite, for its exponent is next to zero: the loss hardly falls; widen the range"
+        raise LawError("unidentified", reason)

@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 import numpy as np
 
 from sweep.errors import LawError
-from sweep.fit.bootstrap import resample_counts
-from sweep.fit.result import SAME, Estimate, Intervals
+from sweep.fit.bootstrap import check_clusters, resample_counts
+from sweep.fit.result import SAME, Estimate, Intervals, Record, plain
 
 MAX_EXPONENT = 5  # measured exponents of a loss are below 1
 
@@ -22,7 +22,7 @@ LawT = TypeVar("LawT", bound=Law)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LawFit(Generic[LawT]):
+class LawFit(Record, Generic[LawT]):
     """A law with its constants' intervals.
 
     Attributes:
@@ -85,16 +85,13 @@ class LawFit(Generic[LawT]):
         )
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
-        """`law.predict`."""
         return self.law.predict(*args, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        constants = {name: estimate.to_dict() for name, estimate in self.constants.items()}
-        scalars = {name: getattr(self, name) for name in ("points", "rms", "level", "identified")}
-        return {"equation": self.law.equation, "status": self.status, **constants, **scalars}
+        scalars = self.pick("points", "rms", "level", "identified")
+        return {"equation": self.law.equation, "status": self.status, **plain(self.constants), **scalars}
 
     def summary(self) -> str:
-        """The same for a reader."""
         lines = [f"{self.law.equation}; {self.points} points, {self.level:.0%} intervals"]
         lines += [f"  {name:8} = {estimate}" for name, estimate in self.constants.items()]
         note = f": {self.identified:.0%} of resamples identify it" if self.status == "weak" else ""
@@ -144,13 +141,8 @@ def require_exponent(name: str, value: float, largest: float = MAX_EXPONENT) -> 
 
 def draw(points: int, clusters: Any, intervals: Intervals) -> np.ndarray:
     """`resample_counts`, shape (resamples, points). Raises LawError "bad_input" if there are fewer than three labels."""
-    if clusters is not None:
-        clusters = np.asarray(clusters)
-        if clusters.shape != (points,):
-            raise LawError("bad_input", f"clusters has shape {clusters.shape}; give one label for each of {points} points")
-        if (labels := len(np.unique(clusters))) < 3:
-            raise LawError("bad_input", f"clusters has {labels} different labels; intervals need 3: add runs, or leave it out")
-    return resample_counts(points, intervals.resamples, seed=intervals.seed, clusters=clusters)
+    labels = check_clusters(clusters, points, "bad_input")
+    return resample_counts(points, intervals.resamples, seed=intervals.seed, clusters=labels)
 
 
 def distinct(values: np.ndarray, counts: np.ndarray) -> np.ndarray:

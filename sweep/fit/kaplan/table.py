@@ -1,15 +1,17 @@
-"""Kaplan et al.'s laws from a sweep's own table and curves."""
+"""Kaplan et al.'s laws from a sweep's own table and curves, and the steps that curves took to reach a loss."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sweep.errors import LawError
 from sweep.fit.kaplan.fits import fit_scale_law, fit_size_data_law, fit_size_steps_law
-from sweep.fit.kaplan.law_fit import LawFit
+from sweep.fit.kaplan.law_fit import LawFit, columns
 from sweep.fit.kaplan.laws import PF_DAY
 from sweep.fit.result import Intervals, Refused, attempt
+from sweep.store.curves import smooth_curve
 from sweep.tables.curves import Curve
 from sweep.tables.table import RunsLike, RunTable, as_runs
 
@@ -63,5 +65,57 @@ def _fit_steps(runs: RunTable, curves: Sequence[Curve], intervals: Intervals) ->
         S.append(at / batch[curve.run_id])
         loss.append(np.exp(np.interp(np.log(at), np.log(curve.tokens), np.log(curve.loss))))
         owner += [curve.run_id] * points
-    columns = (np.concatenate(values) for values in (N, S, loss))
-    return fit_size_steps_law(*columns, clusters=np.array(owner), intervals=intervals)
+    return fit_size_steps_law(*map(np.concatenate, (N, S, loss)), clusters=np.array(owner), intervals=intervals)
+
+
+class StepsToLoss(NamedTuple):
+    """Measurements, columns of shape (rows,): with batches of `batch_tokens`, `loss` was first reached after `steps`."""
+
+    batch_tokens: np.ndarray
+    steps: np.ndarray
+    loss: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchCurve:
+    """A training curve at one batch size: losses after `steps` steps, both of shape (points,), steps ascending."""
+
+    batch_tokens: float
+    steps: np.ndarray
+    loss: np.ndarray
+
+
+def steps_to_loss(curves: Sequence[BatchCurve], losses: Any, *, sigma: float = 0) -> StepsToLoss:
+    """When each curve first reached each loss, between its points linear in log S and log L.
+
+    Args:
+        curves: of one model at several batch sizes. Their rate must not decay before they reach the losses: what a schedule's
+            end gains is no measure of the batch.
+        losses: levels, shape (levels,).
+        sigma: of the Gaussian that smooths each curve first, in points; see `smooth_curve`. The first crossing of a noisy curve
+            is too early.
+
+    Returns:
+        A row for each curve and level that the curve goes through, so not those it starts below or never reaches; the
+        arguments of `fit_critical_batch`.
+
+    Raises:
+        LawError: "bad_input" if a value is not a positive finite number or steps do not ascend; "unreached" if there is no row.
+    """
+    rows = []
+    levels = columns(losses=losses)["losses"]
+    for number, curve in enumerate(curves):
+        name = f"curves[{number}]"
+        columns(**{f"{name}.batch_tokens": [curve.batch_tokens]})
+        steps, raw = columns(**{f"{name}.steps": curve.steps, f"{name}.loss": curve.loss}).values()
+        if not (np.diff(steps) > 0).all():
+            raise LawError("bad_input", f"{name}.steps do not ascend: sort its points, and keep one of each step")
+        log_S, log_L = np.log(steps), np.log(smooth_curve(raw, sigma))
+        for loss in levels:
+            i = int(np.argmax(log_L <= np.log(loss)))  # 0 too if it never is
+            if i > 0:
+                part = (log_L[i - 1] - np.log(loss)) / (log_L[i - 1] - log_L[i])
+                rows.append((curve.batch_tokens, np.exp(log_S[i - 1] + part * (log_S[i] - log_S[i - 1])), loss))
+    if not rows:
+        raise LawError("unreached", f"none of {len(curves)} curves goes through any of the losses: choose others")
+    return StepsToLoss(*np.array(rows, dtype=float).T)

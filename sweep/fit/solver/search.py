@@ -4,11 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweep.fit.solver.certificate import Certificate
-from sweep.fit.solver.lad import polish_lad
+from sweep.fit.solver.finish import Certificate, polish_lad
 from sweep.fit.solver.newton import MAX_LOOKED_AT, minimise, polish, subset
-from sweep.fit.solver.objective import CONSTANTS, Objective
-from sweep.fit.solver.starts import solve_linear
+from sweep.fit.solver.objective import CONSTANTS, Objective, solve_linear
 
 # The paper's grid has 0, 0.5, 1, 1.5 and 2; with an exponent of exactly 0 a term would be a second E.
 EXPONENTS = np.array([0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.75, 1.0, 1.25, 1.5, 2.0])

@@ -62,7 +62,6 @@ def make_engine(
     """The engine of that name (see `sweep.plan.cost.choose_engine`), with the initial weights of `run`."""
     if name == "native":
         return NativeEngine(run, sequences)
+    engine = GraphEngine if name.endswith("graph") else AutogradEngine
     compiled = name.startswith("compiled")
-    if name.endswith("graph"):
-        return GraphEngine(run, sequences, device=device, compiled=compiled, micro_batch=micro_batch)
-    return AutogradEngine(run, sequences, device=device, compiled=compiled, micro_batch=micro_batch, parallel=parallel)
+    return engine(run, sequences, device=device, compiled=compiled, micro_batch=micro_batch, parallel=parallel)

@@ -16,7 +16,6 @@ from models.transformer import Transformer
 from sweep.data import TrainingSequences
 from sweep.files import content_hash
 from sweep.plan.run import RunConfig
-from sweep.train.engine.optimizer import build_optimizer
 from sweep.train.ranks import ALONE, Parallel
 from sweep.train.schedule import learning_rate
 
@@ -24,16 +23,37 @@ EVALUATION_TOKENS = 8192  # tokens per forward pass of an evaluation
 MAX_SHAPES = 4096  # shapes that one process may compile
 
 
+def by_decay(model: Transformer) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The parameters by name: matrices, which decay, and gains of norms, which do not. AdamW's state has this order."""
+    named: dict[str, Tensor] = dict(model.named_parameters())
+    matrices = {name: parameter for name, parameter in named.items() if parameter.ndim >= 2}
+    return matrices, {name: parameter for name, parameter in named.items() if name not in matrices}
+
+
+def build_optimizer(model: Transformer, run: RunConfig, lr: Tensor | None = None) -> torch.optim.AdamW:
+    """AdamW (arXiv 1711.05101) for `run`, fused; with a tensor `lr`, a CUDA graph can capture the step."""
+    o, (matrices, gains) = run.optimizer, by_decay(model)
+    return torch.optim.AdamW(
+        [
+            {"params": list(matrices.values()), "weight_decay": o.weight_decay},
+            {"params": list(gains.values()), "weight_decay": 0.0},
+        ],
+        lr=o.peak_lr if lr is None else lr,
+        betas=(o.beta1, o.beta2),
+        eps=o.eps,
+        fused=True,
+        capturable=lr is not None and lr.is_cuda,
+    )
+
+
 class AutogradEngine:
     """See `sweep.train.engine.Engine`.
 
-    Args:
-        run, sequences: the run and its training data.
-        device: "cpu" or "cuda".
-        compiled: whether to use torch.compile; the first step of a shape then takes about a minute.
-        micro_batch: sequences per forward pass; None for the whole batch, or as many as fit the GPU.
-        parallel: the processes that train the run.
+    With `compiled`, torch.compile makes the first step of a shape take about a minute. `micro_batch` is the number of
+    sequences per forward pass; None for the whole batch, or as many as fit the GPU.
     """
+
+    lr: Tensor | None = None  # of a subclass whose learning rate is on the device
 
     def __init__(
         self,
@@ -55,11 +75,8 @@ class AutogradEngine:
         if compiled:  # a worker trains many shapes; by default torch silently stops compiling after eight
             torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = MAX_SHAPES
         self.loss = torch.compile(self.model.loss, dynamic=False) if compiled else self.model.loss
-        self.optimizer = self._make_optimizer()
+        self.optimizer = build_optimizer(self.model, run, self.lr)
         self.may_shrink = micro_batch is None and parallel.size == 1  # until the first step has succeeded
-
-    def _make_optimizer(self) -> torch.optim.AdamW:
-        return build_optimizer(self.model, self.run)
 
     def step(self, step: int) -> Tensor:
         for group in self.optimizer.param_groups:
@@ -72,9 +89,8 @@ class AutogradEngine:
         while True:
             try:
                 with self._compiling():
-                    result = optimizer_step(
-                        self.model, self.optimizer, batch_BS, self.run, self.micro_batch, self.parallel, loss=self.loss
-                    )
+                    settings = (self.run, self.micro_batch, self.parallel, self.loss)
+                    result = optimizer_step(self.model, self.optimizer, batch_BS, *settings)
                 self.compiles = self.may_shrink = False
                 return torch.stack(result)
             except torch.OutOfMemoryError:
@@ -139,15 +155,12 @@ def optimizer_step(
     parallel: Parallel = ALONE,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One update from `batch_BS`, ids of shape (B, T + 1), taken `micro_batch` at a time; `loss` is the model's, if not
-    as it is then compiled.
+    """One update from `batch_BS`, ids of shape (B, T + 1), taken `micro_batch` at a time, with the model's loss or `loss`.
 
-    Each rank computes its shard of the batch, weighted so that the mean of the gradients over ranks is the mean over the
-    batch.
+    Each rank computes its shard, weighted so that the mean of the gradients over ranks is the mean over the batch.
 
     Returns:
-        The batch's mean loss, to be averaged over ranks, and the norm of its gradient before clipping, as scalars on the
-        device.
+        The batch's mean loss, to be averaged over ranks, and the norm of its gradient before clipping: scalars on the device.
     """
     loss, total = loss or model.loss, torch.zeros((), device=batch_BS.device)
     shares = parallel.share(len(batch_BS), micro_batch)

@@ -6,6 +6,7 @@ they fit.
 """
 
 import logging
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +17,6 @@ from torch import Tensor
 from sweep.data import TrainingSequences
 from sweep.plan.run import RunConfig
 from sweep.train.engine.autograd import AutogradEngine, to_device
-from sweep.train.engine.optimizer import build_optimizer
 from sweep.train.schedule import learning_rate
 
 log = logging.getLogger(__name__)
@@ -29,26 +29,15 @@ MEMORY_FOR_TOKENS = 0.25  # fraction of the free memory
 class GraphEngine(AutogradEngine):
     """See `sweep.train.engine.Engine`; one process on one GPU. On a CPU it does the same, uncaptured: for tests."""
 
-    def __init__(
-        self,
-        run: RunConfig,
-        sequences: TrainingSequences,
-        *,
-        device: str = "cuda",
-        compiled: bool = False,
-        micro_batch: int | None = None,
-    ) -> None:
-        self.lr = torch.zeros((), device=device)
-        super().__init__(run, sequences, device=device, compiled=compiled, micro_batch=micro_batch)
+    def __init__(self, run: RunConfig, sequences: TrainingSequences, *, device: str, **options: Any) -> None:
+        self.lr: Tensor = torch.zeros((), device=device)
+        super().__init__(run, sequences, device=device, **options)
         self.name += ", graph"
         self.feed = Feed(run, sequences, device)
         self.result = torch.zeros(2, device=device)
         self.captures = device == "cuda"
         self.graph: torch.cuda.CUDAGraph | None = None
         self.eager_steps = 0
-
-    def _make_optimizer(self) -> torch.optim.AdamW:
-        return build_optimizer(self.model, self.run, self.lr)
 
     def load(self, state: dict[str, Any]) -> None:
         super().load(state)
@@ -101,12 +90,7 @@ def _side_stream() -> torch.cuda.Stream:
 
 
 class Feed:
-    """The batches and learning rates of a run, from buffers on the device.
-
-    Args:
-        run, sequences: the run and its training data.
-        device: "cpu" or "cuda".
-    """
+    """The batches and learning rates of a run, from buffers on the device, "cpu" or "cuda"."""
 
     def __init__(self, run: RunConfig, sequences: TrainingSequences, device: str) -> None:
         self.run, self.sequences, self.device = run, sequences, device
@@ -116,17 +100,12 @@ class Feed:
         self.position = torch.zeros(1, dtype=torch.int64, device=device)
         self.expected: int | None = None  # the current step, and the first step beyond the tables
         self.end = 0
-        self.tokens = self._tokens_on_device()
+        # All tokens, if they fit. Ids are signed, because not every device can index uint16.
+        dtype = np.int16 if run.model.vocab_size <= 2**15 else np.int32
+        free = torch.cuda.mem_get_info()[0] if device == "cuda" else math.inf
+        fit = len(sequences.tokens) * np.dtype(dtype).itemsize <= MEMORY_FOR_TOKENS * free
+        self.tokens = torch.from_numpy(sequences.tokens.astype(dtype)).to(device) if fit else None
         self.batch_BS = torch.zeros(run.batch_size, len(self.offsets), dtype=torch.int64, device=device)
-
-    def _tokens_on_device(self) -> Tensor | None:
-        """All tokens, if they fit. Ids are signed, because not every device can index uint16."""
-        dtype = np.int16 if self.run.model.vocab_size <= 2**15 else np.int32
-        if self.device == "cuda":
-            free, _ = torch.cuda.mem_get_info()
-            if len(self.sequences.tokens) * np.dtype(dtype).itemsize > MEMORY_FOR_TOKENS * free:
-                return None
-        return torch.from_numpy(self.sequences.tokens.astype(dtype)).to(self.device)
 
     def prepare(self, step: int) -> None:
         """Copy what step `step` needs to the device, if it is not there; outside the graph and without waiting."""

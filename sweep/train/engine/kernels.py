@@ -27,9 +27,7 @@ def kernels() -> ctypes.CDLL:
 
     $ISOSWEEP_CXXFLAGS is appended to the compiler's flags: with -mno-avx512f the kernels are those of a machine without
     AVX-512. $CXXFLAGS is ignored, because conda sets it for the oldest processors.
-
-    Raises:
-        NoKernels: if there is no C++ compiler ($CXX, or g++), or it refuses the source.
+    Raises NoKernels if there is no C++ compiler ($CXX, or g++), or it refuses the source.
     """
     compiler = os.environ.get("CXX", "g++")
     flags = [*FLAGS, *shlex.split(os.environ.get("ISOSWEEP_CXXFLAGS", ""))]

@@ -7,8 +7,8 @@ architecture, compute what autograd and torch.optim.AdamW do up to rounding, and
 import ctypes
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,50 +18,33 @@ from torch import Tensor
 from models.transformer import Transformer, rotary_tables
 from sweep.data import TrainingSequences
 from sweep.plan.run import RunConfig
+from sweep.train.engine.autograd import by_decay
 from sweep.train.engine.kernels import kernels
-from sweep.train.engine.optimizer import decays, in_order
 from sweep.train.schedule import learning_rate
 
 MAX_LOGITS = 2**22  # at once: 16 MB in fp32
 
 
-@dataclass(frozen=True, kw_only=True)
 class _Stretch:
     """Parameters that AdamW updates in one pass: flat vectors of one length, with a view into each for every parameter.
 
     `scalar` is the copy of the weights in the precision of the run, for the matrix products; in fp32 it is `weight` itself.
     """
 
-    weight: Tensor
-    mean: Tensor
-    square: Tensor
-    gradient: Tensor
-    scalar: Tensor
-    decay: float
+    def __init__(self, parameters: Mapping[str, Tensor], precision: torch.dtype, decay: float) -> None:
+        self.parameters, self.decay = parameters, decay
+        self.weight = torch.cat([parameter.detach().flatten() for parameter in parameters.values()])
+        self.mean, self.square = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
+        self.gradient = torch.zeros_like(self.weight, dtype=precision)
+        self.scalar = self.weight if precision == self.weight.dtype else self.weight.to(precision)
 
-    @classmethod
-    def of(cls, parameters: Mapping[str, Tensor], precision: torch.dtype, decay: float) -> "_Stretch":
-        weight = torch.cat([parameter.detach().flatten() for parameter in parameters.values()])
-        return cls(
-            weight=weight,
-            mean=torch.zeros_like(weight),
-            square=torch.zeros_like(weight),
-            gradient=torch.zeros_like(weight, dtype=precision),
-            scalar=weight if precision == weight.dtype else weight.to(precision),
-            decay=decay,
-        )
-
-    def views(self, flat: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        parts = flat.split([parameter.numel() for parameter in parameters.values()])
-        return {name: part.view_as(parameters[name]) for name, part in zip(parameters, parts, strict=True)}
+    def views(self, vector: str) -> dict[str, Tensor]:
+        parts = getattr(self, vector).split([parameter.numel() for parameter in self.parameters.values()])
+        return {name: part.view_as(self.parameters[name]) for name, part in zip(self.parameters, parts, strict=True)}
 
 
 class NativeEngine:
-    """See `sweep.train.engine.Engine`.
-
-    Raises:
-        NoKernels: from `kernels`.
-    """
+    """See `sweep.train.engine.Engine`. Raises NoKernels where `kernels` does."""
 
     name = "native"
 
@@ -79,11 +62,7 @@ class NativeEngine:
         self._take(self.sequences.batch(step))
         for buffer in self.accumulators:
             buffer.zero_()
-        for call in self.forward:
-            call()
-        for call in self.head:
-            call()
-        for call in self.backward:
+        for call in chain(self.forward, self.head, self.backward):
             call()
         norm = self._update(learning_rate(step, self.run.steps, self.run.optimizer.peak_lr, self.run.schedule))
         return torch.tensor((self.losses.mean(), norm))
@@ -93,26 +72,18 @@ class NativeEngine:
         for start in range(0, len(sequences), B):
             part = sequences[start : start + B]
             self._take(np.resize(part, (B, *part.shape[1:])))  # the last batch is padded with sequences that do not count
-            for call in self.forward:
-                call()
-            for call in self.head_forward:
+            for call in chain(self.forward, self.head_forward):
                 call()
             means.append(self.losses.view(B, -1).double().mean(dim=1)[: len(part)])
         return torch.cat(means)
 
     def state(self) -> dict[str, Any]:
-        moments = {
-            number: {
-                "step": torch.tensor(float(self.steps_done)),
-                "exp_avg": self.means[name].clone(),
-                "exp_avg_sq": self.squares[name].clone(),
-            }
-            for number, name in enumerate(self.numbered)
-        }
-        return {
-            "model": {name: self.weights[name].clone() for name in self.names},
-            "optimizer": {"state": moments if self.steps_done else {}},
-        }
+        step, moments = torch.tensor(float(self.steps_done)), {}
+        if self.steps_done:
+            for number, name in enumerate(self.numbered):
+                mean, square = self.means[name].clone(), self.squares[name].clone()
+                moments[number] = {"step": step.clone(), "exp_avg": mean, "exp_avg_sq": square}
+        return {"model": {name: self.weights[name].clone() for name in self.names}, "optimizer": {"state": moments}}
 
     def load(self, state: dict[str, Any]) -> None:
         for name, value in state["model"].items():
@@ -128,30 +99,20 @@ class NativeEngine:
         """Three stretches: matrices of the blocks; embedding and head, whose gradients are accumulated; gains of the norms."""
         model = Transformer(self.config)
         model.initialise(self.run.seed)
-        named = dict(model.named_parameters())
         self.names = list(model.state_dict())
-        self.numbered = in_order(model)
         self.rotary_tables = rotary_tables(self.config.context_length, self.config.head_dim, self.config.rope_theta)
 
-        matrices = {name: p for name, p in named.items() if name.startswith("blocks") and decays(p)}
-        gains = {name: p for name, p in named.items() if not decays(p)}
-        ends = {name: p for name, p in named.items() if name not in matrices and name not in gains}
+        matrices, gains = by_decay(model)
+        self.numbered = [*matrices, *gains]
+        blocks = {name: parameter for name, parameter in matrices.items() if name.startswith("blocks")}
+        ends = {name: parameter for name, parameter in matrices.items() if name not in blocks}
         decay = self.run.optimizer.weight_decay
-        self.stretches: list[_Stretch] = []
-        self.weights: dict[str, Tensor] = {}
-        self.means: dict[str, Tensor] = {}
-        self.squares: dict[str, Tensor] = {}
-        self.gradients: dict[str, Tensor] = {}
-        self.scalars: dict[str, Tensor] = {}
-        parts = (matrices, self.precision, decay), (ends, torch.float32, decay), (gains, torch.float32, 0.0)
-        for parameters, precision, its_decay in parts:
-            stretch = _Stretch.of(parameters, precision, its_decay)
-            self.stretches.append(stretch)
-            self.weights |= stretch.views(stretch.weight, parameters)
-            self.means |= stretch.views(stretch.mean, parameters)
-            self.squares |= stretch.views(stretch.square, parameters)
-            self.gradients |= stretch.views(stretch.gradient, parameters)
-            self.scalars |= stretch.views(stretch.scalar, parameters)
+        parts = (blocks, self.precision, decay), (ends, torch.float32, decay), (gains, torch.float32, 0.0)
+        self.stretches = [_Stretch(*part) for part in parts]
+        self.weights, self.means, self.squares, self.gradients, self.scalars = (
+            {name: view for stretch in self.stretches for name, view in stretch.views(vector).items()}
+            for vector in ("weight", "mean", "square", "gradient", "scalar")
+        )
         if self.config.tied_embeddings:
             for values in (self.weights, self.means, self.squares, self.gradients):
                 values["head.weight"] = values["embedding.weight"]

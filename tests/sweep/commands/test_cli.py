@@ -243,11 +243,11 @@ def test_a_failed_run_is_exit_code_one_and_named(tmp_path: Path, text_file: Path
         (["status", "grid.runs"], "no sweep grid.runs was launched into store={tmp}"),
         (["logs"], "which run? isosweep logs RUN_ID"),
         (["logs", "0123456789abcdef"], "no run 0123456789abcdef is in store={tmp}"),
-        (["logs", "../../etc"], "'../../etc' is no run_id"),
+        (["logs", "../../etc"], "'../../etc' is neither a run_id"),
         (["task"], "the following arguments are required: submission, task"),
         (["task", "{tmp}", "0"], "no such task"),
         (["plan", "+data._target_=os.system"], "_target_"),
-        (["plan", "--config-dir", "{tmp}/none"], "--config-dir {tmp}/none is no folder"),
+        (["plan", "--config-dir", "{tmp}/none"], "--config-dir {tmp}/none is not a folder"),
         (["launch", "cluster.launcher=slurm"], "choose cluster=slurm"),
     ],
 )

@@ -60,7 +60,7 @@ def test_every_command_works_on_a_copy_of_the_store(copy: Path, capsys: pytest.C
         (["watch", "tiny"], "12 done; 100% of"),
         (["plan", "tiny"], "12 runs, 0 to train"),
         (["launch", "tiny"], "12 finished before, 0 to train"),
-        (["cancel", "tiny"], "stopped 0"),
+        (["cancel", "tiny"], "nothing was queued or running"),
         (["fit", "tiny", *QUICK], f"wrote {out / 'fits.json'}"),
         (["plot", "tiny", *QUICK], "isoflop.png"),
         (["report", "tiny", *QUICK, "report.title=Mine"], "report.html"),
@@ -130,7 +130,7 @@ def test_plan_as_json_is_what_launch_writes(launched: Path, capsys: pytest.Captu
     assert [run.pop("why") for run in shown["runs"]] == ["done"] * 12
     assert shown == json.loads((launched / "sweeps" / "tiny" / "plan.json").read_text())
     run = shown["runs"][0]
-    assert run["D"] == run["config"]["steps"] * run["config"]["batch_size"] * run["config"]["model"]["context_length"]
+    assert run["D"] == run["run"]["steps"] * run["run"]["batch_size"] * run["run"]["model"]["context_length"]
     assert run["engine"] == "native"
     assert run["expected_s"] > 0
 
@@ -188,11 +188,11 @@ def test_a_plan_survives_json_and_a_damaged_one_is_refused(tmp_path: Path) -> No
     assert again == plan
     path = tmp_path / "plan.json"
     values = json.loads(path.read_text())
-    values["runs"][0]["config"]["seed"] = 5
+    values["runs"][0]["run"]["seed"] = 5
     for damaged, message in (
         (json.dumps(values), "it was changed by hand"),
         (json.dumps(values | {"format": 2}), "its format is 2"),
-        ("[]", "it is no plan"),
+        ("[]", "it is not a plan"),
         (path.read_text()[:-20], "cannot be read"),
     ):
         path.write_text(damaged)

@@ -146,7 +146,7 @@ def test_near_duplicates_go(tmp_path: Path) -> None:
 
 
 def test_overlap_counts_shared_passages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweep.data.overlap.BLOCK", 100)
+    monkeypatch.setattr("sweep.data.parts.BLOCK", 100)
     texts = some_documents(200, words=100)
     write_jsonl(tmp_path / "lines.jsonl", texts)
     spec = CorpusSpec(source="jsonl", paths=[str(tmp_path / "lines.jsonl")], validation_tokens=10_000)

@@ -12,9 +12,8 @@ import pytest
 
 from sweep.fit import NO_INTERVALS, Intervals, LawError
 from sweep.fit.bootstrap import resample_counts
-from sweep.fit.kaplan.critical_batch import BatchCurve, TooFewLevels, fit_critical_batch, steps_to_loss
+from sweep.fit.kaplan.critical_batch import TooFewLevels, fit_critical_batch
 from sweep.fit.kaplan.fits import fit_scale_law, fit_size_data_law, fit_size_steps_law
-from sweep.fit.kaplan.frontier import contradiction, learning_rate, optimal_exponents
 from sweep.fit.kaplan.law_fit import LawFit
 from sweep.fit.kaplan.laws import (
     B_CRIT,
@@ -30,7 +29,11 @@ from sweep.fit.kaplan.laws import (
     ScaleLaw,
     SizeDataLaw,
     SizeStepsLaw,
+    contradiction,
+    learning_rate,
+    optimal_exponents,
 )
+from sweep.fit.kaplan.table import BatchCurve, steps_to_loss
 from sweep.fit.kaplan.two_terms import TwoTerms
 from sweep.fit.result import PowerLaw
 

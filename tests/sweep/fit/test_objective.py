@@ -9,9 +9,8 @@ import pytest
 from sweep.fit.bootstrap import resample_weights
 from sweep.fit.judge.simulate import Noise, Simulator
 from sweep.fit.solver.newton import _descend, minimise
-from sweep.fit.solver.objective import Objective
+from sweep.fit.solver.objective import Objective, solve_linear
 from sweep.fit.solver.search import Search
-from sweep.fit.solver.starts import solve_linear
 from sweep.fit.surface import Surface
 
 THETA = np.array([[-0.9, -0.5, 0.4, 0.3, 0.35], [0.1, -1.5, 0.2, 0.5, 0.1]])

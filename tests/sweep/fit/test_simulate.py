@@ -1,5 +1,6 @@
 """The simulator, and what the fits make of random surfaces."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,23 @@ from sweep.fit import (
     read_curves,
     read_runs,
 )
-from sweep.fit.judge.simulate import write_simulated
-from sweep.tables.table import COLUMNS
+from sweep.tables.curves import Curve
+from sweep.tables.table import COLUMNS, RunTable
 
 SURFACE = Surface(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)
 BUDGETS = np.geomspace(1e18, 1e20, 5).tolist()
+
+
+def write_simulated(runs: RunTable, curves: Sequence[Curve], out: Path) -> tuple[Path, Path]:
+    """runs.csv and curves.parquet under `out`, with the columns that `isosweep fit table=… curves=…` reads."""
+    out.mkdir(parents=True, exist_ok=True)
+    frame = {name: getattr(runs, name) for name in ("run_id", "budget", "N", "D", "C", "loss")}
+    pd.DataFrame(frame).assign(state="done").to_csv(out / "runs.csv", index=False)
+    pd.concat(
+        [pd.DataFrame({"run_id": curve.run_id, "tokens": curve.tokens, "loss": curve.loss}) for curve in curves]
+        or [pd.DataFrame({"run_id": [], "tokens": [], "loss": []})]
+    ).to_parquet(out / "curves.parquet", index=False)
+    return out / "runs.csv", out / "curves.parquet"
 
 
 @st.composite

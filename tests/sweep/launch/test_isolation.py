@@ -10,9 +10,8 @@ import pytest
 from sweep.config import ClusterConfig, SlurmConfig
 from sweep.data import Corpus
 from sweep.launch.launchers import Launch
-from sweep.launch.packing import Task
 from sweep.launch.slurm import script
-from sweep.launch.task import write_tasks
+from sweep.launch.task import Task, write_tasks
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
 

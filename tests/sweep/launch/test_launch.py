@@ -12,13 +12,12 @@ import pytest
 
 from sweep.config import ClusterConfig
 from sweep.data import Corpus
-from sweep.launch.events import Outcome
 from sweep.launch.launchers import Launch
 from sweep.launch.pool import Pool, pool_size
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
+from sweep.train.events import Outcome, Progress
 from sweep.train.loop import train
-from sweep.train.progress import Progress
 from tests.waiting import PATIENCE_S, wait_until
 
 

@@ -116,7 +116,7 @@ def test_cancel_stops_a_local_launch_and_not_only_its_workers(
         assert capsys.readouterr().out == "stopped 1 processes here\n"
         printed, _ = launch.communicate(timeout=PATIENCE_S)
         assert launch.returncode == 1
-    assert "1 interrupted, 2 waiting" in printed
+    assert "2 waiting, 1 interrupted" in printed
     assert not psutil.wait_procs(workers, timeout=PATIENCE_S)[1]
     assert store.run(begun).status()["state"] == states.INTERRUPTED
     assert store.run(begun).status()["step"] > 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import sweep.launch  # noqa: F401  # so that claims can ask about jobs
-from sweep.launch.packing import pack, time_limit_minutes
+from sweep.launch.slurm import pack, time_limit_minutes
 from sweep.plan.run import RunConfig
 from sweep.store.claim import Claim, Owner
 

@@ -43,7 +43,7 @@ def test_plots_follow_a_change_to_dark(browser: Browser, report: Path) -> None:
     with opened(browser, report) as shown:
         light = shown.ask(line)
         shown.page.emulate_media(color_scheme="dark")
-        shown.page.wait_for_function("[...document.querySelectorAll('.plot')].every(plot => plot.dataset.drawn === 'dark')")
+        shown.wait_for("[...document.querySelectorAll('.plot')].every(plot => plot.dataset.drawn === 'dark')")
         assert brightness(shown.ask(line)) > brightness(light)
         assert brightness(shown.ask(INK)) > 180
         assert shown.errors == []

@@ -7,11 +7,11 @@ import sys
 from dataclasses import replace
 
 from sweep.data import Corpus
-from sweep.launch.events import Outcome
 from sweep.plan.run import RunConfig
 from sweep.store import RunDirectory, Store
 from sweep.tracking import Tracker
 from sweep.tracking.mirror import Mirror
+from sweep.train.events import Outcome
 from sweep.train.loop import Runtime, train
 from tests.sweep.tracking.wandb_server import KEY, wandb_server
 from tests.waiting import PATIENCE_S

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from sweep.data import Corpus
-from sweep.launch.events import Outcome
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
 from sweep.tracking.mirror import Mirror
 from sweep.tracking.process import is_mirrored
+from sweep.train.events import Outcome
 from sweep.train.loop import Runtime, train
 from tests.sweep.tracking.mirrored import AUTO, OFFLINE, ONLINE, assert_mirrors, send, train_mirrored, wandb_sync
 from tests.sweep.tracking.wandb_server import WandbServer
@@ -29,7 +29,7 @@ import os, signal, sys, time
 from pathlib import Path
 import psutil
 from sweep.data import Corpus
-from sweep.launch.events import Outcome
+from sweep.train.events import Outcome
 from sweep.store import Store
 from sweep.tracking import Tracker
 from sweep.tracking.mirror import Mirror
@@ -169,7 +169,8 @@ def test_without_a_server_to_begin_with_a_launch_is_offline(
     fault: str, tiny_run: RunConfig, corpus: Corpus, tmp_path: Path, server: WandbServer
 ) -> None:
     server.fault = fault
-    store, told = Store(tmp_path), list[str]()
+    store = Store(tmp_path)
+    told: list[str] = []
     mirror = train_mirrored(tiny_run, corpus, store, AUTO, warn=told.append)
     assert mirror.delivered == {"offline": 1}
     assert len(told) == 1
@@ -195,7 +196,8 @@ def test_a_broken_wandb_neither_fails_nor_slows_a_run(
     code, message = BROKEN[how]
     (tmp_path / "wandb.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)  # a spawned process takes it over
-    store, told = Store(tmp_path), list[str]()
+    store = Store(tmp_path)
+    told: list[str] = []
     directory = store.run(tiny_run.run_id)
     with Mirror(replace(ONLINE, timeout_s=3 if how == "hangs" else PATIENCE_S), store, told.append) as mirror:
         start = time.monotonic()

@@ -9,15 +9,18 @@ import pytest
 
 from sweep.cli import main
 from sweep.commands import BAD_INPUT, DONE, SOME_RUNS_FAILED
+from sweep.commands.training import planned_labels
 from sweep.config import ClusterConfig, SlurmConfig, compose
 from sweep.data import Corpus
-from sweep.launch.events import Outcome
+from sweep.plan.grid import PlannedRun
 from sweep.plan.run import RunConfig
+from sweep.plan.written import CorpusFacts, SweepPlan
 from sweep.store import RunDirectory, Store, states
 from sweep.store.claim import Claim
 from sweep.tracking import Tracker
 from sweep.tracking.mirror import Mirror
 from sweep.tracking.process import is_mirrored
+from sweep.train.events import Outcome
 from sweep.train.loop import Runtime, train
 from tests.sweep.tracking.mirrored import AUTO, OFFLINE, ONLINE, assert_mirrors, curve_of, send, train_mirrored, wandb_sync
 from tests.sweep.tracking.wandb_server import KEY, WandbServer
@@ -201,7 +204,7 @@ def test_an_array_task_mirrors_its_runs(tiny_run: RunConfig, corpus: Corpus, tmp
         "tasks": [[tiny_run.run_id]],
     }
     (tmp_path / "tasks.json").write_text(json.dumps(manifest))
-    assert main(["task", str(tmp_path), "0"]) == 0
+    assert main(["task", str(tmp_path), "0"]) == DONE
     assert_mirrors(server.history[tiny_run.run_id], directory)
 
 
@@ -211,6 +214,14 @@ def test_wandb_mode_decides_what_the_sweep_leaves_open(monkeypatch: pytest.Monke
     assert Tracker.of(compose(["tracker=wandb", "name=x"])) == Tracker(group="x", mode="disabled")
     assert Tracker.of(compose(["tracker=wandb", "tracker.mode=online"])).mode == "online"
     assert Tracker.of(compose([])).kind == "none"
+
+
+def test_budget_and_labels_come_from_the_plan(tiny_run: RunConfig, tmp_path: Path) -> None:
+    corpus = CorpusFacts(fingerprint=tiny_run.corpus, vocab_size=257, training_tokens=1e5)
+    runs = (PlannedRun(run=tiny_run, budget=1e15, labels={"variant": "wide"}),)
+    SweepPlan(config=compose(["name=g"]), device="cpu", corpus=corpus, runs=runs).write(tmp_path / "sweeps" / "g")
+    assert planned_labels(ONLINE, Store(tmp_path)) == {tiny_run.run_id: {"budget": 1e15, "variant": "wide"}}
+    assert planned_labels(replace(ONLINE, group="another"), Store(tmp_path)) == {}
 
 
 def test_curves_sent_with_an_earlier_release_are_not_sent_again(

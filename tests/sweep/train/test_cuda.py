@@ -8,12 +8,12 @@ import torch
 
 from sweep.config import ClusterConfig
 from sweep.data import Corpus
-from sweep.launch.events import Outcome
 from sweep.launch.launchers import Launch
 from sweep.launch.pool import Pool
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
 from sweep.train.engine import Engine, make_engine
+from sweep.train.events import Outcome
 from sweep.train.loop import Runtime, train
 from tests.sweep.train.engine_cases import SHAPES, run_of, sequences_of
 

@@ -14,16 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-import models.loss
+import models.transformer
 import sweep.train.engine.native
 from models import ModelConfig, SizeLadder
 from models.transformer import Transformer
 from sweep.plan.run import RunConfig
 from sweep.train.engine import Engine, make_engine, native_available
-from sweep.train.engine.autograd import AutogradEngine, optimizer_step
+from sweep.train.engine.autograd import AutogradEngine, build_optimizer, optimizer_step
 from sweep.train.engine.kernels import NoKernels, kernels
 from sweep.train.engine.native import NativeEngine
-from sweep.train.engine.optimizer import build_optimizer
 from tests.sweep.train.engine_cases import SHAPES, run_of, sequences_of
 from tests.waiting import PATIENCE_S
 
@@ -197,7 +196,7 @@ def test_a_few_logits_at_a_time_are_the_same_step(engine_name: str, monkeypatch:
     losses = train(whole, 3)
     held_out = sequences_of(run).batch(9)
     evaluated = whole.sequence_losses(held_out)
-    monkeypatch.setattr(models.loss, "MAX_LOGITS", 257 * 50)  # 192 rows: the last chunk is not full
+    monkeypatch.setattr(models.transformer, "MAX_LOGITS", 257 * 50)  # 192 rows: the last chunk is not full
     monkeypatch.setattr(sweep.train.engine.native, "MAX_LOGITS", 257 * 50)
     chunked = engine(engine_name, run)
     torch.testing.assert_close(train(chunked, 3), losses, rtol=1e-5, atol=0)
@@ -207,7 +206,7 @@ def test_a_few_logits_at_a_time_are_the_same_step(engine_name: str, monkeypatch:
 def test_chunked_cross_entropy_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_of(SHAPES[1], "bf16")
     losses = train(engine("eager", run), 3)
-    monkeypatch.setattr(models.loss, "MAX_LOGITS", 257 * 50)
+    monkeypatch.setattr(models.transformer, "MAX_LOGITS", 257 * 50)
     torch.testing.assert_close(train(engine("eager", run), 3), losses, rtol=1e-3, atol=0)
 
 

@@ -1,18 +1,52 @@
-"""Least absolute deviations to the last digit. At the minimum some residuals are exactly zero, where Newton's method fails."""
+"""The end of a search: the last digits of least absolute deviations, and the evidence for the optimum."""
+
+from dataclasses import dataclass
 
 import numpy as np
 
+from sweep.fit.result import Record
 from sweep.fit.solver.objective import Objective
 
 LOOPS = 60
 ZERO = 1e-11  # a residual, in units of log L
 
 
+@dataclass(frozen=True, kw_only=True)
+class Certificate(Record):
+    """The evidence for the optimum.
+
+    Attributes:
+        gradient_norm: of the objective at the optimum, in (a, b, e, alpha, beta) with centred logs; for least absolute
+            deviations, of the smallest subgradient.
+        hessian_eigenvalues: there, ascending; of the free directions.
+        condition_number: the largest over the smallest, infinite if that is not positive beyond rounding.
+        starts: how many pairs of exponents, each with its best A, B and E, were followed to their minimum.
+        basin_share: the share of them that ended at the optimum.
+        next_basin: the objective of the next-best minimum that a start ended in; None if there was no other.
+        stationary: whether the gradient is zero up to rounding.
+    """
+
+    gradient_norm: float
+    hessian_eigenvalues: tuple[float, ...]
+    condition_number: float
+    starts: int
+    basin_share: float
+    next_basin: float | None
+    stationary: bool
+
+    def line(self) -> str:
+        basin = f", next basin {self.next_basin:.6g}" if self.next_basin else ""
+        return (
+            f"{self.basin_share:.0%} of {self.starts} starts end here; gradient {self.gradient_norm:.1g}, condition number "
+            f"{self.condition_number:.2g}{basin}"
+        )
+
+
 def polish_lad(objective: Objective, theta: np.ndarray, weight: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, float]:
     """The minimum of sum_i w_i |r_i| next to `theta`, shape (1, 5), and the norm of its smallest subgradient.
 
-    Sequential linear programming in a trust region (Fletcher and Sainz de la Maza 1989): each step minimises the sum of
-    |r + J d| exactly, and is taken if the true sum falls.
+    There some residuals are exactly zero, and Newton's method fails. This is sequential linear programming in a trust region
+    (Fletcher and Sainz de la Maza 1989): each step minimises the sum of |r + J d|, and is taken if the true sum falls.
     """
     from scipy.optimize import lsq_linear
 

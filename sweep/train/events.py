@@ -1,9 +1,18 @@
-"""What a launch reports while it trains: `Progress` of a run, now and then, and its `Outcome` once."""
+"""What is reported while runs train: `Progress` of a run, now and then, and its `Outcome` once."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from sweep.train.progress import Progress
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What a run reports every `Runtime.log_interval_s`: steps done of all, the last training loss, and its speed."""
+
+    run_id: str
+    step: int
+    steps: int
+    loss: float
+    tokens_per_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
