@@ -78,13 +78,13 @@ class SweepProgress(_Bars):
         self.total = self.bars.add_task("sweep", total=self.work, note=f"0/{len(runs)} runs")
         self.tasks: dict[str, progress.TaskID] = {}
 
-    def __call__(self, event: "RunProgress | Outcome") -> None:
+    def __call__(self, event: RunProgress | Outcome) -> None:
         if isinstance(event, Outcome):
             self._end(event)
         else:
             self._advance(event)
 
-    def _advance(self, event: "RunProgress") -> None:
+    def _advance(self, event: RunProgress) -> None:
         run = self.runs[event.run_id]
         if event.run_id not in self.tasks:
             self.tasks[event.run_id] = self.bars.add_task(f"N {run.N:,}", total=event.steps, note="")
