@@ -8,11 +8,8 @@ __version__ = "0.1.0"
 
 
 def _refuse_other_models() -> None:
-    """`models` is a common name: refuse a module that Python would import in place of the package beside this one.
-
-    Raises:
-        ImportError: if there is one. `isosweep` and `python -m sweep` print that on one line and exit with code 2.
-    """
+    """`models` is a common name: refuse a module that Python would import in place of the package beside this one. Raises
+    ImportError if there is one. `isosweep` and `python -m sweep` print that on one line and exit with code 2."""
     spec = find_spec("models")
     found = Path(spec.origin) if spec is not None and spec.origin is not None else None
     if found is None or found.resolve() == Path(__file__).resolve().parents[1] / "models" / "__init__.py":

@@ -1,6 +1,7 @@
 """The command line: `isosweep <command> …`, the same as `python -m sweep <command> …`."""
 
 import os
+import re
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +13,7 @@ import yaml
 
 from sweep import __version__
 from sweep.commands import BAD_INPUT, DONE, benching, evaluating, following, laws, planning, reporting, training, using
-from sweep.commands.help import explain_fields
-from sweep.config import compose_with_choices
+from sweep.config import compose_with_choices, conf_directory
 from sweep.errors import InputError
 
 EXAMPLES = """\
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError(f"there is no command {name!r}; the commands are {', '.join(COMMANDS)}")
         if {"-h", "--help"} & set(rest):
             parser = parser_of(name)
-            parser.epilog = explain_fields(COMMANDS[name].fields)
+            parser.epilog = _explain(COMMANDS[name].fields)
             print(parser.format_help(), end="")
             return DONE
         options = parse(name, rest)
@@ -155,11 +155,8 @@ def parser_of(name: str) -> ArgumentParser:
 
 
 def parse(name: str, arguments: Sequence[str]) -> Namespace:
-    """The arguments of a command. Its words that are overrides go to `overrides`, the other one is the sweep or the run.
-
-    Raises:
-        InputError: for an unknown flag, a missing argument, a value that a flag does not allow, or several names.
-    """
+    """The arguments of a command. Its words that are overrides go to `overrides`, the other one is the sweep or the run. Raises
+    InputError for an unknown flag, a missing argument, a value that a flag does not allow, or several names."""
     options = parser_of(name).parse_intermixed_args(list(arguments))
     words = getattr(options, "words", [])
     options.overrides = [word for word in words if "=" in word or word.startswith("~")]
@@ -181,3 +178,21 @@ def _overview() -> str:
 
 def _first_line(function: Callable[..., int]) -> str:
     return (getdoc(function) or "").split("\n")[0]
+
+
+def _explain(fields: Sequence[str]) -> str:
+    """The lines of conf/sweep.yaml on each field, and the files of each group."""
+    if not fields:
+        return ""
+    text = (conf_directory() / "sweep.yaml").read_text()
+    lines = [f"  {line}" for field in fields for line in _explained(field, text)]
+    return "\n".join(["fields", *lines, "", "key=value overrides a field, group=file chooses a file of conf/"])
+
+
+def _explained(field: str, text: str) -> list[str]:
+    """The lines of conf/sweep.yaml on a field, or the files that a group has."""
+    folder = conf_directory() / field
+    if folder.is_dir():
+        return [f"{field}={'|'.join(sorted(path.stem for path in folder.glob('*.yaml') if path.stem != 'defaults'))}"]
+    block = re.search(rf'^"?{field}"?:.*\n(?:[ #].*\n)*', text, re.MULTILINE)
+    return block.group().rstrip().splitlines() if block else []

@@ -15,11 +15,8 @@ if TYPE_CHECKING:
 
 
 def make_corpus(config: SweepConfig, recipe: "CorpusRecipe") -> "Corpus":
-    """The corpus on disk, made if it is not there.
-
-    Raises:
-        InputError: if the store cannot be written, or the corpus in it has changed since it was made.
-    """
+    """The corpus on disk, made if it is not there. Raises InputError if the store cannot be written, or the corpus in it has
+    changed since it was made."""
     store = Store(Path(config.store))
     store.require_writable()
     if (found := recipe.find(store.corpora)) is not None:

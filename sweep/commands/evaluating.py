@@ -11,7 +11,7 @@ from sweep.files import writing
 
 
 def evaluate_sets(options: Namespace) -> int:
-    """Evaluate every finished run of the sweep on `evaluation.sets`; print and write the losses, and draw them."""
+    """Evaluate every finished run on other text, by source of a mixture and by position; print, write and draw the losses."""
     import pandas as pd
 
     from sweep.figures.evaluation import draw_positions, draw_transfer

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def fit(options: Namespace) -> int:
-    """Fit the laws, print them and write fits.json. Raises InputError if no approach could be fitted."""
+    """Fit the laws, print them and write fits.json."""
     config, sweep = opened(options)
     fits = make_fits(config, sweep)
     print(fits.summary())

@@ -23,11 +23,7 @@ if TYPE_CHECKING:
 
 
 def report(options: Namespace) -> int:
-    """Fit the laws and write `out`/report.html.
-
-    Raises:
-        InputError: if the store has no finished run, `out` cannot be written, or no law can be fitted.
-    """
+    """Fit the laws and write report.html, one file with the answer, the figures and the evidence."""
     from sweep.report import write_report
 
     config, sweep = opened(options)

@@ -54,11 +54,8 @@ def composed(options: Namespace) -> SweepConfig:
 
 
 def open_sweep(options: Namespace) -> Sweep:
-    """The launched sweep that a command names, as NAME, name=… or experiment=…. Neither conf/ nor the corpus is read.
-
-    Raises:
-        InputError: if there is no such sweep, or an override would make other runs.
-    """
+    """The launched sweep that a command names, as NAME, name=… or experiment=…. Neither conf/ nor the corpus is read. Raises
+    InputError if there is no such sweep, or an override would make other runs."""
     given = dict(parse_overrides(options.overrides))
     store = Store(Path(str(given.get("store", DEFAULT_STORE))))
     name = options.sweep or given.get("name") or _launched_from(store, given.get("experiment")) or DEFAULT_NAME
@@ -102,11 +99,8 @@ def _plans(store: Store) -> Iterator[SweepPlan]:
 
 
 def find_run_id(store: Store, prefix: str) -> str:
-    """The run_id that begins with `prefix`, among the runs of the store and of its plans.
-
-    Raises:
-        InputError: if none does, or several do.
-    """
+    """The run_id that begins with `prefix`, among the runs of the store and of its plans. Raises InputError if none does, or
+    several do."""
     if set(prefix) - set("0123456789abcdef"):
         raise InputError(f"{prefix!r} is neither a run_id nor the first digits of one; isosweep status NAME lists them")
     known = {path.name for path in (store.root / "runs").glob(f"{prefix}*") if path.is_dir()}
@@ -141,11 +135,8 @@ def plan_sweep(
 def make_plan(
     config: SweepConfig, recipe: "CorpusRecipe", choices: Mapping[str, Any] | None = None, overrides: Iterable[str] = ()
 ) -> SweepPlan:
-    """Plan the sweep on a corpus that need not be made yet; nothing is written.
-
-    Raises:
-        InputError: if the grid is empty or wrong, or the corpus too short for it.
-    """
+    """Plan the sweep on a corpus that need not be made yet; nothing is written. Raises InputError if the grid is empty or
+    wrong, or the corpus too short for it."""
     store = Store(Path(config.store))
     training_tokens = recipe.training_tokens(store.corpora)
     facts = CorpusFacts(fingerprint=recipe.fingerprint, vocab_size=recipe.vocab_size, training_tokens=training_tokens)

@@ -57,7 +57,7 @@ def train_optimal(options: Namespace) -> int:
 
 
 def export(options: Namespace) -> int:
-    """Write a finished run as a Hugging Face folder."""
+    """Write a finished run as a Hugging Face folder, for transformers."""
     from sweep.use.export import export as write
 
     config = composed(options)

@@ -59,11 +59,8 @@ def nonempty(default: Any = MISSING) -> Any:
 
 
 def check_fields(config: Any, prefix: str = "") -> None:
-    """Check every field of a dataclass and of those inside it.
-
-    Raises:
-        InputError: for the first value that is not allowed; it names the field, the value and what is allowed.
-    """
+    """Check every field of a dataclass and of those inside it. Raises InputError for the first value that is not allowed; it
+    names the field, the value and what is allowed."""
     for name, value, check in _checked(config, prefix):
         if value is not None and (problem := check(value)) is not None:
             raise InputError(f"{name}={value} {problem}")

@@ -28,11 +28,8 @@ DRAWINGS: "dict[str, Callable[[Fits, Any], dict[str, Figure]]]" = {
 
 
 def draw_all(fits: Fits, out: Path) -> list[Path]:
-    """Every figure that `fits` has data for, as PNG and SVG under `out`; the paths written, PNG first.
-
-    Raises:
-        InputError: if no law could be fitted, or `out` cannot be written.
-    """
+    """Every figure that `fits` has data for, as PNG and SVG under `out`; the paths written, PNG first. Raises InputError if no
+    law could be fitted, or `out` cannot be written."""
     return [path for name, figure in figures_of(fits).items() for path in save(figure, out / name)]
 
 

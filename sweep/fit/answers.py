@@ -103,11 +103,8 @@ class Answers:
 
 
 def answer(fits: Sequence[Any], questions: Questions, *, largest: float) -> Answers:
-    """Ask all `fits`, fitted or refused; `largest` is the largest C of a run.
-
-    Raises:
-        LawError: if a budget, loss or token count is out of range.
-    """
+    """Ask all `fits`, fitted or refused; `largest` is the largest C of a run. Raises LawError if a budget, loss or token count
+    is out of range."""
     for name, values in (("budgets", questions.budgets), ("losses", questions.losses)):
         positive(f"ask.{name}", list(values))
     budgets = [float(C) for C in questions.budgets] or [factor * largest for factor in DECADES]

@@ -56,11 +56,7 @@ def allocate_sizes(law: PowerLaw | Surface, sizes: Sequence[float]) -> list[tupl
 
 
 def budget_for_loss(fit: ParametricFit, loss: float) -> Estimate:
-    """The least C that reaches `loss`.
-
-    Raises:
-        LawError: if `loss` is not above E, which no budget reaches.
-    """
+    """The least C that reaches `loss`. Raises LawError if `loss` is not above E, which no budget reaches."""
     C = fit.surface.budget_for_loss(positive("loss", loss))
     if not np.isfinite(C):
         raise LawError("unreachable", f"a loss of {loss:g} is not above E = {fit.E.value:.4g}: no budget reaches it")
@@ -115,11 +111,8 @@ class LifetimeOptimum(Record):
 
 
 def lifetime_optimum(surface: Surface, loss: float, inference_tokens: float) -> LifetimeOptimum:
-    """Minimise training + 2 N D_inference FLOPs subject to L(N, D) = `loss` (Sardana et al. 2023, arXiv 2401.00448).
-
-    Raises:
-        LawError: if `loss` is not above E.
-    """
+    """Minimise training + 2 N D_inference FLOPs subject to L(N, D) = `loss` (Sardana et al. 2023, arXiv 2401.00448). Raises
+    LawError if `loss` is not above E."""
     from scipy.optimize import minimize_scalar
 
     if not 0 <= inference_tokens < np.inf:

@@ -114,11 +114,8 @@ def _sizes_around_optimum(grid: IsoflopGrid, budget: float, ladder: SizeLadder) 
 
 
 def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str) -> RunConfig:
-    """The run that trains `model` for about `tokens` tokens: rules become numbers, tokens become whole steps.
-
-    Raises:
-        InputError: if the tokens are fewer than half a step.
-    """
+    """The run that trains `model` for about `tokens` tokens: rules become numbers, tokens become whole steps. Raises InputError
+    if the tokens are fewer than half a step."""
     optimizer, schedule = config.optimizer, config.schedule
     counts, T = count_parameters(model), model.context_length
     N = counts.total

@@ -90,11 +90,7 @@ class SweepPlan:
 
     @classmethod
     def read(cls, folder: Path) -> "SweepPlan | None":
-        """The plan in a sweep's folder; None if there is none.
-
-        Raises:
-            InputError: if it is damaged, or of a newer version.
-        """
+        """The plan in a sweep's folder; None if there is none. Raises InputError if it is damaged, or of a newer version."""
         path = folder / FILE
         try:
             return cls.from_dict(json.loads(path.read_text()))

@@ -48,11 +48,8 @@ class Answer:
 
 
 def write_report(fits: Fits, origin: Origin, options: FitConfig, path: Path) -> Path:
-    """Write the report of `fits`, which were made with `options`, to the file `path`.
-
-    Raises:
-        InputError: if no law could be fitted, or the page would take 10 MB or more.
-    """
+    """Write the report of `fits`, which were made with `options`, to the file `path`. Raises InputError if no law could be
+    fitted, or the page would take 10 MB or more."""
     page = render(fits, origin, options).encode()
     if len(page) >= MAX_FILE:
         size = f"{len(page) / 1e6:.1f} MB, but at most 10 MB are allowed"

@@ -51,11 +51,8 @@ class EvaluationSet:
 
 
 def sets_of(corpus: Corpus, named: Mapping[str, SourceConfig], most_tokens: int) -> list[EvaluationSet]:
-    """The corpus's held-out part, its sources if it is a mixture, and the first `most_tokens` tokens of each of `named`.
-
-    Raises:
-        InputError: if a source cannot be read or is empty, or a name is taken.
-    """
+    """The corpus's held-out part, its sources if it is a mixture, and the first `most_tokens` tokens of each of `named`. Raises
+    InputError if a source cannot be read or is empty, or a name is taken."""
     own = corpus.tokens("validation")
     sets = [EvaluationSet(name=OWN, tokens=own, bytes_per_token=corpus.bytes_per_token)]
     sources = corpus.manifest["parts"]["validation"].get("sources", {})

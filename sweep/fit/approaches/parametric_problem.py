@@ -101,12 +101,9 @@ def require_above(table: RunTable, E: float) -> None:
 
 
 def require_identified(theta: np.ndarray, problem: Objective) -> np.ndarray:
-    """The share of E in the predicted loss of every run, shape (runs,), at the optimum `theta`, shape (1, 5).
-
-    Raises:
-        LawError: if the term of N or of D is nowhere a thousandth of the loss, or moves by less than that over all runs and so
-            is part of E, or if its exponent is impossible.
-    """
+    """The share of E in the predicted loss of every run, shape (runs,), at the optimum `theta`, shape (1, 5). Raises LawError
+    if the term of N or of D is nowhere a thousandth of the loss, or moves by less than that over all runs and so is part of E,
+    or if its exponent is impossible."""
     terms = np.stack([np.broadcast_to(term, (1, len(problem.x)))[0] for term in problem.terms(theta)])
     total = terms.sum(axis=0)
     names = (("A / N^alpha", "alpha"), ("B / D^beta", "beta"))
