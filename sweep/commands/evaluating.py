@@ -14,7 +14,7 @@ def evaluate_sets(options: Namespace) -> int:
     """Evaluate every finished run on other text, by source of a mixture and by position; print, write and draw the losses."""
     import pandas as pd
 
-    from sweep.figures.evaluation import draw_positions, draw_transfer
+    from sweep.figures.checks import draw_positions, draw_transfer
     from sweep.figures.style import save, set_style
     from sweep.follow.status import text_table
     from sweep.plan.device import require_device, resolve_device
