@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import yaml
 
 from sweep import __version__
-from sweep.commands import BAD_INPUT, DONE, benching, evaluating, following, laws, planning, reporting, training, using
+from sweep.commands import BAD_INPUT, DONE, benching, following, laws, planning, reporting, training, using
 from sweep.config import compose_with_choices, conf_directory
 from sweep.errors import InputError
 
@@ -82,7 +82,7 @@ COMMANDS = {
         run=using.train_optimal, fields=(*WRITTEN, *TABLE, "device", "cluster", "tracker"), arguments=OPTIMAL
     ),
     "export": Command(run=using.export, fields=("store", "out"), takes="run"),
-    "evaluate": Command(run=evaluating.evaluate_sets, fields=(*WRITTEN, "out", "evaluation")),
+    "evaluate": Command(run=using.evaluate_sets, fields=(*WRITTEN, "out", "evaluation")),
     "bench": Command(
         run=benching.bench, fields=("model", "data", "device", "precision", "store", "cluster", "runtime", "bench")
     ),

@@ -45,9 +45,8 @@ def describe_written(plan: SweepPlan, store: Store) -> str:
     """One line about the corpus of a launched sweep, which the store need not hold."""
     if (store.corpora / plan.corpus.fingerprint).is_dir():
         return describe_corpus(corpus_of(plan, store))
-    return (
-        f"corpus {plan.corpus.fingerprint}: {plan.corpus.training_tokens:,.0f} tokens to train on; this store does not hold it"
-    )
+    facts = plan.corpus
+    return f"corpus {facts.fingerprint}: {facts.training_tokens:,.0f} tokens to train on; this store does not hold it"
 
 
 def describe_recipe(recipe: "CorpusRecipe", root: Path) -> str:

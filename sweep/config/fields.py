@@ -9,6 +9,7 @@ The bound stands beside the field it binds:
 import math
 from collections.abc import Iterator
 from dataclasses import MISSING, field, fields, is_dataclass
+from operator import ge, gt, le, lt
 from typing import Any
 
 from sweep.errors import InputError
@@ -25,16 +26,11 @@ def number(
     below: float | None = None,
 ) -> Any:
     """A field that is a finite number within these bounds, or None where its type allows that."""
-    bounds = [
-        (f"at least {at_least}", lambda value: value >= at_least) if at_least is not None else None,
-        (f"above {above}", lambda value: value > above) if above is not None else None,
-        (f"at most {at_most}", lambda value: value <= at_most) if at_most is not None else None,
-        (f"below {below}", lambda value: value < below) if below is not None else None,
-    ]
-    given = [bound for bound in bounds if bound is not None]
+    bounds = (("at least", ge, at_least), ("above", gt, above), ("at most", le, at_most), ("below", lt, below))
+    given = [(f"{words} {bound}", holds, bound) for words, holds, bound in bounds if bound is not None]
 
     def check(value: Any) -> str | None:
-        broken = [text for text, holds in given if not math.isfinite(value) or not holds(value)]
+        broken = [text for text, holds, bound in given if not (math.isfinite(value) and holds(value, bound))]
         return f"is out of range; it must be {' and '.join(broken)}" if broken else None
 
     return field(default=default, metadata={ALLOWED: check})

@@ -76,15 +76,10 @@ def _describe(plan: PlannedRun) -> dict:
         "budget": plan.budget,
         "N": counts.total,
         "N_non_embedding": counts.non_embedding,
-        "d_model": run.model.d_model,
-        "n_layers": run.model.n_layers,
-        "n_heads": run.model.n_heads,
-        "d_ff": run.model.d_ff,
-        "batch_tokens": run.batch_tokens,
-        "steps": run.steps,
+        **{name: getattr(run.model, name) for name in ("d_model", "n_layers", "n_heads", "d_ff")},
+        **{name: getattr(run, name) for name in ("batch_tokens", "steps")},
         "peak_lr": run.optimizer.peak_lr,
-        "seed": run.seed,
-        "precision": run.precision,
+        **{name: getattr(run, name) for name in ("seed", "precision")},
     }
 
 
