@@ -62,15 +62,8 @@ def compose_with_choices(
     return from_omegaconf(composed), {group: name for group, name in chosen.items() if not group.startswith("hydra/")}
 
 
-def restore(values: Mapping[str, Any]) -> SweepConfig:
-    """A configuration from the plain values of `dataclasses.asdict`, checked like any other."""
-    from omegaconf import OmegaConf
-
-    return from_omegaconf(OmegaConf.create(dict(values)))
-
-
-def from_omegaconf(composed: "DictConfig") -> SweepConfig:
-    """Check a composed configuration against the schema; see `compose`."""
+def from_omegaconf(composed: "DictConfig | Mapping[str, Any]") -> SweepConfig:
+    """The configuration from what Hydra composed, or from plain values as of `dataclasses.asdict`, checked; see `compose`."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from sweep.config.composing import conf_directory, restore
+from sweep.config.composing import conf_directory, from_omegaconf
 from sweep.config.sweep import SweepConfig
 from sweep.errors import InputError
 
@@ -52,7 +52,7 @@ def override(
                 raise InputError(_other_runs(text, config))
             value = _read_group(key, value)
         OmegaConf.update(values, key, value, merge=True, force_add=True)
-    changed = restore(values)
+    changed = from_omegaconf(values)
     for text, key in applied:
         makes_runs = any(key == name or key.startswith(f"{name}.") for name in MAKES_RUNS)
         if makes_runs and _lookup(changed, key) != _lookup(config, key):

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweep.config import SweepConfig, restore
+from sweep.config import SweepConfig, from_omegaconf
 from sweep.errors import InputError
 from sweep.files import write_json
 from sweep.plan.grid import PlannedRun
@@ -70,7 +70,7 @@ class SweepPlan:
                 )
             corpus = values["corpus"] | {"training_tokens": float(values["corpus"]["training_tokens"])}
             return cls(
-                config=restore(values["config"]),
+                config=from_omegaconf(values["config"]),
                 device=values["device"],
                 corpus=CorpusFacts(**corpus),
                 runs=tuple(map(_run_of, values["runs"])),
