@@ -141,9 +141,8 @@ def _warn_of_wandb(text: str) -> None:
 def planned_labels(tracker: "Tracker | None", store: Store) -> dict[str, dict[str, Any]]:
     """By run_id, the budget and the labels that the plan of the tracker's sweep gives a run."""
     with suppress(InputError):  # a damaged plan stops no mirror
-        if tracker and (plan := SweepPlan.read(sweep_folder(store, tracker.group))):
-            budgets = {planned.run.run_id: {"budget": planned.budget} if planned.budget else {} for planned in plan.runs}
-            return {planned.run.run_id: {**budgets[planned.run.run_id], **planned.labels} for planned in plan.runs}
+        if tracker and tracker.kind != "none" and (plan := SweepPlan.read(sweep_folder(store, tracker.group))):
+            return {each.run.run_id: ({"budget": each.budget} if each.budget else {}) | dict(each.labels) for each in plan.runs}
     return {}
 
 
