@@ -1,7 +1,8 @@
 """A run: every value that changes its result, and the run_id that these values define."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cached_property
+from typing import Any
 
 from models import ModelConfig, count_parameters
 from sweep.errors import InputError
@@ -58,7 +59,7 @@ class RunConfig:
     @cached_property
     def run_id(self) -> str:
         """Hash of all fields: runs with the same result have the same run_id."""
-        return content_hash({"format": FORMAT, **asdict(self)})
+        return content_hash({"format": FORMAT, **_identity(self)})
 
     @property
     def batch_tokens(self) -> int:
@@ -91,6 +92,14 @@ class RunConfig:
             return cls(**{**values, **nested})
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"not a run configuration: {error}") from error
+
+
+def _identity(config: Any) -> dict[str, Any]:
+    """The fields of a dataclass, without those marked `metadata={"later": True}` that have their default: a field that is
+    added after runs were published must not rename them."""
+    values = {each.name: getattr(config, each.name) for each in fields(config)}
+    later = {each.name for each in fields(config) if each.metadata.get("later") and values[each.name] == each.default}
+    return {name: _identity(v) if is_dataclass(v) else v for name, v in values.items() if name not in later}
 
 
 def count_sequences(tokens: int, context_length: int) -> int:
