@@ -14,8 +14,7 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import MissingMandatoryValue
 
 from sweep.commands import BAD_INPUT
-from sweep.commands.corpora import make_corpus
-from sweep.commands.sweeps import make_plan, plan_sweep
+from sweep.commands.sweeps import make_corpus, make_plan, plan_sweep
 from sweep.commands.training import launch_runs
 from sweep.config import NamedRun, conf_directory, from_omegaconf
 from sweep.errors import InputError

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.commands import DONE, console
-from sweep.commands.corpora import describe_recipe, describe_written, source_rows
-from sweep.commands.sweeps import open_sweep, plan_sweep
+from sweep.commands.sweeps import describe_recipe, describe_written, open_sweep, plan_sweep, source_rows
 from sweep.config import compose_with_choices
 from sweep.plan.estimate import duration, makespan
 from sweep.plan.written import SweepPlan

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import yaml
 
 from sweep.commands import DONE
-from sweep.commands.corpora import describe_written
 from sweep.commands.laws import make_fits, opened, require_a_law
-from sweep.commands.sweeps import Sweep
+from sweep.commands.sweeps import Sweep, describe_written
 from sweep.config import SweepConfig
 from sweep.files import writing
 

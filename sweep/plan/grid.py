@@ -138,11 +138,7 @@ def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str)
         steps=steps,
         optimizer=OptimizerSettings(
             peak_lr=float(f"{peak_lr:.4g}"),
-            beta1=optimizer.beta1,
-            beta2=optimizer.beta2,
-            eps=optimizer.eps,
-            weight_decay=optimizer.weight_decay,
-            grad_clip=optimizer.grad_clip,
+            **{name: getattr(optimizer, name) for name in ("beta1", "beta2", "eps", "weight_decay", "grad_clip")},
         ),
         schedule=ScheduleSettings(
             warmup_steps=round(min(warmup, schedule.max_warmup_fraction * steps)),
