@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
@@ -78,12 +79,13 @@ def test_an_owner_elsewhere_lives_as_long_as_it_is_heard(tmp_path: Path) -> None
 
 
 def test_the_heartbeat_keeps_a_claim_alive(tmp_path: Path) -> None:
-    claim = Claim(tmp_path, heartbeat_s=0.05)
+    claim, before = Claim(tmp_path, heartbeat_s=0.05), set(threading.enumerate())
     assert claim.take()
     path = tmp_path / "00000001.json"
     os.utime(path, (time.time() - 500,) * 2)
     wait_until(lambda: time.time() - path.stat().st_mtime < 60)
     claim.release()
+    wait_until(lambda: set(threading.enumerate()) <= before)  # it may be about to touch the file for the last time
     os.utime(path, (time.time() - 500,) * 2)
     time.sleep(0.3)
     assert time.time() - path.stat().st_mtime > 400
