@@ -73,7 +73,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         budgets, sizes, ratios = (
             ",".join(f"{value:.4g}" for value in np.geomspace(low, high, count))
-            for low, high, count in ((1e14, 1e18, 24), (1e5, 1e7, 40), (5, 500, options.horizons))
+            for low, high, count in ((1e14, 1e18, 24), (1e4, 1e9, 40), (5, 500, options.horizons))
         )
         rule = {"coefficient": 1 / STEPS, "parameters": 0, "tokens": 1, "min": 1, "max": 1e12}
         overrides = [
