@@ -66,6 +66,6 @@ def bench(options: Namespace) -> int:
         speed = (f"{m.tokens_per_s:,.0f}", f"{m.flops_per_s / 1e9:,.1f}", f"{m.share_of_peak:.0%}")
         memory, first = f"{m.memory_bytes / 1e6:,.0f} MB", f"{m.first_step_s:.1f} s"
         rows.append((f"{m.N:,}", m.engine, m.precision, f"{m.processes}x{m.threads}", *speed, memory, first, most))
-    console(width=160).print(text_table(COLUMNS, rows, left=("engine", "precision", "most time in")))
+    console(width=160).print(text_table(COLUMNS, rows, left=("engine", "precision", "most time in")), soft_wrap=True)
     print(f"kept in {store.bench}")
     return DONE

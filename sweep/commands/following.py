@@ -28,7 +28,7 @@ def status(options: Namespace) -> int:
         screen = console(width=150)
         if options.watch and screen.is_terminal:
             screen.clear()
-        screen.print(view.table(f"{sweep.config.name} in {sweep.store.root}"))
+        screen.print(view.table(f"{sweep.config.name} in {sweep.store.root}"), soft_wrap=True)
         print(view.totals())
         if not (options.watch and view.going):
             return DONE

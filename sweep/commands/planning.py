@@ -68,7 +68,7 @@ def _print_runs(planned: SweepPlan, store: Store, found: Mapping[str, Mapping[st
         training = (f"{run.steps:,}", f"{run.batch_tokens:,}", f"{run.optimizer.peak_lr:.3g}", each.engine)
         rows.append((run.run_id, budget, *shape, *horizon, *training, duration(left[-1]), why(status)))
     title = f"{config.name}: {len(runs)} runs in {store.root}"
-    console(width=160).print(text_table(COLUMNS, rows, left=("run", "why"), title=title))
+    console(width=160).print(text_table(COLUMNS, rows, left=("run", "why"), title=title), soft_wrap=True)
     known = [seconds for seconds in left if seconds is not None]
     workers = pool_size(config.cluster, planned.device)
     total = makespan(known, workers) if len(known) == len(left) else None
@@ -86,4 +86,4 @@ def _print_sources(rows: list[list[str]], planned: SweepPlan) -> None:
     if rows:
         horizon = max(each.run.D for each in planned.runs)
         headings = ("source", "share", "tokens", "epochs", f"epochs in {horizon:,} tokens")
-        console(width=160).print(text_table(headings, rows, left=("source",)))
+        console(width=160).print(text_table(headings, rows, left=("source",)), soft_wrap=True)

@@ -89,7 +89,7 @@ def evaluate_sets(options: Namespace) -> int:
         for N, D, run_id, *of_sets in wide.reset_index().itertuples(index=False)
     )
     title = f"{config.name}: loss in nats per token"
-    console().print(text_table(("run", "N", "D", *wide.columns), shown, left=("run",), title=title))
+    console().print(text_table(("run", "N", "D", *wide.columns), shown, left=("run",), title=title), soft_wrap=True)
     out = Path(config.out)
     with writing(out):
         frame.to_csv(out / "evaluations.csv", index=False)

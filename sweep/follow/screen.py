@@ -94,7 +94,7 @@ def render(snapshot: Snapshot, title: str, lines: int | None = None) -> Group:
     return Group(*parts)
 
 
-def _running(runs: Sequence[RunView], snapshot: Snapshot) -> Table:
+def _running(runs: Sequence[RunView], snapshot: Snapshot) -> Text:
     rows = []
     for view in runs:
         run = view.planned.run
@@ -104,10 +104,10 @@ def _running(runs: Sequence[RunView], snapshot: Snapshot) -> Table:
         done = f"{view.step / run.steps:.0%}"
         rows.append((run.run_id, f"{run.N:,}", f"{run.D:,}", done, loss, curve, speed, duration(view.seconds_left)))
     headings = ("running", "N", "D", "done", "loss", "curve", "tokens/s", "left")
-    return text_table(headings, rows, left=("running", "curve"), no_wrap=True)
+    return text_table(headings, rows, left=("running", "curve"))
 
 
-def _minima(valleys: Sequence[Valley]) -> Table:
+def _minima(valleys: Sequence[Valley]) -> Text:
     rows = []
     for valley in valleys:
         done, minimum = [loss for loss in valley.losses if loss is not None], valley.profile
