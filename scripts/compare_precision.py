@@ -22,7 +22,7 @@ def trained(overrides: list[str]) -> tuple[float, np.ndarray]:
         raise SystemExit("the run failed")
     (planned,) = plan_sweep(config := compose(overrides))[0].runs
     directory = Store(Path(config.store)).run(planned.run.run_id)
-    return directory.status()["val_loss"], smooth_curve(read_curve(directory)[1], 20)
+    return directory.status()["val_loss"], smooth_curve(read_curve(directory, planned.run.steps), 20)
 
 
 def main() -> None:

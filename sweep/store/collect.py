@@ -40,10 +40,9 @@ def collect(planned: Sequence[PlannedRun], store: Store, fit: FitConfig) -> tupl
         status = directory.status()
         row = _describe(plan) | {"state": status["state"], "D": status["step"] * plan.run.batch_tokens}
         if status["state"] == DONE:
-            steps, losses = read_curve(directory)
-            smooth = smooth_curve(losses, fit.smoothing_steps)
-            chosen = np.unique(np.geomspace(1, len(steps), CURVE_POINTS).round().astype(int)) - 1
-            tokens = steps[chosen] * plan.run.batch_tokens
+            smooth = smooth_curve(read_curve(directory, plan.run.steps), fit.smoothing_steps)
+            chosen = np.unique(np.geomspace(1, len(smooth), CURVE_POINTS).round().astype(int)) - 1
+            tokens = (chosen + 1) * plan.run.batch_tokens
             curve = {"run_id": plan.run.run_id, "tokens": tokens, "loss": smooth[chosen]}
             row |= {"loss": status["val_loss"], "loss_se": status["val_loss_se"], "train_loss": smooth[-1]}
             if (factor := per_nat[plan.run.corpus]) is not None:

@@ -1,26 +1,25 @@
 """Reading and smoothing the training curves of finished runs."""
 
+import json
+
 import numpy as np
 
 from sweep.errors import InputError
 from sweep.store.runs import RunDirectory
 
 
-def read_curve(directory: RunDirectory) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and training losses of a finished run, each of shape (steps,). Raises InputError if a line is damaged, or a
-    step is missing or there twice."""
-    import pandas as pd
-
+def read_curve(directory: RunDirectory, steps: int) -> np.ndarray:
+    """Training losses of a finished run of so many steps, shape (steps,). Raises InputError if a line is damaged, or a step
+    is missing or there twice."""
     remedy = f"delete {directory.path} to train the run again"
     try:
-        frame = pd.read_json(directory.curve, lines=True)
-        trained = frame[frame["loss"].notna()]
-        steps, losses = trained["step"].to_numpy(), trained["loss"].to_numpy()
-    except (ValueError, OSError, KeyError) as error:
+        rows = [json.loads(line) for line in directory.curve.read_bytes().splitlines()]
+        trained = np.array([(row["step"], row["loss"]) for row in rows if row.get("loss") is not None], dtype=float)
+    except (ValueError, OSError, KeyError, AttributeError) as error:
         raise InputError(f"{directory.curve} is damaged ({error}); {remedy}") from error
-    if not np.array_equal(steps, np.arange(1, directory.config().steps + 1)):
+    if trained.shape != (steps, 2) or (trained[:, 0] != np.arange(1, steps + 1)).any():
         raise InputError(f"{directory.curve} does not hold every step of its finished run once; {remedy}")
-    return steps, losses
+    return trained[:, 1]
 
 
 def smooth_curve(loss: np.ndarray, sigma: float) -> np.ndarray:
