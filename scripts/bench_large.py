@@ -2,8 +2,8 @@
 
     python scripts/bench_large.py [--horizons 48] [--out results/large]
 
-Makes 24 IsoFLOP profiles of 20 sizes, and 40 sizes at 48 horizons, in a temporary folder: 2,290 different runs, about 100 MB. Times each
-command as a process of its own.
+Makes 24 IsoFLOP profiles of 20 sizes, and 40 sizes at 48 horizons, in a temporary folder: 2,290 different runs, about 100 MB.
+Times each command as a process of its own.
 """
 
 import argparse
