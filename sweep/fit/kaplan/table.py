@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +39,7 @@ def fit_kaplan(
     runs = as_runs(runs)
     for name, X in (("L_N", runs.N), ("L_D", runs.D), ("L_C", runs.C / PF_DAY)):
         best = unbeaten(X, runs.loss)
-        laws[name] = attempt(lambda X=X, best=best: fit_scale_law(X[best], runs.loss[best], intervals=intervals))  # type: ignore[misc]
+        laws[name] = attempt(partial(fit_scale_law, X[best], runs.loss[best], intervals=intervals))
     laws["L_ND"] = attempt(lambda: fit_size_data_law(runs.N, runs.D, runs.loss, intervals=intervals))
     laws["L_NS"] = attempt(lambda: _fit_steps(runs, curves, intervals))
     return laws
