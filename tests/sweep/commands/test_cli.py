@@ -197,6 +197,13 @@ def test_every_command_has_help_and_fields(name: str, capsys: pytest.CaptureFixt
         assert re.search(rf'\n  "?{field}"?[:=]', output), field
 
 
+def test_the_command_line_offers_every_approach() -> None:
+    from sweep.commands import using
+    from sweep.fit import APPROACHES
+
+    assert set(using.APPROACHES) == set(APPROACHES)
+
+
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == DONE
     usage = capsys.readouterr().out
