@@ -156,23 +156,3 @@ class PowerLaw(Record):
 
     def __call__(self, x: Any) -> Any:
         return self.coefficient * np.asarray(x, dtype=float) ** self.exponent
-
-    @classmethod
-    def fit_orthogonal(cls, x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> "PowerLaw":
-        """Weighted orthogonal regression in log-log: the line of least squared distances, which treats x and y alike.
-
-        x, y and weight have shape (points,); x and y are positive. Points whose y is NaN are left out.
-        """
-        known = np.isfinite(y)
-        law = cls.fit_orthogonal_logs(np.log(x[known]), np.log(y[known]), weight[known])
-        return cls(coefficient=float(law.coefficient), exponent=float(law.exponent))
-
-    @classmethod
-    def fit_orthogonal_logs(cls, u: np.ndarray, v: np.ndarray, weight: np.ndarray) -> "PowerLaw":
-        """The same for each row of logs u, v and weights, shape (..., points): the leading eigenvector of their covariance."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = weight / weight.sum(axis=-1, keepdims=True)
-            u0, v0 = (share * u).sum(axis=-1, keepdims=True), (share * v).sum(axis=-1, keepdims=True)
-            uu, vv, uv = ((share * s * t).sum(axis=-1) for s, t in ((u - u0, u - u0), (v - v0, v - v0), (u - u0, v - v0)))
-            exponent = 2 * uv / (uu - vv + np.hypot(uu - vv, 2 * uv))
-        return cls(coefficient=np.exp(v0[..., 0] - exponent * u0[..., 0]), exponent=exponent)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sweep.errors import LawError
-from sweep.fit.result import Record
+from sweep.fit.result import PowerLaw, Record
 
 FAR_OFF = 0.3  # in log C
 PLAUSIBLE_ETA = (0.5, 1.5)
@@ -50,6 +50,11 @@ class Compute(Record):
     def tokens(self, N: Any, C: Any) -> Any:
         """D that a budget of `C` FLOPs buys for `N` parameters."""
         return C / (self.kappa * N**self.eta)
+
+    def tokens_law(self, N_law: PowerLaw) -> PowerLaw:
+        """The law of D_opt that a law of N_opt implies: D_opt = C / (kappa N_opt^eta)."""
+        coefficient = 1 / (self.kappa * N_law.coefficient**self.eta)
+        return PowerLaw(coefficient=coefficient, exponent=1 - self.eta * N_law.exponent)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -5,20 +5,18 @@ that draws it may register itself in `sweep.figures`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from sweep.fit.result import Estimate, Intervals, PowerLaw, Record, positive
+from sweep.fit.result import SAME, Estimate, Intervals, PowerLaw, Record, positive
 from sweep.fit.surface import Compute
 
 if TYPE_CHECKING:
     from sweep.config import FitConfig
     from sweep.fit.approaches import Laws
-
-FAR = 2  # times the largest C fitted: beyond it a loss law without E is not believed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,16 +149,16 @@ class PowerLaws(Approach):
     """An approach whose N_opt, D_opt and loss are power laws of C, found without a surface.
 
     Attributes:
-        N_law, D_law, loss_law: the power laws.
+        N_law, D_law, loss_law: the laws in C.
         compute: what C the runs cost.
-        replicates: the laws "N", "D" and "loss" of each resample, coefficients and exponents of shape (resamples,).
+        replicates: the laws "N", "D" and "loss" as they may be: functions of C that return shape (resamples,).
     """
 
     N_law: PowerLaw
     D_law: PowerLaw
-    loss_law: PowerLaw
+    loss_law: Callable[[Any], Any]
     compute: Compute
-    replicates: dict[str, PowerLaw] = field(repr=False)
+    replicates: dict[str, Callable[[Any], Any]] = field(repr=False)
 
     @property
     @abstractmethod
@@ -169,7 +167,7 @@ class PowerLaws(Approach):
 
     @property
     def reach(self) -> float:
-        return FAR * self.largest
+        return self.largest * (1 + SAME)
 
     def optimal(self, C: Any) -> tuple[Any, Any]:
         return self.N_law(positive("C", C)), self.D_law(C)

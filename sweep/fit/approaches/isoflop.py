@@ -1,12 +1,12 @@
-"""Approach 2: IsoFLOP profiles (Hoffmann et al. 2022, section 3.2), and the bias of their parabolas.
+"""Approach 2: IsoFLOP profiles (Hoffmann et al. 2022, section 3.2), with the shape that profiles have.
 
-A parabola in log N is symmetric; the profile of a surface with alpha != beta is not. Its minimum is therefore biased, and more
-so the wider the grid and the further off centre it lies (arXiv 2603.22339). Beside the paper's estimate stand a local cubic,
-and the parabola corrected by the bias that it has on the parametric surface of the same runs.
+A parabola in log N is symmetric; real profiles lean. Its minimum is therefore biased, and more so the wider the grid and the
+further off centre it lies (arXiv 2603.22339). Here the minima are those of valleys that may lean (see `valleys`); beside them
+stand the paper's parabolas, the same without the bias that they have on a surface that fits, and local cubics.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -16,16 +16,11 @@ from sweep.errors import LawError
 from sweep.fit.approaches.approach import Options, PowerLaws
 from sweep.fit.approaches.parametric import fit_parametric
 from sweep.fit.approaches.profile import Profile
-from sweep.fit.approaches.profiles import (
-    MIN_PROFILES,
-    TooFewProfiles,
-    find_profiles,
-    noise_of,
-    resample_laws,
-    variance_of,
-    with_errors,
-)
-from sweep.fit.result import NO_INTERVALS, Estimate, Intervals, PowerLaw, attempt, positive
+from sweep.fit.approaches.profiles import MIN_PROFILES, TooFewProfiles, find_minima
+from sweep.fit.approaches.valleys import Valleys
+from sweep.fit.result import NO_INTERVALS, Estimate, Intervals, attempt, positive
+from sweep.fit.solver.loss_law import fit_loss_law
+from sweep.fit.solver.regression import fit_power_law
 from sweep.fit.surface import Compute, Surface
 from sweep.tables.table import RunsLike, as_runs
 
@@ -33,6 +28,7 @@ if TYPE_CHECKING:
     from sweep.fit.approaches import Laws
 
 MIN_a, MAX_a = 1e-3, 1.2  # at 1.2 D falls slowly with C; noise reaches further than any frontier
+HALF_WEIGHT = 0.5  # a run that counts less lies where the shape does not hold
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,31 +36,42 @@ class IsoflopFit(PowerLaws):
     """Power laws through the minima of the profiles.
 
     Attributes:
+        a_parabola: a by the paper's parabolas; None if fewer than three profiles have one.
+        a_corrected: a by parabolas without their bias; None if no surface fits the runs.
+        a_bias: what parabolas on this grid add to the a of that surface; None likewise.
         a_cubic: a by local cubics; None if fewer than three profiles have one.
-        a_corrected: a by parabolas without their bias; None if the surface could not be fitted.
-        a_bias: what parabolas on this grid add to the a of the fitted surface; None likewise.
-        curvature: of the loss in log N about the minimum, the mean over profiles.
+        chi2: of the minima about the law by their own errors, per degree of freedom; NaN if these are not known.
+        scatter: standard deviation of log N_opt about the law beyond those errors; NaN likewise.
         seed_noise: standard deviation of the losses, given or estimated, in nats; NaN if neither.
+        shape_p: p-value of the test that the profiles have the shape of the valleys, as weighted; NaN if not tested.
         profiles: all of them, including those without a minimum.
+        valleys: what was fitted to the others.
     """
 
     name: ClassVar[str] = "isoflop"
     number: ClassVar[int] = 2
     method: ClassVar[str] = "IsoFLOP profiles"
-    resampled: ClassVar[str] = "losses about the parabolas"
+    form: ClassVar[str] = "N_opt = k C^a and D_opt = k′ C^b; the loss there E + k″ C^-c, between the budgets"
+    resampled: ClassVar[str] = "errors of the minima, and their scatter about the law"
     variants: ClassVar[dict[str, str]] = {
-        "parabolas": "a",
+        "valleys": "a",
+        "parabolas, as in the paper": "a_parabola",
         "parabolas without their bias": "a_corrected",
         "local cubics": "a_cubic",
     }
     by_convention: ClassVar[bool] = False  # counted otherwise, the runs of a planned budget differ in C
 
-    a_cubic: Estimate | None
+    a_parabola: Estimate | None
     a_corrected: Estimate | None
     a_bias: float | None
-    curvature: float
+    a_cubic: Estimate | None
+    chi2: float
+    scatter: float
     seed_noise: float
+    shape_p: float
     profiles: tuple[Profile, ...]
+    valleys: Valleys = field(repr=False)
+    intervals: Intervals
 
     @classmethod
     def fit(cls, laws: "Laws") -> "IsoflopFit":
@@ -73,31 +80,62 @@ class IsoflopFit(PowerLaws):
         return fit_isoflop(laws.runs, surface=surface, seed_noise=options.seed_noise, intervals=options.intervals)
 
     @property
+    def good(self) -> list[Profile]:
+        """The profiles with a minimum."""
+        return [profile for profile in self.profiles if profile.status == "converged"]
+
+    @property
     def largest(self) -> float:
-        return max(profile.C_opt for profile in self.profiles if profile.status == "converged")
+        return max(profile.C_opt for profile in self.good)
+
+    def penalty(self, C: float, factor: float) -> Estimate:
+        """How much higher the loss is at `C` FLOPs with `factor` times N_opt, in nats, by a power law in C."""
+        log_height, covariance = self.valleys.log_height(float(np.log(factor)))
+        budgets = np.array([profile.C_opt for profile in self.good])
+        fit = fit_power_law(budgets, log_height, covariance, self.valleys.freedom)
+        return Estimate.from_resamples(float(fit.law(C)), fit.draws(self.intervals)(C), self.level)
 
     def predict(self, N: Any, D: Any) -> Any:
-        """L(N, D): the loss law at C, plus the profiles' mean parabola about N_opt(C)."""
+        """L(N, D): the loss law at C, plus the valley's height at N / N_opt(C)."""
         C = self.compute.flops(positive("N", N), positive("D", D))
-        return self.loss_law(C) + self.curvature * np.log(N / self.N_law(C)) ** 2
+        u = np.atleast_1d(np.log(N / self.N_law(C)))
+        budgets = np.log([profile.C_opt for profile in self.good])
+        curvature = np.exp(np.polyval(np.polyfit(budgets, self.valleys.log_curvature, 1), np.log(C)))
+        return self.loss_law(C) + curvature * self.valleys.height(u).reshape(np.shape(C))
 
     def to_dict(self) -> dict[str, Any]:
-        own = self.pick("a_cubic", "a_corrected", "a_bias", "curvature", "seed_noise", "profiles")
-        return {"status": self.status, **self.laws_to_dict(), **own}
+        own = ("a_parabola", "a_cubic", "a_corrected", "a_bias", "chi2", "scatter", "seed_noise", "shape_p", "profiles")
+        steepness = dict(zip(("p", "q"), self.valleys.shape, strict=True))
+        return {"status": self.status, **self.laws_to_dict(), **self.pick(*own), "shape": steepness}
 
     def remarks(self) -> list[str]:
         lines = []
+        if np.isfinite(self.chi2):
+            beyond = f"; they scatter by {self.scatter:.0%} beyond their errors" if self.scatter > 0 else ""
+            lines.append(f"the minima lie about the law with χ² = {self.chi2:.2g} per degree of freedom{beyond}")
+        if self.a_parabola is not None:
+            lines.append(f"a = {self.a_parabola} by the paper's parabolas through all runs")
         if self.a_corrected is not None:
-            lines.append(f"a = {self.a_corrected} without the parabolas' bias, which is {self.a_bias:+.4f} on this grid")
+            lines.append(f"a = {self.a_corrected} by parabolas without their bias, which is {self.a_bias:+.4f} on this grid")
         if self.a_cubic is not None:
             lines.append(f"a = {self.a_cubic} by local cubics")
+        if self.valleys.misfit:
+            far = sum(int((profile.weight < HALF_WEIGHT).sum()) for profile in self.good if profile.weight is not None)
+            p, q = self.valleys.shape
+            lines.append(
+                f"the profiles' shape (p = {p:.2g}, q = {q:.2g}) holds to {self.valleys.misfit:.0%} of the height above the "
+                f"minimum; {far} runs higher up count less than half"
+            )
         return lines
 
     def summary(self) -> str:
         return "\n".join([super().summary(), *(f"  {profile.line()}" for profile in self.profiles)])
 
     def choices(self, options: Options, unit: str) -> Iterator[tuple[str, str]]:
-        yield "Approach 2's minima", "parabolas in log N, refused if concave, at the edge or not bracketed"
+        yield (
+            "Approach 2's minima",
+            "valleys that may lean, one shape for all budgets; refused if concave, at the edge or not bracketed",
+        )
         if np.isfinite(self.seed_noise):
             source = "given" if options.seed_noise is not None else "estimated from the residuals"
             yield "Noise between seeds", f"{self.seed_noise:.3g} {unit}, {source}"
@@ -113,16 +151,15 @@ def fit_isoflop(
     seed_noise: float | None = None,
     intervals: Intervals = Intervals(),
 ) -> IsoflopFit:
-    """Fit a parabola of loss in log N for each planned budget, then power laws through their minima.
+    """Fit the valleys of loss in log N at each planned budget, then power laws through their minima.
 
-    The laws of N and of the loss are weighted orthogonal regressions in logs, weighted by how well each profile determines its
-    minimum; that of D follows from N's and from what C costs. Intervals come from new losses about the parabolas: normal ones
-    of standard deviation `seed_noise` if that is given, else the residuals of all profiles, drawn with replacement and scaled
-    up for the degrees of freedom of the fit.
+    The law of N is a generalised least-squares line in logs through the minima, with their errors and with the scatter that
+    these do not explain (see `regress`); that of D follows from N's and from what C costs; that of the loss is E + k C^-c, and
+    is believed up to the largest budget. Intervals are of Student's t.
 
     Args:
         runs: a table with a column `budget`, or the N of each run followed by `D`, `loss` and `budget`.
-        surface: the parametric surface that gives the parabolas' bias; fitted to the same runs if left out.
+        surface: the parametric surface that gives the parabolas' bias, if it fits; fitted to the same runs if left out.
         seed_noise: standard deviation of the final loss between seeds, in nats, if it is known.
         intervals: see `Intervals`.
 
@@ -134,58 +171,49 @@ def fit_isoflop(
     if seed_noise is not None and not positive("seed_noise", seed_noise) < np.inf:
         raise LawError("bad_option", f"seed_noise={seed_noise} is out of range; it must be finite, or left out")
     compute = Compute.of_runs(table.N, table.D, table.C)
-    profiles = find_profiles(table)
+    minima = find_minima(table, seed_noise)
     if surface is None:
         fit = attempt(lambda: fit_parametric(table, intervals=NO_INTERVALS))
         surface = fit.surface if fit.fitted else None  # type: ignore[union-attr]
-    noise, residuals = noise_of([p for p in profiles if p.status == "converged"], seed_noise)
-    profiles = tuple(with_errors(profile, surface, noise) for profile in profiles)
-    good = [profile for profile in profiles if profile.status == "converged"]
+    if surface is not None and minima.agree_with(surface):
+        minima = minima.on(surface)
+    valleys, level = minima.valleys, intervals.level
+    C = np.array([profile.C_opt for profile in minima.good])
 
-    C = np.array([profile.C_opt for profile in good])
-    weight = np.array([1 / variance_of(profile) for profile in good])
-    N_law, loss_law = (
-        PowerLaw.fit_orthogonal(C, np.array([getattr(profile, name) for profile in good]), weight)
-        for name in ("N_opt", "loss_opt")
-    )
-    if not MIN_a < N_law.exponent < MAX_a:
+    law = fit_power_law(C, valleys.log_N, valleys.covariance((1, 0, 0)), valleys.freedom)
+    if not MIN_a < law.law.exponent < MAX_a:
         raise TooFewProfiles(
-            f"the minima follow N_opt ∝ C^{N_law.exponent:.3g}, which no frontier does: the budgets are too close, or the "
+            f"the minima follow N_opt ∝ C^{law.law.exponent:.3g}, which no frontier does: the budgets are too close, or the "
             "minima too uncertain; add budgets further apart",
-            profiles,
+            minima.profiles,
         )
-    corrected, cubic = (np.array([getattr(profile, name) for profile in good]) for name in ("N_corrected", "N_cubic"))
-    drawn = resample_laws(good, C, weight, seed_noise, residuals, intervals)
-    drawn["D"] = _tokens_law(drawn["N"], compute)
-    level, a_bias, a_corrected, a_cubic = intervals.level, None, None, None
-    if np.isfinite(corrected).all():
-        without = PowerLaw.fit_orthogonal(C, corrected, weight).exponent
-        a_bias = N_law.exponent - without
-        a_corrected = Estimate.from_resamples(without, drawn["N"].exponent - a_bias, level)
-    if np.isfinite(cubic).sum() >= MIN_PROFILES:
-        a_cubic = Estimate.from_resamples(PowerLaw.fit_orthogonal(C, cubic, weight).exponent, drawn["cubic"].exponent, level)
-    D_law = _tokens_law(N_law, compute)
+    drawn, D_law = law.draws(intervals), compute.tokens_law(law.law)
+    of_loss = fit_loss_law(C, valleys.loss, valleys.covariance((0, 1, 0)), valleys.freedom, intervals)
+    beside = {}
+    for name, (log_N, variance) in minima.beside().items():
+        known = np.isfinite(log_N)
+        if known.sum() >= MIN_PROFILES:
+            other = fit_power_law(C[known], log_N[known], np.diag(variance[known]), valleys.freedom)
+            beside[name] = Estimate.from_resamples(float(other.law.exponent), other.draws(intervals).exponent, level)
+    corrected = beside.get("corrected")
     return IsoflopFit(
-        a=Estimate.from_resamples(N_law.exponent, drawn["N"].exponent, level),
-        b=Estimate.from_resamples(D_law.exponent, drawn["D"].exponent, level),
-        a_cubic=a_cubic,
-        a_corrected=a_corrected,
-        a_bias=a_bias,
-        N_law=N_law,
+        a=Estimate.from_resamples(float(law.law.exponent), drawn.exponent, level),
+        b=Estimate.from_resamples(float(D_law.exponent), 1 - compute.eta * drawn.exponent, level),
+        a_parabola=beside.get("parabola"),
+        a_corrected=corrected,
+        a_bias=beside["parabola"].value - corrected.value if corrected else None,
+        a_cubic=beside.get("cubic"),
+        chi2=law.regression.chi2,
+        scatter=law.regression.scatter,
+        N_law=law.law,
         D_law=D_law,
-        loss_law=loss_law,
-        curvature=float(np.mean([profile.coefficients[2] for profile in good])),
+        loss_law=of_loss.law,
         compute=compute,
-        seed_noise=noise,
-        profiles=profiles,
-        replicates={name: drawn[name] for name in ("N", "D", "loss")},
+        seed_noise=valleys.noise if valleys.freedom else np.nan,
+        shape_p=valleys.p_value,
+        profiles=minima.profiles,
+        valleys=valleys,
+        replicates={"N": drawn, "D": lambda C: compute.tokens(drawn(C), C), "loss": of_loss.draws},
         level=level,
+        intervals=intervals,
     )
-
-
-def _tokens_law(N_law: PowerLaw, compute: Compute) -> PowerLaw:
-    """D_opt = C / (kappa N_opt^eta)."""
-    with np.errstate(invalid="ignore"):
-        return PowerLaw(
-            coefficient=1 / (compute.kappa * N_law.coefficient**compute.eta), exponent=1 - compute.eta * N_law.exponent
-        )

@@ -1,20 +1,23 @@
-"""All IsoFLOP profiles of a table: which have a minimum, how precise and how biased it is, and what new losses would make of
-it."""
+"""All IsoFLOP profiles of a table: which have a minimum, where it is, and how precisely."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.stats import f as f_distribution
 
 from sweep.errors import LawError
-from sweep.fit.approaches.profile import Profile, fit_profile, minima_of_cubics, minima_of_parabolas
-from sweep.fit.result import Intervals, PowerLaw, plain
+from sweep.fit.approaches.profile import Profile, fit_profile, minimum_of_cubic, vertex
+from sweep.fit.approaches.valleys import Valleys, fit_valleys
+from sweep.fit.result import plain
 from sweep.fit.surface import Surface
 from sweep.tables.table import RunTable
 
 MIN_PROFILES = 3
 MIN_SPAN = 2.0 * (1 - 1e-6)  # of the budgets: a factor of two, short of rounding
+NAMED = 5  # refused profiles that a message names
+MISFIT = 0.01  # p-value below which a surface does not fit, and so cannot correct a parabola
 
 
 class TooFewProfiles(LawError):
@@ -28,8 +31,56 @@ class TooFewProfiles(LawError):
         return {**super().to_dict(), "profiles": plain(self.profiles)}
 
 
-def find_profiles(table: RunTable) -> tuple[Profile, ...]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Minima:
+    """The profiles of a table, those with a minimum among them, and the valleys through these."""
+
+    profiles: tuple[Profile, ...]
+    good: tuple[Profile, ...]
+    valleys: Valleys
+
+    def on(self, surface: Surface) -> "Minima":
+        """The same with the bias that the parabolas have on `surface`."""
+
+        def biased(profile: Profile) -> Profile:
+            at = vertex(profile.x, surface.predict(profile.N, profile.D))[0]
+            return replace(profile, N_bias=float(profile.centre + at - np.log(surface.optimal(profile.C_opt)[0])))
+
+        known = {id(profile): biased(profile) for profile in self.good}
+        profiles = tuple(known.get(id(profile), profile) for profile in self.profiles)
+        return replace(self, profiles=profiles, good=tuple(known.values()))
+
+    def agree_with(self, surface: Surface) -> bool:
+        """Whether the runs lie no further from `surface` than the noise about the valleys explains (an F test)."""
+        residuals = np.concatenate([each.loss - surface.predict(each.N, each.D) for each in self.good])
+        spare = len(residuals) - len(surface.constants)
+        if not self.valleys.freedom or spare < 1:
+            return False
+        ratio = float((residuals**2).sum()) / spare / self.valleys.noise**2
+        return bool(f_distribution.sf(ratio, spare, self.valleys.freedom) > MISFIT)
+
+    def beside(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """log N_opt by the other estimates, shape (good,), and their variances; NaN where a profile has none.
+
+        "parabola" is the paper's, through all runs of a profile; "corrected" the same less its bias; "cubic" a local cubic.
+        """
+        noise = self.valleys.noise**2
+        parabola = np.array([(np.log(each.N_parabola), _variance_of_parabola(each)) for each in self.good])
+        bias = np.array([each.N_bias for each in self.good])
+        cubic = np.array([minimum_of_cubic(np.log(p.N), p.loss, float(np.log(p.N_opt))) for p in self.good])
+        return {
+            "parabola": (parabola[:, 0], noise * parabola[:, 1]),
+            "corrected": (parabola[:, 0] - bias, noise * parabola[:, 1]),
+            "cubic": (cubic[:, 0], noise * cubic[:, 1]),
+        }
+
+
+def find_minima(table: RunTable, noise: float | None = None) -> Minima:
     """The profiles of all budgets.
+
+    Args:
+        table: the runs.
+        noise: standard deviation of a loss, in nats, if it is known.
 
     Raises:
         LawError: "no_budgets" if no run names one.
@@ -38,96 +89,76 @@ def find_profiles(table: RunTable) -> tuple[Profile, ...]:
     budgets = np.unique(table.budget[np.isfinite(table.budget)])
     if not len(budgets):
         raise LawError("no_budgets", "no run names a planned budget; Approach 2 needs a column that groups runs by it")
-    profiles = tuple(
+    profiles = [
         fit_profile(float(value), table.N[own], table.D[own], table.C[own], table.loss[own])
         for value in budgets
         for own in [table.budget == value]
-    )
-    minima = [profile.C_opt for profile in profiles if profile.status == "converged"]
+    ]
+    while True:
+        chosen = [i for i, profile in enumerate(profiles) if profile.status == "converged"]
+        _require(profiles)
+        good = [profiles[i] for i in chosen]
+        start = [(float(np.log(each.N_opt)), each.loss_opt, each.curvature) for each in good]
+        valleys = fit_valleys([np.log(each.N) for each in good], [each.loss for each in good], start, noise)
+        lost = [i for i, at in zip(chosen, valleys.log_N, strict=True) if not _inside(profiles[i], at)]
+        if not lost:
+            break
+        for i in lost:
+            reason = "the minimum of the valley lies beyond the sizes: add some there"
+            profiles[i] = replace(profiles[i], status="edge", reason=reason, N_opt=np.nan, D_opt=np.nan, C_opt=np.nan)
+    filled = _filled(good, valleys)
+    for i, profile in zip(chosen, filled, strict=True):
+        profiles[i] = profile
+    return Minima(profiles=tuple(profiles), good=filled, valleys=valleys)
+
+
+def _inside(profile: Profile, log_N: float) -> bool:
+    return bool(np.log(profile.N[0]) < log_N < np.log(profile.N[-1]))
+
+
+def _require(profiles: Sequence[Profile]) -> None:
+    minima = [profile.budget for profile in profiles if profile.status == "converged"]
     if len(minima) < MIN_PROFILES:
-        refused = "; ".join(f"{p.budget:.3g}: {p.reason}" for p in profiles if p.status != "converged")
+        refused = [f"{p.budget:.3g}: {p.reason}" for p in profiles if p.status != "converged"]
+        more = [f"and {len(refused) - NAMED} more"] if len(refused) > NAMED else []
         raise TooFewProfiles(
             f"{len(minima)} of {len(profiles)} profiles have an interior minimum; power laws need at least {MIN_PROFILES} "
-            f"({refused or 'add budgets'})",
-            profiles,
+            f"({'; '.join(refused[:NAMED] + more) or 'add budgets'})",
+            tuple(profiles),
         )
     if max(minima) < MIN_SPAN * min(minima):
         raise TooFewProfiles(
             f"the budgets lie within a factor of {max(minima) / min(minima):.2g}; a power law needs at least a factor of 2: "
             "add budgets further apart",
-            profiles,
+            tuple(profiles),
         )
-    return profiles
 
 
-def noise_of(profiles: Sequence[Profile], known: float | None) -> tuple[float, np.ndarray]:
-    """The standard deviation of a loss about its parabola, and all residuals, scaled up to the same spread.
-
-    It is `known` if that is given, and NaN if no profile has more than three runs."""
-    residuals, freedom = [], 0
-    for profile in profiles:
-        if (spare := len(profile.N) - 3) > 0:
-            residuals.append((profile.loss - profile.parabola(profile.N)) * np.sqrt(len(profile.N) / spare))
-            freedom += spare
-    pooled = np.concatenate(residuals) if residuals else np.empty(0)
-    if known is not None:
-        return known, pooled
-    return (float(np.sqrt(np.mean(pooled**2))) if freedom else np.nan), pooled
-
-
-def with_errors(profile: Profile, surface: Surface | None, noise: float) -> Profile:
-    """The profile with the standard error of its minimum, and the bias of its parabola on `surface`."""
-    if profile.status != "converged":
-        return profile
-    bias = np.nan
-    if surface is not None:
-        at, _ = minima_of_parabolas(profile.x, surface.predict(profile.N, profile.D)[None])
-        bias = float(profile.centre + at[0] - np.log(surface.optimal(profile.C_opt)[0]))
-    return replace(profile, N_se=noise * float(np.sqrt(variance_of(profile))), N_bias=bias)
+def _filled(profiles: Sequence[Profile], valleys: Valleys) -> tuple[Profile, ...]:
+    """The profiles with their minima by the valleys."""
+    variance_N, variance_loss = (np.diag(valleys.covariance(of)) for of in ((1, 0, 0), (0, 1, 0)))
+    known = valleys.freedom > 0
+    filled = []
+    for i, profile in enumerate(profiles):
+        at = float(valleys.log_N[i])
+        filled.append(
+            profile.at(
+                at,
+                loss_opt=float(valleys.loss[i]),
+                N_se=float(variance_N[i] ** 0.5) if known else np.nan,
+                loss_se=float(variance_loss[i] ** 0.5) if known else np.nan,
+                curvature=float(np.exp(valleys.log_curvature[i])),
+                log_shape=tuple(valleys.log_shape.tolist()),
+                weight=valleys.weight[i, : len(profile.N)],
+                N_cubic=float(np.exp(minimum_of_cubic(np.log(profile.N), profile.loss, at)[0])),
+            )
+        )
+    return tuple(filled)
 
 
-def variance_of(profile: Profile) -> float:
-    """Variance of log N_opt, for losses of variance 1, by the delta method on x = -c1 / (2 c2)."""
+def _variance_of_parabola(profile: Profile) -> float:
+    """Variance of the minimum in log N, for losses of variance 1, by the delta method on x = -c1 / (2 c2)."""
     _, c1, c2 = profile.coefficients
     gradient = np.array([0, -1 / (2 * c2), c1 / (2 * c2**2)])
     design = np.vander(profile.x, 3, increasing=True)
     return float(gradient @ np.linalg.inv(design.T @ design) @ gradient)
-
-
-def resample_laws(
-    profiles: Sequence[Profile],
-    C: np.ndarray,
-    weight: np.ndarray,
-    seed_noise: float | None,
-    residuals: np.ndarray,
-    intervals: Intervals,
-) -> dict[str, PowerLaw]:
-    """The laws "N", "loss" and "cubic" (of N, by cubics) through the minima of resampled losses; NaN where fewer than three
-    profiles keep a minimum.
-
-    Without known noise and without residuals (three runs a profile) there are no resamples.
-    """
-    rng, resamples = np.random.default_rng(intervals.seed), intervals.resamples
-    if seed_noise is None and not len(residuals):
-        resamples = 0
-    points: dict[str, list[np.ndarray]] = {name: [] for name in ("N", "loss", "cubic")}
-    for profile in profiles:
-        shape = (resamples, len(profile.N))
-        noise = (
-            rng.choice(residuals, shape) if seed_noise is None and resamples else rng.standard_normal(shape) * (seed_noise or 0)
-        )
-        losses = profile.parabola(profile.N) + noise
-        at, low = minima_of_parabolas(profile.x, losses)
-        points["N"].append(profile.centre + at)
-        points["loss"].append(np.log(low))
-        near = float(np.log(profile.N_opt)) - profile.centre
-        points["cubic"].append(profile.centre + minima_of_cubics(profile.x, losses, near))
-    return {name: _laws(np.log(C), np.stack(logs, axis=1), weight) for name, logs in points.items()}
-
-
-def _laws(log_C: np.ndarray, logs: np.ndarray, weight: np.ndarray) -> PowerLaw:
-    """The power law through each row of `logs`, shape (resamples, profiles), without its NaNs."""
-    known = np.isfinite(logs)
-    law = PowerLaw.fit_orthogonal_logs(np.broadcast_to(log_C, logs.shape), np.where(known, logs, 0), weight * known)
-    enough = known.sum(axis=1) >= MIN_PROFILES
-    return PowerLaw(coefficient=np.where(enough, law.coefficient, np.nan), exponent=np.where(enough, law.exponent, np.nan))
