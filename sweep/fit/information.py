@@ -33,7 +33,7 @@ def expected_sd(
     directions are estimated. Infinite if the runs leave a direction open."""
     J = _gradients(surface, N, D) @ free / sd
     g = _target_gradient(surface, target, target_C) @ free
-    R = np.linalg.qr(J, mode="r")  # g' (J'J)^-1 g, without squaring J's condition number
+    R = np.asarray(np.linalg.qr(J, mode="r"))  # g' (J'J)^-1 g, without squaring J's condition number
     try:
         return float(np.linalg.norm(np.linalg.solve(R.T, g)))
     except np.linalg.LinAlgError:

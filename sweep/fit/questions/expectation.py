@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike
 from sweep.errors import LawError
 from sweep.fit.approaches.parametric_problem import ILL_CONDITIONED, require_enough
 from sweep.fit.information import condition_number, expected_sd
-from sweep.fit.result import Estimate, Record
+from sweep.fit.judge.simulate import Simulator
+from sweep.fit.result import Estimate, Record, positive
 from sweep.fit.solver.search import free_directions
 from sweep.fit.surface import CHINCHILLA, Compute, Surface
-from sweep.tables.table import as_runs
 
 REFERENCE_C, SCATTER = 1e20, 0.005
 TOO_WIDE = 0.73 - 0.50  # an interval this wide cannot tell Kaplan's exponent from Chinchilla's
@@ -76,7 +76,7 @@ def expect(
         objective, delta, tied, fixed_E: of the fit to come; see `fit_parametric`.
         level: of the interval.
     """
-    sizes, tokens = np.asarray(N, dtype=float), np.asarray(D, dtype=float)
+    sizes, tokens = np.atleast_1d(positive("N", N)), np.atleast_1d(positive("D", D))
     surface, scatter, source = _assumed(sizes, tokens, previous)
     free = free_directions(tied=tied, fixed_E=fixed_E)
     sd = scatter * inefficiency(objective, delta, scatter)
@@ -88,9 +88,10 @@ def expectation(
     N: np.ndarray, D: np.ndarray, surface: Surface, *, sd: float, free: np.ndarray, level: float, assumed: str
 ) -> Expectation:
     """The same on a known surface; `sd` is the error of one run's log L as a measurement, and `free` as of `ParametricFit`."""
-    a = float(surface.a)
+    tied = bool((free[3] == free[4]).all())
+    a = 1 / (1 + surface.compute.eta) if tied else float(surface.a)
     try:
-        require_enough(as_runs(N, D, np.asarray(surface.predict(N, D))), free=free.shape[1])
+        require_enough(Simulator(surface=surface).runs(N, D), free=free.shape[1])
     except LawError as error:
         return Expectation(
             runs=len(N),
@@ -102,7 +103,7 @@ def expectation(
             problem=str(error),
         )
     condition, spread = condition_number(surface, N, D, free), expected_sd(surface, N, D, sd=sd, free=free)
-    if (free[3] == free[4]).all():
+    if tied:
         known = Estimate(a, note="by construction, no interval")
         return Expectation(runs=len(N), a=known, sd=0.0, condition_number=condition, level=level, assumed=assumed)
     half = NormalDist().inv_cdf((1 + level) / 2) * spread
