@@ -20,8 +20,8 @@ CURVE_POINTS = 20  # of each curve: neighbouring points say the same
 MIN_CURVE_POINTS, MAX_POINTS = 5, 12_000  # fewer of each where all curves would have more together
 SETTLED = 0.2  # of the horizon: before it the warm-up shows
 AS_TAKEN = (
-    "S is the steps as taken, not S_min: the same only where all batches are far above the critical size. Elsewhere S_c is too "
-    "large by 1 + B_crit / B, and alpha_S holds the growth of B_crit and of the batch too; fit.critical_batch corrects this"
+    "S is the steps as taken, not S_min: the same only where all batches are far above the critical size B_crit(L). Elsewhere "
+    "S_c and alpha_S hold the factor 1 + B_crit / B too, and its change with L and B; fit.critical_batch corrects this"
 )
 KAPLANS = "; these are Kaplan et al.'s, measured on WebText2 in nats per token of their tokenizer, and a guess on other text"
 

@@ -53,7 +53,9 @@ def test_planted_sweeps_scatter_as_expected(grid: str, objective: str) -> None:
     expected, surface = expect(N, D, objective=objective), assumed_surface(N, D)
     fits = [
         fit_parametric(
-            Simulator(surface=surface, noise=Noise(run=SCATTER), seed=seed).runs(N, D), objective=objective, intervals=NO_INTERVALS
+            Simulator(surface=surface, noise=Noise(run=SCATTER), seed=seed).runs(N, D),
+            objective=objective,
+            intervals=NO_INTERVALS,
         )
         for seed in range(40)
     ]
@@ -146,7 +148,13 @@ def test_next_tells_what_the_new_runs_add() -> None:
 
 def test_plan_tells_it_before_any_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.txt").write_text("A text of a few words. " * 40_000)
-    data = ["data=text", f"data.paths=[{tmp_path / 'text.txt'}]", "data.validation_tokens=4096", "data.max_epochs=20", "device=cpu"]
+    data = [
+        "data=text",
+        f"data.paths=[{tmp_path / 'text.txt'}]",
+        "data.validation_tokens=4096",
+        "data.max_epochs=20",
+        "device=cpu",
+    ]
     common = [*data, f"store={tmp_path / 'store'}", f"out={tmp_path / 'out'}"]
     grid = ["grid=isoflop", "grid.isoflop.budgets=[2e10,6e10,2e11]", "grid.isoflop.sizes=6", "grid.isoflop.span=12"]
     assert main(["plan", *common, *grid]) == DONE

@@ -1,4 +1,4 @@
-"""The papers' questions: less loss by N, D or both, doublings, sizes, named models; against direct solutions and printed tables."""
+"""The papers' questions: less loss by N, D or both, doublings, sizes, named models; against direct solutions and the papers."""
 
 import json
 import math
@@ -58,9 +58,9 @@ def ends(estimate: Any) -> tuple[float, float, float]:
 @pytest.mark.parametrize("less", [0.02, 0.05, 0.1])
 @pytest.mark.parametrize(("N", "D"), [(3e8, 2e10), (1e9, 1e10)])
 def test_each_way_reaches_the_target_and_both_is_the_cheapest(less: float, N: float, D: float) -> None:
-    found = improvement(fitted(), less, N, D)
+    answered = improvement(fitted(), less, N, D)
     target = (1 - less) * BESIROGLU.predict(N, D)
-    assert found.target.value == pytest.approx(target, rel=1e-6)
+    assert answered.target.value == pytest.approx(target, rel=1e-6)
 
     def solved(loss: Any) -> float:
         return float(brentq(lambda log: loss(math.exp(log)) - target, 0, 60))
@@ -68,9 +68,10 @@ def test_each_way_reaches_the_target_and_both_is_the_cheapest(less: float, N: fl
     # By root finding on the surface itself, not by its inverse.
     more_N = math.exp(solved(lambda factor: BESIROGLU.predict(factor * N, D)))
     more_D = math.exp(solved(lambda factor: BESIROGLU.predict(N, factor * D)))
-    alone_N, alone_D, both = found.ways
-    assert (alone_N.N.value, alone_N.C.value, alone_N.D) == (pytest.approx(more_N, rel=1e-3), pytest.approx(more_N, rel=1e-3), None)  # type: ignore[union-attr]  # fmt: skip
-    assert (alone_D.D.value, alone_D.C.value, alone_D.N) == (pytest.approx(more_D, rel=1e-3), pytest.approx(more_D, rel=1e-3), None)  # type: ignore[union-attr]  # fmt: skip
+    alone_N, alone_D, both = answered.ways
+    for way, name, factor in ((alone_N, "N", more_N), (alone_D, "D", more_D)):
+        found = {key: getattr(way, key) for key in "NDC" if getattr(way, key) is not None}
+        assert {key: estimate.value for key, estimate in found.items()} == pytest.approx({name: factor, "C": factor}, rel=1e-3)
 
     def cost(log_factor: float) -> float:
         gap = target - BESIROGLU.E - BESIROGLU.A / (math.exp(log_factor) * N) ** BESIROGLU.alpha
@@ -122,7 +123,9 @@ def test_intervals_of_the_factors_hold_the_truth() -> None:
     assert truth is not None
     inside = 0
     for seed in range(40):
-        low, _, high = ends(improvement(fitted(noise=0.003, seed=seed, intervals=Intervals(60, seed=seed)), 0.1, *start).ways[2].C)
+        low, _, high = ends(
+            improvement(fitted(noise=0.003, seed=seed, intervals=Intervals(60, seed=seed)), 0.1, *start).ways[2].C
+        )
         inside += low <= truth.value <= high
     assert 24 <= inside <= 39
 
@@ -171,7 +174,9 @@ def test_growth_per_tenfold_stands_beside_the_papers(noisy: ParametricFit) -> No
 def test_sizes_by_every_approach_are_the_inverse_of_budgets(noisy: ParametricFit) -> None:
     isoflop = fit_isoflop(Simulator(surface=BESIROGLU, noise=Noise(run=0.002)).isoflop(BUDGETS, sizes=9))
     answers = answer([isoflop, noisy], Questions(sizes=[1e9, 67e9]), largest=1e20)
-    assert [(row.N, row.approach) for row in answers.sizes] == [(N, fit) for N in (1e9, 67e9) for fit in ("isoflop", "parametric")]
+    assert [(row.N, row.approach) for row in answers.sizes] == [
+        (N, fit) for N in (1e9, 67e9) for fit in ("isoflop", "parametric")
+    ]
     for row, fit in zip(answers.sizes, (isoflop, noisy) * 2, strict=True):
         N, D = fit.optimal(row.C.value)
         assert (N, D) == (pytest.approx(row.N, rel=1e-6), pytest.approx(row.D.value, rel=1e-6))

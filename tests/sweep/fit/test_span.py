@@ -21,6 +21,7 @@ from sweep.fit import (
     fit_size_steps_law,
     next_runs,
 )
+from sweep.fit.result import attempt
 from sweep.fit.span import MIN_SPAN, require_span
 from sweep.fit.surface import BESIROGLU, Compute
 
@@ -57,10 +58,8 @@ def test_what_hardly_varies_is_said(fit: str, symbol: str, percent: float) -> No
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("symbol", ["N", "D"])
 def test_a_factor_of_two_is_not_refused_for_its_span(fit: str, symbol: str) -> None:
-    try:
-        FITS[fit](*sweep_of(symbol, 2.0), intervals=NO_INTERVALS)
-    except LawError as error:
-        assert error.status != "narrow_range"
+    law = attempt(lambda: FITS[fit](*sweep_of(symbol, 2.0), intervals=NO_INTERVALS))
+    assert law.fitted or law.status != "narrow_range"
 
 
 def test_without_noise_a_factor_of_two_gives_the_exponents() -> None:
