@@ -37,15 +37,14 @@ def plan(options: Namespace) -> int:
         corpus = describe_recipe(recipe, store.corpora)
         rows = source_rows(recipe, store.corpora, max(each.run.D for each in planned.runs))
     found = store.statuses(each.run for each in planned.runs)
-    expected = _expect(planned, config)
     if options.json:
-        values = {**planned.to_dict(), "expected": expected.to_dict()}
+        values = planned.to_dict()
         for entry in values["runs"]:
             entry["why"] = why(found[entry["run_id"]])
         print(json.dumps(values, indent=2))
         return DONE
     _print_runs(planned, store, found)
-    print(f"{expected.line()}\n\n{corpus}")
+    print(f"{_expect(planned, config).line()}\n\n{corpus}")
     _print_sources(rows, planned)
     return DONE
 
