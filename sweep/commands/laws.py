@@ -92,6 +92,7 @@ def make_fits(config: SweepConfig, sweep: Sweep | None) -> "Fits":
     """Fits of a sweep, or of `config.table`; fits.json and, of a sweep, the tables are written to `out`."""
     from sweep.fit import Options, Questions, fit_all
 
+    questions = Questions.of(config.ask)  # first: a wrong one should not cost a fit
     runs, curves, conventions = read_tables(config, sweep)
     options = config.fit
     fits = fit_all(
@@ -99,7 +100,7 @@ def make_fits(config: SweepConfig, sweep: Sweep | None) -> "Fits":
         curves,
         convention={"loss": options.loss, "N": options.parameters, "C": options.flops},
         conventions=conventions,
-        questions=Questions(**vars(config.ask)),
+        questions=questions,
         options=Options.of(options),
     )
     with writing(Path(config.out)):

@@ -4,26 +4,31 @@ import json
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweep.commands import DONE, console
 from sweep.commands.sweeps import describe_recipe, describe_written, open_sweep, plan_sweep, source_rows
-from sweep.config import compose_with_choices
+from sweep.config import SweepConfig, compose_with_choices
+from sweep.errors import InputError
 from sweep.plan.estimate import duration, makespan
 from sweep.plan.written import SweepPlan
 from sweep.store import Store, states
+
+if TYPE_CHECKING:
+    from sweep.fit.questions.expectation import Expectation
 
 COLUMNS = ("run", "budget", "N", "width", "layers", "D", "D/N", "6ND", "steps", "batch", "peak_lr", "engine", "expected", "why")
 
 
 def plan(options: Namespace) -> int:
-    """Print every run of a sweep: N, D, steps, rate, engine, expected time, and why it would be trained; write nothing.
+    """Print every run of a sweep: N, D, steps, rate, engine, expected time, and why it would be trained; and what they would
+    tell about a. Write nothing.
 
     With NAME, the written plan of the launched sweep; else the sweep composed from conf/ and the overrides.
     """
     if options.sweep:
         sweep = open_sweep(options)
-        planned, store = sweep.plan, sweep.store
+        config, planned, store = sweep.config, sweep.plan, sweep.store
         corpus, rows = describe_written(planned, store), []
     else:
         config, choices = compose_with_choices(options.overrides, config_dir=options.config_dir)
@@ -39,9 +44,30 @@ def plan(options: Namespace) -> int:
         print(json.dumps(values, indent=2))
         return DONE
     _print_runs(planned, store, found)
-    print(f"\n{corpus}")
+    print(f"{_expect(planned, config).line()}\n\n{corpus}")
     _print_sources(rows, planned)
     return DONE
+
+
+def _expect(planned: SweepPlan, config: SweepConfig) -> "Expectation":
+    """What the runs would tell about a, by the surface of fits.json in `out` if there is one."""
+    from sweep.fit.questions.expectation import expect
+
+    runs, options, path = [each.run for each in planned.runs], config.fit, Path(config.out) / "fits.json"
+    try:
+        previous = json.loads(path.read_text()) if path.is_file() else None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}); delete it, or fit the sweep again") from error
+    return expect(
+        [run.N for run in runs],
+        [run.D for run in runs],
+        previous=previous,
+        objective=options.objective,
+        delta=options.huber_delta,
+        tied=options.tied,
+        fixed_E=options.fixed_E,
+        level=options.level,
+    )
 
 
 def why(status: Mapping[str, Any]) -> str:

@@ -53,8 +53,9 @@ def _origin(config: SweepConfig, sweep: Sweep | None, fits: "Fits") -> "Origin":
             trained, more, frame["cores"] = _of_store(sweep, frame)
             setup |= more
         C = dict(zip(map(str, fits.runs.run_id), fits.runs.C.tolist(), strict=True))
-        watts = {"core_watts": config.report.core_watts, "gpu_watts": config.ask.watts}
-        cost = costs(frame, C, run_id=config.columns.run_id, **watts)
+        power = {"core_watts": config.report.core_watts, "gpu_watts": config.ask.watts}
+        power |= {"pue": config.ask.pue, "tonnes_per_MWh": config.ask.tonnes_per_MWh}
+        cost = costs(frame, C, run_id=config.columns.run_id, **power)
     if table is not None:
         trained = origin.of_table(table, config.curves, len(fits.runs) + len(fits.runs.excluded))
     return Origin(

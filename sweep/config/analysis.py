@@ -3,6 +3,15 @@
 from dataclasses import dataclass, field
 
 from sweep.config.fields import choice, number
+from sweep.config.training import NamedRun
+
+
+@dataclass(kw_only=True)
+class CriticalBatchConfig:
+    """B_crit(L) = B_star / L^(1 / alpha_B), in tokens per step; Kaplan et al. 2020 measured 2e8 and 0.21 on WebText2."""
+
+    B_star: float = number(above=0)
+    alpha_B: float = number(above=0, below=5)
 
 
 @dataclass(kw_only=True)
@@ -20,6 +29,7 @@ class FitConfig:
     envelope: str = choice("interpolated", "bins", "hull")
     smoothing_steps: float = number(10, at_least=0)
     envelope_points: int = number(1500, at_least=30)
+    critical_batch: CriticalBatchConfig | None = None
     resamples: int = number(200, at_least=0)
     level: float = number(0.8, above=0, below=1)
     seed: int = number(0, at_least=0, below=2**63)
@@ -27,13 +37,19 @@ class FitConfig:
 
 @dataclass(kw_only=True)
 class AskConfig:
-    """Questions to the fits; see `sweep.fit.answers.Questions`."""
+    """Questions to the fits; see `sweep.fit.answers.Questions`, which checks what is inside lists and models."""
 
     budgets: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    sizes: list[float] = field(default_factory=list)
+    improve: list[float] = field(default_factory=list)
+    at: NamedRun | None = None
+    models: dict[str, NamedRun] | None = None
     inference_tokens: float = number(0, at_least=0)
     flops_per_second: float | None = number(None, above=0)
     watts: float = number(700, above=0)
+    pue: float = number(1.1, at_least=1)
+    tonnes_per_MWh: float = number(0.385, at_least=0)
 
 
 @dataclass(kw_only=True)

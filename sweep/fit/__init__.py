@@ -6,6 +6,7 @@
     fit_kaplan      L(N), L(D), L(C), L(N, D), L(N, S) of Kaplan et al. 2020 (arXiv 2001.08361); there is a function for each
 
     allocate        N, D and the loss at any C; budget_for_loss, size_penalty, lifetime_optimum, footprint are its inverses
+    improvement     what less loss takes, by N, D or both; doubling, growth, sized_runs and place: more of the papers' questions
     hold_out        predict the largest budgets from the smaller ones; predict_runs predicts single new runs
     sensitivity     the exponent under every other choice; compare_conventions counts N and C in every way
     next_runs       the runs that would tell most
@@ -17,7 +18,7 @@ says how intervals are made.
 """
 
 from sweep.errors import LawError
-from sweep.fit.answers import Answers, Questions, answer
+from sweep.fit.answers import Answers, answer
 from sweep.fit.approaches import APPROACHES, Approach, Laws, Options
 from sweep.fit.approaches.envelope import EnvelopeFit, fit_envelope
 from sweep.fit.approaches.isoflop import IsoflopFit, fit_isoflop
@@ -34,6 +35,9 @@ from sweep.fit.judge.simulate import Noise, Simulator
 from sweep.fit.kaplan.critical_batch import fit_critical_batch
 from sweep.fit.kaplan.fits import fit_scale_law, fit_size_data_law, fit_size_steps_law
 from sweep.fit.kaplan.table import fit_kaplan, steps_to_loss
+from sweep.fit.questions.asked import Questions
+from sweep.fit.questions.improve import doubling, improvement
+from sweep.fit.questions.standing import growth, place, sized_runs
 from sweep.fit.result import NO_INTERVALS, Estimate, Intervals, PowerLaw, Refused
 from sweep.fit.surface import Compute, Surface
 from sweep.store.curves import smooth_curve

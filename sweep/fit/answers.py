@@ -18,29 +18,14 @@ from sweep.fit.frontier import (
     lifetime_optimum,
     size_penalty,
 )
-from sweep.fit.result import Estimate, Record, plain, positive
+from sweep.fit.questions.asked import Questions
+from sweep.fit.questions.improve import Gain, Improvement, doubling, improvement
+from sweep.fit.questions.standing import PUBLISHED, Growth, Placement, SizedRun, growth, place, sized_runs
+from sweep.fit.result import Estimate, Record, plain
 
 FACTORS = (0.5, 2.0)  # times N_opt: sizes whose cost is given
 DECADES = (1, 10, 100)  # times the largest C
-
-
-@dataclass(frozen=True, kw_only=True)
-class Questions:
-    """What is asked.
-
-    Attributes:
-        budgets: FLOPs to spend; if empty, 1, 10 and 100 times the largest C of a run.
-        losses: to reach, nats per token.
-        inference_tokens: served by the model of each loss over its life; 0 if only training counts.
-        flops_per_second: achieved by one GPU, for GPU-hours and energy; None to leave them out.
-        watts: of one GPU.
-    """
-
-    budgets: Sequence[float] = ()
-    losses: Sequence[float] = ()
-    inference_tokens: float = 0
-    flops_per_second: float | None = None
-    watts: float = 700
+NO_SURFACE = "this needs the surface L(N, D) of Approach 3, which could not be fitted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,21 +56,44 @@ class Answers:
 
     Attributes:
         allocations: the optimum at each budget, by each approach that was fitted.
+        growth: of N_opt and D_opt per tenfold of compute, by each approach.
+        sizes: the run at which each size is optimal, by each approach.
         penalties: the cost of 0.5 and 2 times N_opt, by the parametric surface; by budget.
+        gains: what a doubling of N, D or C buys at each budget, by the parametric surface.
         goals: how to reach each loss, by the parametric surface.
+        improvements: what each share of less loss takes, by the parametric surface.
+        placements: the named models against the frontier, by the parametric surface.
+        missing: what was asked and not answered, and why, by the name of the field.
         footprints: GPU-hours, kWh and CO2; by budget.
     """
 
     allocations: tuple[Allocation, ...]
+    growth: tuple[Growth, ...]
+    sizes: tuple[SizedRun, ...]
     penalties: dict[float, tuple[SizePenalty, ...]]
+    gains: tuple[Gain, ...]
     goals: tuple[Goal, ...]
+    improvements: tuple[Improvement, ...]
+    placements: tuple[Placement, ...]
+    missing: dict[str, str]
     footprints: dict[float, Footprint]
+
+    @property
+    def all_growth(self) -> tuple[Growth, ...]:
+        """That of the approaches, and beside it what Kaplan et al. and Chinchilla published."""
+        return (*self.growth, *PUBLISHED)
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "allocations": plain(self.allocations),
+            "growth_per_tenfold": plain(self.all_growth),
+            "sizes": plain(self.sizes),
             "penalties": [{"C": C, **penalty.to_dict()} for C, penalties in self.penalties.items() for penalty in penalties],
+            "gains_of_doubling": plain(self.gains),
             "goals": plain(self.goals),
+            "improvements": plain(self.improvements),
+            "models": plain(self.placements),
+            "missing": self.missing,
             "footprints": [{"C": C, **cost.to_dict()} for C, cost in self.footprints.items()],
         }
 
@@ -99,22 +107,44 @@ class Answers:
             if C in self.footprints:
                 cost = self.footprints[C]
                 lines.append(f"    {cost.gpu_hours:.3g} GPU-hours, {cost.kWh:.3g} kWh, {cost.kg_CO2:.3g} kg CO2")
-        return "\n".join(lines + [line for goal in self.goals for line in goal.lines()])
+        parts: dict[str, list[str]] = {
+            "": [line for goal in self.goals for line in goal.lines()],
+            "Per tenfold of compute": [row.line() for row in self.all_growth],
+            "What a doubling still buys in loss, at the optimum": [gain.line() for gain in self.gains],
+            "Sizes, and the runs at which they are optimal": [row.line() for row in self.sizes],
+            "Less loss": [line for each in self.improvements for line in each.lines()],
+            "Models against the frontier": [line for each in self.placements for line in each.lines()],
+            "Not answered": [f"ask.{name}: {reason}" for name, reason in self.missing.items()],
+        }
+        for heading, found in parts.items():
+            lines += [heading] * bool(heading and found) + [f"  {line}" if heading else line for line in found]
+        return "\n".join(lines)
 
 
-def answer(fits: Sequence[Any], questions: Questions, *, largest: float) -> Answers:
-    """Ask all `fits`, fitted or refused; `largest` is the largest C of a run. Raises LawError if a budget, loss or token count
-    is out of range."""
-    for name, values in (("budgets", questions.budgets), ("losses", questions.losses)):
-        positive(f"ask.{name}", list(values))
+def answer(fits: Sequence[Any], questions: Questions, *, largest: float, best: tuple[float, float] | None = None) -> Answers:
+    """Ask all `fits`, fitted or refused; `largest` is the largest C of a run, and `best` the (N, D) of the lowest loss. Raises
+    LawError if neither `best` nor `questions.at` says from where to improve."""
     budgets = [float(C) for C in questions.budgets] or [factor * largest for factor in DECADES]
     fitted, rate = [fit for fit in fits if fit.fitted], questions.flops_per_second
     surface = next((fit for fit in fitted if fit.has_surface), None)
+    start = questions.at or best
+    if questions.improve and start is None:
+        raise LawError("bad_option", "ask.improve needs a run to improve on: give ask.at, an N and a D")
+    needs = {name: NO_SURFACE for name in ("losses", "improve", "models") if getattr(questions, name) and surface is None}
+    if questions.sizes and not fitted:
+        needs["sizes"] = "no approach could be fitted"
+    power = {"watts": questions.watts, "pue": questions.pue, "tonnes_per_MWh": questions.tonnes_per_MWh}
     return Answers(
         allocations=tuple(row for C in budgets for fit in fitted for row in allocate(fit, [C])),
+        growth=tuple(growth(fit) for fit in fitted),
+        sizes=tuple(row for N in questions.sizes for fit in fitted for row in sized_runs(fit, [N])),
         penalties={C: tuple(size_penalty(surface.surface, C, k) for k in FACTORS) for C in budgets} if surface else {},
+        gains=tuple(doubling(surface, C) for C in budgets) if surface else (),
         goals=tuple(_goal(surface, loss, questions.inference_tokens) for loss in questions.losses) if surface else (),
-        footprints={C: footprint(C, flops_per_second=rate, watts=questions.watts) for C in budgets} if rate else {},
+        improvements=tuple(improvement(surface, less, *start) for less in questions.improve) if surface and start else (),
+        placements=tuple(place(surface, name, *run) for name, run in questions.models.items()) if surface else (),
+        missing=needs,
+        footprints={C: footprint(C, flops_per_second=rate, **power) for C in budgets} if rate else {},
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from sweep.errors import LawError
 from sweep.fit.approaches.parametric import ParametricFit
 from sweep.fit.information import Belief, expected_sd, surfaces_of
+from sweep.fit.questions.expectation import Expectation, expectation
 from sweep.fit.result import positive
 from sweep.fit.surface import Surface
 from sweep.tables.table import RunsLike, RunTable, as_runs
@@ -29,6 +30,7 @@ class NextRuns:
         target: what they were chosen for.
         sd_before, sd_after: standard deviation of the target, now and with the new runs, if they scatter as the present ones
             do.
+        now, then: what the present runs tell about a on the fit's surface, and what they tell with the new ones.
     """
 
     N: np.ndarray
@@ -37,16 +39,20 @@ class NextRuns:
     target: str
     sd_before: float
     sd_after: float
+    now: Expectation
+    then: Expectation
 
     def to_dict(self) -> dict[str, Any]:
         runs = [{"N": float(N), "D": float(D), "C": float(C)} for N, D, C in zip(self.N, self.D, self.C, strict=True)]
-        return {"target": self.target, "sd_before": self.sd_before, "sd_after": self.sd_after, "runs": runs}
+        spread = {"sd_before": self.sd_before, "sd_after": self.sd_after}
+        return {"target": self.target, **spread, "now": self.now.to_dict(), "then": self.then.to_dict(), "runs": runs}
 
     def summary(self) -> str:
         spread = f"{self.target} from {self.sd_before:.4f} to {self.sd_after:.4f}"
         lines = [f"{len(self.N)} runs of {self.C.sum():.3g} FLOPs take the standard deviation of {spread}"]
         for N, D, C in zip(self.N, self.D, self.C, strict=True):
             lines.append(f"  N = {N:.4g}, D = {D:.4g} ({D / N:.3g} tokens per parameter, {C:.3g} FLOPs)")
+        lines += [f"now:  {self.now.line()}", f"then: {self.then.line()}"]
         return "\n".join(lines)
 
     def grid(self, earlier: Sequence[tuple[float, float]] = ()) -> str:
@@ -109,10 +115,18 @@ def next_runs(
         raise LawError("too_small", f"an allowance of {flops:.3g} FLOPs buys no run; {cheapest}: raise it")
     C = np.asarray(fit.surface.compute.flops(N, D))
     sd = _error(fit, runs)
+    if target == "a" and (fit.free[3] == fit.free[4]).all():
+        reason = "a is 0.5 by construction where alpha = beta, whatever is run: fit without tied, or choose target='loss'"
+        raise LawError("bad_option", reason)
     believed = [Belief(surface, fit.free, runs, N, D, sd, target, target_C) for surface in surfaces_of(fit)]
     plans = [_greedy(believed, C, flops, most, per_flop=per_flop) for per_flop in (False, True)]
     plans = [_exchange(believed, C, flops, plan) for plan in plans]
     chosen = min(plans, key=lambda plan: _mean_log_variance(believed, plan))
+    assumed = f"the fit's surface, and runs that tell as much as log losses of {100 * sd:.2g} % scatter"
+    now, then = (
+        expectation(sizes, tokens, fit.surface, sd=sd, free=fit.free, level=fit.level, assumed=assumed)
+        for sizes, tokens in ((runs.N, runs.D), (np.append(runs.N, N[chosen]), np.append(runs.D, D[chosen])))
+    )
     return NextRuns(
         N=N[chosen],
         D=D[chosen],
@@ -120,6 +134,8 @@ def next_runs(
         target="a" if target_C is None else f"the loss at {target_C:.3g} FLOPs",
         sd_before=believed[0].variance() ** 0.5,
         sd_after=believed[0].variance(chosen) ** 0.5,
+        now=now,
+        then=then,
     )
 
 

@@ -131,10 +131,21 @@ def fit_all(
         runs=laws.runs,
         curves=laws.curves,
         laws=by_name,
-        answers=answer(list(by_name.values()), questions, largest=float(laws.runs.C.max())),
+        answers=answer(list(by_name.values()), questions, largest=float(laws.runs.C.max()), best=_best(laws.runs)),
         extrapolation=attempt(lambda: rolling_hold_out(laws.runs, laws=laws, **options.surface)),
         sensitivity=sensitivity(laws.runs, curves=laws.curves, delta=options.delta, intervals=options.intervals, laws=laws),
         conventions=compare_conventions(others, laws.curves, delta=options.delta, intervals=options.intervals),
-        kaplan=fit_kaplan(others.get(KAPLAN_COUNTING, laws.runs), laws.curves, intervals=options.intervals),
+        kaplan=fit_kaplan(
+            others.get(KAPLAN_COUNTING, laws.runs),
+            laws.curves,
+            critical_batch=options.critical_batch,
+            intervals=options.intervals,
+        ),
         level=options.intervals.level,
     )
+
+
+def _best(runs: RunTable) -> tuple[float, float]:
+    """(N, D) of the run of the lowest loss."""
+    row = int(runs.loss.argmin())
+    return float(runs.N[row]), float(runs.D[row])

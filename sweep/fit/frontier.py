@@ -151,7 +151,8 @@ class Footprint(Record):
 
 
 def footprint(C: float, *, flops_per_second: float, watts: float, pue: float = 1.1, tonnes_per_MWh: float = 0.385) -> Footprint:
-    """Wh = GPU-hours x power x PUE, tCO2eq = MWh x 0.385 (Touvron et al. 2023, arXiv 2302.13971, section 6).
+    """Wh = GPU-hours x power x PUE, tCO2eq = MWh x tCO2eq per MWh; the defaults are those of Touvron et al. 2023
+    (arXiv 2302.13971, section 6).
 
     Args:
         C: FLOPs.
@@ -162,6 +163,8 @@ def footprint(C: float, *, flops_per_second: float, watts: float, pue: float = 1
     """
     for name, value in {"C": C, "flops_per_second": flops_per_second, "watts": watts, "pue": pue}.items():
         positive(name, value)
+    if not tonnes_per_MWh >= 0:
+        raise LawError("bad_option", f"tonnes_per_MWh={tonnes_per_MWh!r} is out of range; it must not be negative")
     hours = C / flops_per_second / 3600
     kWh = hours * watts * pue / 1e3
     return Footprint(gpu_hours=hours, kWh=kWh, kg_CO2=kWh * tonnes_per_MWh)

@@ -30,10 +30,25 @@ def expected_sd(
     free: np.ndarray = EVERYTHING,
 ) -> float:
     """Standard deviation of the target after runs at (N, D) whose log L scatters by `sd`; only the constants in the `free`
-    directions are estimated."""
+    directions are estimated. Infinite if the runs leave a direction open."""
     J = _gradients(surface, N, D) @ free / sd
     g = _target_gradient(surface, target, target_C) @ free
-    return float(np.sqrt(g @ np.linalg.inv(J.T @ J) @ g))
+    R = np.asarray(np.linalg.qr(J, mode="r"))  # g' (J'J)^-1 g, without squaring J's condition number
+    try:
+        return float(np.linalg.norm(np.linalg.solve(R.T, g)))
+    except np.linalg.LinAlgError:
+        return np.inf
+
+
+def condition_number(surface: Surface, N: np.ndarray, D: np.ndarray, free: np.ndarray = EVERYTHING) -> float:
+    """The largest eigenvalue of the information of runs at (N, D) over the smallest, in the solver's coordinates, with
+    centred logs: what a fit's certificate finds at the optimum, but known before any run. Infinite if a direction is open."""
+    J = _gradients(surface, N, D)
+    J[:, 3] += np.log(N).mean() * J[:, 0]
+    J[:, 4] += np.log(D).mean() * J[:, 1]
+    values = np.linalg.svd(J @ free, compute_uv=False)
+    open_ = len(N) < free.shape[1] or values[-1] <= 1e-12 * values[0]
+    return np.inf if open_ else float((values[0] / values[-1]) ** 2)
 
 
 def surfaces_of(fit: ParametricFit) -> list[Surface]:

@@ -125,11 +125,15 @@ def count_distinct(values: np.ndarray) -> int:
 
 @dataclass(frozen=True)
 class Estimate(Record):
-    """A value and its central interval. An end may be infinite; both are None if there is no interval."""
+    """A value and its central interval. An end may be infinite; both are None if there is no interval; `note` may say why."""
 
     value: float
     low: float | None = None
     high: float | None = None
+    note: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.pick("value", "low", "high", *(["note"] if self.note else []))
 
     @classmethod
     def from_resamples(cls, value: float, resamples: np.ndarray, level: float) -> "Estimate":
@@ -143,7 +147,7 @@ class Estimate(Record):
         return cls(float(value), float(low), float(high))
 
     def __str__(self) -> str:
-        interval = "no interval" if self.low is None else f"{self.low:.4g} to {self.high:.4g}"
+        interval = (self.note or "no interval") if self.low is None else f"{self.low:.4g} to {self.high:.4g}"
         return f"{self.value:.4g} ({interval})"
 
 

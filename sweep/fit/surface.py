@@ -127,6 +127,12 @@ class Surface:
         with np.errstate(over="ignore"):
             return np.where(gap > 0, (self.B / np.maximum(gap, 1e-300)) ** (1 / self.beta), np.inf)[()]
 
+    def size_for_loss(self, D: Any, loss: Any) -> Any:
+        """N that brings `D` tokens to `loss`; infinite where no N does."""
+        gap = np.asarray(loss - self.E - self.B / D**self.beta, dtype=float)
+        with np.errstate(over="ignore"):
+            return np.where(gap > 0, (self.A / np.maximum(gap, 1e-300)) ** (1 / self.alpha), np.inf)[()]
+
     def column(self) -> "Surface":
         """Constants of shape (surfaces,) as (surfaces, 1), so that they broadcast against runs or budgets."""
         columns = {name: np.asarray(values)[:, None] for name, values in self.constants.items()}

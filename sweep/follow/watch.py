@@ -109,8 +109,9 @@ class Watcher:
         """Update the speed and the valleys after runs have ended."""
         runs = [planned.run for planned in self.planned]
         self.speed = self.store.speed_seen(runs, self.plan.device, self.plan.config.data.validation_tokens)
-        self.valleys = tuple(self._valley(budget) for budget in sorted({p.budget for p in self.planned if p.budget}))
-        self.a = _exponent([valley.profile for valley in self.valleys])
+        valleys = [self._valley(budget) for budget in sorted({p.budget for p in self.planned if p.budget})]
+        profiles, self.a = _fitted([valley.profile for valley in valleys])
+        self.valleys = tuple(replace(valley, profile=profile) for valley, profile in zip(valleys, profiles, strict=True))
 
     def _valley(self, budget: float) -> Valley:
         fit = self.fit
@@ -128,16 +129,21 @@ class Watcher:
         )
 
 
-def _exponent(profiles: Sequence[Profile]) -> Estimate | None:
-    """a through the minima of the profiles; None if there are too few, or they show no law."""
-    if not profiles:
-        return None
-    columns = {name: np.concatenate([getattr(profile, name) for profile in profiles]) for name in ("N", "D", "C", "loss")}
-    columns["budget"] = np.concatenate([np.full(len(profile.N), profile.budget) for profile in profiles])
+def _fitted(profiles: Sequence[Profile]) -> tuple[Sequence[Profile], Estimate | None]:
+    """The profiles as Approach 2 fits them together, and a through their minima; None if these are too few, or show no law."""
+    runs = [profile for profile in profiles if len(profile.N)]
+    if not runs:
+        return profiles, None
+    columns = {name: np.concatenate([getattr(profile, name) for profile in runs]) for name in ("N", "D", "C", "loss")}
+    columns["budget"] = np.concatenate([np.full(len(profile.N), profile.budget) for profile in runs])
     try:
-        return fit_isoflop(columns, intervals=NO_INTERVALS).a
-    except LawError:
-        return None
+        fit = fit_isoflop(columns, intervals=NO_INTERVALS)
+    except LawError as error:
+        found, a = getattr(error, "profiles", ()), None
+    else:
+        found, a = fit.profiles, fit.a
+    known = {profile.budget: profile for profile in found}
+    return [known.get(profile.budget, profile) for profile in profiles], a
 
 
 def _seconds_left(runs: Iterable[RunView], tokens_per_s: dict[str, float]) -> float | None:

@@ -32,6 +32,7 @@ class Cost:
             upper bound there.
         C: FLOPs of these runs.
         watts: the assumed power of one core or GPU.
+        pue, tonnes_per_MWh: of the building and its electricity; see `footprint`.
     """
 
     device: str
@@ -39,6 +40,8 @@ class Cost:
     seconds: float
     C: float
     watts: float
+    pue: float = 1.1
+    tonnes_per_MWh: float = 0.385
 
     @property
     def unit(self) -> str:
@@ -56,7 +59,8 @@ class Cost:
 
     def of(self, C: float) -> Footprint:
         """The footprint of `C` FLOPs at the speed and power of these runs."""
-        return footprint(C, flops_per_second=self.flops_per_second, watts=self.watts)
+        power = {"watts": self.watts, "pue": self.pue, "tonnes_per_MWh": self.tonnes_per_MWh}
+        return footprint(C, flops_per_second=self.flops_per_second, **power)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +154,16 @@ def of_report() -> Facts:
     )
 
 
-def costs(frame: "pd.DataFrame", C: dict[str, float], *, run_id: str, core_watts: float, gpu_watts: float) -> list[Cost] | str:
+def costs(
+    frame: "pd.DataFrame",
+    C: dict[str, float],
+    *,
+    run_id: str,
+    core_watts: float,
+    gpu_watts: float,
+    pue: float = 1.1,
+    tonnes_per_MWh: float = 0.385,
+) -> list[Cost] | str:
     """The cost of the runs of a table, by device, or why it is not known.
 
     Args:
@@ -159,6 +172,7 @@ def costs(frame: "pd.DataFrame", C: dict[str, float], *, run_id: str, core_watts
         C: FLOPs of the runs that finished, by name, as `sweep.fit.runs_from_frame` names them.
         run_id: the column of names.
         core_watts, gpu_watts: the power of one core and of one GPU.
+        pue, tonnes_per_MWh: of the building and its electricity; see `footprint`.
     """
     import pandas as pd
 
@@ -179,6 +193,8 @@ def costs(frame: "pd.DataFrame", C: dict[str, float], *, run_id: str, core_watts
             seconds=float((part["seconds"] * part["cores"]).sum()),
             C=float(part["C"].sum()),
             watts=core_watts if device == "cpu" else gpu_watts,
+            pue=pue,
+            tonnes_per_MWh=tonnes_per_MWh,
         )
         for device, part in rows.groupby("device")
     ]

@@ -46,6 +46,7 @@ KINDS: dict[str, Callable[[float], str]] = {
     "flops": scientific,
     "loss": "{:.3f}".format,
     "exponent": "{:.3f}".format,
+    "change": "{:+.4f}".format,
     "share": share,
     "number": plain,
 }
@@ -65,7 +66,7 @@ def estimate(value: Estimate | None, kind: str = "number") -> Markup:
     if value is None:
         return Markup(ABSENT)
     if value.low is None or value.high is None:
-        return number(value.value, kind) + Markup(' <span class="interval">no interval</span>')
+        return number(value.value, kind) + Markup(' <span class="interval">{}</span>').format(value.note or "no interval")
     ends = Markup("{} to {}").format(number(value.low, kind), number(value.high, kind))
     return number(value.value, kind) + Markup(' <span class="interval">({})</span>').format(ends)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from sweep.fit.kaplan.laws import CriticalBatch
 from sweep.fit.result import SAME, Estimate, Intervals, PowerLaw, Record, positive
 from sweep.fit.surface import Compute
 
@@ -27,6 +28,7 @@ class Options:
         objective, delta, tied, fixed_E: of Approach 3; see `fit_parametric`.
         seed_noise: of Approach 2; see `fit_isoflop`.
         envelope, envelope_points: method and points of Approach 1; see `fit_envelope`.
+        critical_batch: of Kaplan's L(N, S); see `fit_kaplan`.
         intervals: of all of them.
     """
 
@@ -37,6 +39,7 @@ class Options:
     seed_noise: float | None = None
     envelope: str = "interpolated"
     envelope_points: int = 1500
+    critical_batch: CriticalBatch | None = None
     intervals: Intervals = Intervals()
 
     @classmethod
@@ -50,6 +53,7 @@ class Options:
             seed_noise=config.seed_noise,
             envelope=config.envelope,
             envelope_points=config.envelope_points,
+            critical_batch=None if config.critical_batch is None else CriticalBatch(**vars(config.critical_batch)),
             intervals=Intervals(config.resamples, config.level, config.seed),
         )
 

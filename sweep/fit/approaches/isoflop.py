@@ -1,8 +1,8 @@
 """Approach 2: IsoFLOP profiles (Hoffmann et al. 2022, section 3.2), with the shape that profiles have.
 
-A parabola in log N is symmetric; real profiles lean. Its minimum is therefore biased, and more so the wider the grid and the
-further off centre it lies (arXiv 2603.22339). Here the minima are those of valleys that may lean (see `valleys`); beside them
-stand the paper's parabolas, the same without the bias that they have on a surface that fits, and local cubics.
+A parabola in log N is symmetric; real profiles lean, so its minimum is biased, more so the wider and the further off centre the
+grid (arXiv 2603.22339). Here the minima are those of valleys that may lean; beside them stand the paper's parabolas, the same
+without the bias that they have on a surface that fits, and local cubics.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from sweep.errors import LawError
 from sweep.fit.approaches.approach import Options, PowerLaws
 from sweep.fit.approaches.parametric import fit_parametric
 from sweep.fit.approaches.profile import Profile
-from sweep.fit.approaches.profiles import MIN_PROFILES, TooFewProfiles, find_minima
+from sweep.fit.approaches.profiles import Minima, TooFewProfiles, find_minima
 from sweep.fit.approaches.valleys import Valleys
 from sweep.fit.result import NO_INTERVALS, Estimate, Intervals, attempt, positive
 from sweep.fit.solver.loss_law import fit_loss_law
@@ -45,7 +45,7 @@ class IsoflopFit(PowerLaws):
         seed_noise: standard deviation of the losses, given or estimated, in nats; NaN if neither.
         shape_p: p-value of the test that the profiles have the shape of the valleys, as weighted; NaN if not tested.
         profiles: all of them, including those without a minimum.
-        valleys: what was fitted to the others.
+        minima: what was fitted to the others.
     """
 
     name: ClassVar[str] = "isoflop"
@@ -70,8 +70,12 @@ class IsoflopFit(PowerLaws):
     seed_noise: float
     shape_p: float
     profiles: tuple[Profile, ...]
-    valleys: Valleys = field(repr=False)
+    minima: Minima = field(repr=False)
     intervals: Intervals
+
+    @property
+    def valleys(self) -> Valleys:
+        return self.minima.valleys
 
     @classmethod
     def fit(cls, laws: "Laws") -> "IsoflopFit":
@@ -80,62 +84,42 @@ class IsoflopFit(PowerLaws):
         return fit_isoflop(laws.runs, surface=surface, seed_noise=options.seed_noise, intervals=options.intervals)
 
     @property
-    def good(self) -> list[Profile]:
-        """The profiles with a minimum."""
-        return [profile for profile in self.profiles if profile.status == "converged"]
-
-    @property
     def largest(self) -> float:
-        return max(profile.C_opt for profile in self.good)
+        return float(self.minima.C.max())
 
     def penalty(self, C: float, factor: float) -> Estimate:
-        """How much higher the loss is at `C` FLOPs with `factor` times N_opt, in nats, by a power law in C."""
-        log_height, covariance = self.valleys.log_height(float(np.log(factor)))
-        budgets = np.array([profile.C_opt for profile in self.good])
-        fit = fit_power_law(budgets, log_height, covariance, self.valleys.freedom)
+        """How much higher the loss is at `C` FLOPs with `factor` times N_opt, in nats."""
+        fit = self.minima.height(float(np.log(factor)))
         return Estimate.from_resamples(float(fit.law(C)), fit.draws(self.intervals)(C), self.level)
 
     def predict(self, N: Any, D: Any) -> Any:
-        """L(N, D): the loss law at C, plus the valley's height at N / N_opt(C)."""
+        """L(N, D): the loss law at C, plus the height of the valley at N / N_opt(C)."""
         C = self.compute.flops(positive("N", N), positive("D", D))
-        u = np.atleast_1d(np.log(N / self.N_law(C)))
-        budgets = np.log([profile.C_opt for profile in self.good])
-        curvature = np.exp(np.polyval(np.polyfit(budgets, self.valleys.log_curvature, 1), np.log(C)))
-        return self.loss_law(C) + curvature * self.valleys.height(u).reshape(np.shape(C))
+        return self.loss_law(C) + self.minima.curvature(C) * self.minima.valleys.height(np.log(N / self.N_law(C)))
 
     def to_dict(self) -> dict[str, Any]:
         own = ("a_parabola", "a_cubic", "a_corrected", "a_bias", "chi2", "scatter", "seed_noise", "shape_p", "profiles")
-        steepness = dict(zip(("p", "q"), self.valleys.shape, strict=True))
-        return {"status": self.status, **self.laws_to_dict(), **self.pick(*own), "shape": steepness}
+        return {"status": self.status, **self.laws_to_dict(), **self.pick(*own), "shape": list(self.valleys.shape)}
 
     def remarks(self) -> list[str]:
         lines = []
         if np.isfinite(self.chi2):
             beyond = f"; they scatter by {self.scatter:.0%} beyond their errors" if self.scatter > 0 else ""
             lines.append(f"the minima lie about the law with χ² = {self.chi2:.2g} per degree of freedom{beyond}")
-        if self.a_parabola is not None:
-            lines.append(f"a = {self.a_parabola} by the paper's parabolas through all runs")
-        if self.a_corrected is not None:
-            lines.append(f"a = {self.a_corrected} by parabolas without their bias, which is {self.a_bias:+.4f} on this grid")
-        if self.a_cubic is not None:
-            lines.append(f"a = {self.a_cubic} by local cubics")
+        bias = f"parabolas without their bias, which is {self.a_bias or 0:+.4f} on this grid"
+        others = (self.a_parabola, "the paper's parabolas"), (self.a_corrected, bias), (self.a_cubic, "local cubics")
+        lines += [f"a = {value} by {how}" for value, how in others if value is not None]
         if self.valleys.misfit:
-            far = sum(int((profile.weight < HALF_WEIGHT).sum()) for profile in self.good if profile.weight is not None)
-            p, q = self.valleys.shape
-            lines.append(
-                f"the profiles' shape (p = {p:.2g}, q = {q:.2g}) holds to {self.valleys.misfit:.0%} of the height above the "
-                f"minimum; {far} runs higher up count less than half"
-            )
+            far = np.count_nonzero(self.valleys.weight[self.valleys.weight > 0] < HALF_WEIGHT)
+            shape = f"the profiles' shape holds to {self.valleys.misfit:.0%} of the height above the minimum"
+            lines.append(f"{shape}; {far} runs higher up count less than half")
         return lines
 
     def summary(self) -> str:
         return "\n".join([super().summary(), *(f"  {profile.line()}" for profile in self.profiles)])
 
     def choices(self, options: Options, unit: str) -> Iterator[tuple[str, str]]:
-        yield (
-            "Approach 2's minima",
-            "valleys that may lean, one shape for all budgets; refused if concave, at the edge or not bracketed",
-        )
+        yield "Approach 2's minima", "valleys of one shape that may lean; refused if concave, at the edge or not bracketed"
         if np.isfinite(self.seed_noise):
             source = "given" if options.seed_noise is not None else "estimated from the residuals"
             yield "Noise between seeds", f"{self.seed_noise:.3g} {unit}, {source}"
@@ -178,8 +162,7 @@ def fit_isoflop(
     if surface is not None and minima.agree_with(surface):
         minima = minima.on(surface)
     valleys, level = minima.valleys, intervals.level
-    C = np.array([profile.C_opt for profile in minima.good])
-
+    C = minima.C
     law = fit_power_law(C, valleys.log_N, valleys.covariance((1, 0, 0)), valleys.freedom)
     if not MIN_a < law.law.exponent < MAX_a:
         raise TooFewProfiles(
@@ -189,12 +172,7 @@ def fit_isoflop(
         )
     drawn, D_law = law.draws(intervals), compute.tokens_law(law.law)
     of_loss = fit_loss_law(C, valleys.loss, valleys.covariance((0, 1, 0)), valleys.freedom, intervals)
-    beside = {}
-    for name, (log_N, variance) in minima.beside().items():
-        known = np.isfinite(log_N)
-        if known.sum() >= MIN_PROFILES:
-            other = fit_power_law(C[known], log_N[known], np.diag(variance[known]), valleys.freedom)
-            beside[name] = Estimate.from_resamples(float(other.law.exponent), other.draws(intervals).exponent, level)
+    beside = minima.other_exponents(intervals)
     corrected = beside.get("corrected")
     return IsoflopFit(
         a=Estimate.from_resamples(float(law.law.exponent), drawn.exponent, level),
@@ -212,7 +190,7 @@ def fit_isoflop(
         seed_noise=valleys.noise if valleys.freedom else np.nan,
         shape_p=valleys.p_value,
         profiles=minima.profiles,
-        valleys=valleys,
+        minima=minima,
         replicates={"N": drawn, "D": lambda C: compute.tokens(drawn(C), C), "loss": of_loss.draws},
         level=level,
         intervals=intervals,

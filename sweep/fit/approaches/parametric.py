@@ -25,6 +25,7 @@ from sweep.tables.table import RunsLike, as_runs
 if TYPE_CHECKING:
     from sweep.fit.approaches import Laws
 
+BY_CONSTRUCTION = "by construction, no interval"  # a value that the options imply, whatever the runs say
 STARTING_MINIMA = 2  # every resample starts from the full fit's best and next-best minimum
 
 
@@ -89,7 +90,7 @@ class ParametricFit(Approach):
     def counted(self, compute: Compute) -> "ParametricFit":
         """The same fit with C counted otherwise: the surface stays, its frontier moves."""
         surface, replicates = (replace(constants, compute=compute) for constants in (self.surface, self.replicates))
-        return replace(self, surface=surface, replicates=replicates, **_estimates(surface, replicates, self.level))
+        return replace(self, surface=surface, replicates=replicates, **_estimates(surface, replicates, self.level, self.free))
 
     def to_dict(self) -> dict[str, Any]:
         values = self.pick("E", "A", "B", "alpha", "beta", "a", "b", "objective", "delta", "status", "kind", "residual_sd")
@@ -143,8 +144,8 @@ def fit_parametric(
         intervals: see `Intervals`; of Bayesian bootstrap resamples of the runs, each minimised from several starts.
 
     Raises:
-        LawError: "too_few_runs" or "collinear" if the runs cannot tell the constants apart, "bad_option" if an option is out of
-            range, "unidentified" if a term does not show in the losses.
+        LawError: "too_few_runs", "narrow_range" (N or D hardly varies) or "collinear" if the runs cannot tell the constants
+            apart, "bad_option" if an option is out of range, "unidentified" if a term does not show in the losses.
     """
     if objective not in problem.OBJECTIVES:
         raise LawError("bad_option", f"objective={objective!r} is none of {', '.join(problem.OBJECTIVES)}")
@@ -169,7 +170,7 @@ def fit_parametric(
     replicas = search.resample(drawn, minima[:STARTING_MINIMA], residual_sd)
     replicates = Surface(**problem.constants_of(replicas, centre), compute=compute)
     return ParametricFit(
-        **_estimates(surface, replicates, intervals.level),
+        **_estimates(surface, replicates, intervals.level, search.basis),
         objective=search.value(theta),
         kind=objective,
         delta=delta if objective == "huber" else None,
@@ -183,7 +184,13 @@ def fit_parametric(
     )
 
 
-def _estimates(surface: Surface, replicates: Surface, level: float) -> dict[str, Any]:
-    """All constants and exponents by name."""
+def _estimates(surface: Surface, replicates: Surface, level: float, free: np.ndarray) -> dict[str, Any]:
+    """All constants and exponents by name; where `free` ties alpha to beta, or fixes E, no interval of what follows."""
     names = (*surface.constants, "a", "b")
-    return {name: Estimate.from_resamples(getattr(surface, name), getattr(replicates, name), level) for name in names}
+    chosen = ({"a", "b"} if (free[3] == free[4]).all() else set()) | (set() if free[2].any() else {"E"})
+    return {
+        name: Estimate(float(getattr(surface, name)), note=BY_CONSTRUCTION)
+        if name in chosen
+        else Estimate.from_resamples(getattr(surface, name), getattr(replicates, name), level)
+        for name in names
+    }

@@ -11,6 +11,7 @@ from sweep.fit.result import SAME, Status, count_distinct
 from sweep.fit.solver.finish import Certificate
 from sweep.fit.solver.objective import Objective
 from sweep.fit.solver.search import Search
+from sweep.fit.span import require_span
 from sweep.tables.table import RunTable
 
 OBJECTIVES = {
@@ -71,7 +72,8 @@ def check_weights(weights: ArrayLike | None, runs: int) -> np.ndarray:
 
 
 def require_enough(table: RunTable, free: int) -> None:
-    """Raises LawError unless the runs can tell the two terms and `free` constants apart."""
+    """Raises LawError unless the runs can tell the two terms and `free` constants apart: "too_few_runs", "narrow_range" or
+    "collinear"."""
     sizes, horizons = count_distinct(table.N), count_distinct(table.D)
     if len(table) <= free or min(sizes, horizons) < 3:
         raise LawError(
@@ -79,6 +81,8 @@ def require_enough(table: RunTable, free: int) -> None:
             f"{len(table)} runs of {sizes} sizes and {horizons} horizons; Approach 3 needs at least {free + 1} runs, 3 sizes "
             "and 3 horizons: widen the grid",
         )
+    require_span("N", table.N)
+    require_span("D", table.D)
     x, y = np.log(table.N), np.log(table.D)
     apart = y - np.polyval(np.polyfit(x, y, 1), x)
     low, high = np.quantile(table.C, [0.05, 0.95])

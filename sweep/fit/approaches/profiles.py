@@ -5,18 +5,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.stats import f as f_distribution
 
 from sweep.errors import LawError
 from sweep.fit.approaches.profile import Profile, fit_profile, minimum_of_cubic, vertex
 from sweep.fit.approaches.valleys import Valleys, fit_valleys
-from sweep.fit.result import plain
+from sweep.fit.result import Estimate, Intervals, plain
+from sweep.fit.solver.regression import PowerFit, fit_power_law
 from sweep.fit.surface import Surface
 from sweep.tables.table import RunTable
 
 MIN_PROFILES = 3
 MIN_SPAN = 2.0 * (1 - 1e-6)  # of the budgets: a factor of two, short of rounding
 NAMED = 5  # refused profiles that a message names
+MANY = 1e9  # degrees of freedom of a noise that is given
 MISFIT = 0.01  # p-value below which a surface does not fit, and so cannot correct a parabola
 
 
@@ -39,6 +40,20 @@ class Minima:
     good: tuple[Profile, ...]
     valleys: Valleys
 
+    @property
+    def C(self) -> np.ndarray:
+        """Of the minima, shape (good,)."""
+        return np.array([profile.C_opt for profile in self.good])
+
+    def height(self, u: float) -> PowerFit:
+        """How much higher the loss is at log N = log N_opt + `u`, as a power law of C."""
+        log_height, covariance = self.valleys.log_height(u)
+        return fit_power_law(self.C, log_height, covariance, self.valleys.freedom)
+
+    def curvature(self, C: Any) -> Any:
+        """Of the valley at `C` FLOPs, by a power law."""
+        return np.exp(np.polyval(np.polyfit(np.log(self.C), self.valleys.log_curvature, 1), np.log(C)))
+
     def on(self, surface: Surface) -> "Minima":
         """The same with the bias that the parabolas have on `surface`."""
 
@@ -52,27 +67,33 @@ class Minima:
 
     def agree_with(self, surface: Surface) -> bool:
         """Whether the runs lie no further from `surface` than the noise about the valleys explains (an F test)."""
+        from scipy.special import fdtrc
+
         residuals = np.concatenate([each.loss - surface.predict(each.N, each.D) for each in self.good])
         spare = len(residuals) - len(surface.constants)
         if not self.valleys.freedom or spare < 1:
             return False
         ratio = float((residuals**2).sum()) / spare / self.valleys.noise**2
-        return bool(f_distribution.sf(ratio, spare, self.valleys.freedom) > MISFIT)
+        return bool(fdtrc(spare, min(self.valleys.freedom, MANY), ratio) > MISFIT)
 
-    def beside(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """log N_opt by the other estimates, shape (good,), and their variances; NaN where a profile has none.
-
-        "parabola" is the paper's, through all runs of a profile; "corrected" the same less its bias; "cubic" a local cubic.
-        """
-        noise = self.valleys.noise**2
+    def other_exponents(self, intervals: Intervals) -> dict[str, Estimate]:
+        """a by other minima of the same profiles, where at least three have one: "parabola", the paper's, through all runs of a
+        profile; "corrected", the same less its bias; "cubic", a local cubic."""
         parabola = np.array([(np.log(each.N_parabola), _variance_of_parabola(each)) for each in self.good])
         bias = np.array([each.N_bias for each in self.good])
         cubic = np.array([minimum_of_cubic(np.log(p.N), p.loss, float(np.log(p.N_opt))) for p in self.good])
-        return {
-            "parabola": (parabola[:, 0], noise * parabola[:, 1]),
-            "corrected": (parabola[:, 0] - bias, noise * parabola[:, 1]),
-            "cubic": (cubic[:, 0], noise * cubic[:, 1]),
-        }
+        estimates = {}
+        for name, log_N, variance in (
+            ("parabola", *parabola.T),
+            ("corrected", parabola[:, 0] - bias, parabola[:, 1]),
+            ("cubic", *cubic.T),
+        ):
+            known = np.isfinite(log_N)
+            if known.sum() >= MIN_PROFILES:
+                errors = np.diag(self.valleys.noise**2 * variance[known])
+                fit = fit_power_law(self.C[known], log_N[known], errors, self.valleys.freedom)
+                estimates[name] = Estimate.from_resamples(fit.law.exponent, fit.draws(intervals).exponent, intervals.level)
+        return estimates
 
 
 def find_minima(table: RunTable, noise: float | None = None) -> Minima:

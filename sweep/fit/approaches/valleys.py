@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import f as f_distribution
 
 from sweep.fit.approaches.valley_problem import USUAL, Normal, Problem, valley
 
@@ -89,6 +88,8 @@ def fit_valleys(
         start: near the minimum of each profile: log N, loss and curvature.
         noise: standard deviation of a loss, in nats, if it is known; else it comes from the residuals, as a share of the loss.
     """
+    from scipy.special import fdtrc
+
     runs = np.array([len(each) for each in x])
     there = np.arange(runs.max()) < runs[:, None]
     X, Y = np.zeros(there.shape), np.zeros(there.shape)
@@ -118,7 +119,7 @@ def fit_valleys(
             break
         gain = _gain(problem.normal(own, shape, walls=True))
         left = max(squares - gain, 1e-9) / (freedom - 2)
-        p_value = float(f_distribution.sf(gain / 2 / left, 2, freedom - 2) if estimated else np.exp(-gain / 2))
+        p_value = float(fdtrc(2, freedom - 2, gain / 2 / left) if estimated else np.exp(-gain / 2))
         if p_value > DOUBTFUL:
             break
     return Valleys(

@@ -10,6 +10,7 @@ from sweep.fit.kaplan.law_fit import MAX_EXPONENT, LawFit, LawT, columns, distin
 from sweep.fit.kaplan.laws import ScaleLaw, SizeDataLaw, SizeStepsLaw
 from sweep.fit.kaplan.two_terms import TwoTerms
 from sweep.fit.result import Intervals
+from sweep.fit.span import require_span
 
 MIN_VALUES = 3  # of every variable: a power law fits any two exactly
 MIN_RUNS = 5  # one more than a law of two variables has constants
@@ -30,11 +31,12 @@ def fit_scale_law(X: Any, loss: Any, *, clusters: Any = None, intervals: Interva
 
     Raises:
         LawError: "bad_input" if a value is not positive; "too_few_runs", "one_size" or "too_few_sizes" if there are too few
-            different points; "unidentified" if the loss does not fall with X.
+            different points; "narrow_range" if X hardly varies; "unidentified" if the loss does not fall with X.
     """
     data = columns(X=X, loss=loss)
     x, log_loss = np.log(data["X"]), np.log(data["loss"])
     require_values("X", data["X"], MIN_VALUES)
+    require_span("X", data["X"])
 
     def solve(weight: np.ndarray) -> np.ndarray:
         intercept, slope = line(x, log_loss, weight)
@@ -102,6 +104,8 @@ def _fit_two_terms(
     if (different := len(np.unique(data[second]))) < MIN_VALUES:
         reason = f"{different} different {second}; its part in the loss shows in no fewer than {MIN_VALUES}: add runs"
         raise LawError("unidentified", reason)
+    require_span(first, data[first])
+    require_span(second, data[second])
     logs = np.log([data[first], data[second]])
     centre = logs.mean(axis=1)
     x, y = logs - centre[:, None]

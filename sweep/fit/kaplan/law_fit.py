@@ -34,6 +34,7 @@ class LawFit(Record, Generic[LawT]):
         identified: share of the usable resamples that identify the law; None if there were none.
         status: "converged"; "weak" if so few resamples identify the law that an interval would be too narrow, and so there is
             none; or "flat" if the gradient did not vanish.
+        note: what its variables stand for, where that is not what its equation says; empty elsewhere.
     """
 
     fitted: ClassVar[bool] = True
@@ -44,6 +45,7 @@ class LawFit(Record, Generic[LawT]):
     level: float
     identified: float | None
     status: str
+    note: str = ""
 
     @classmethod
     def from_resamples(
@@ -89,13 +91,15 @@ class LawFit(Record, Generic[LawT]):
 
     def to_dict(self) -> dict[str, Any]:
         scalars = self.pick("points", "rms", "level", "identified")
-        return {"equation": self.law.equation, "status": self.status, **plain(self.constants), **scalars}
+        note = {"note": self.note} if self.note else {}
+        return {"equation": self.law.equation, "status": self.status, **plain(self.constants), **scalars, **note}
 
     def summary(self) -> str:
         lines = [f"{self.law.equation}; {self.points} points, {self.level:.0%} intervals"]
         lines += [f"  {name:8} = {estimate}" for name, estimate in self.constants.items()]
-        note = f": {self.identified:.0%} of resamples identify it" if self.status == "weak" else ""
-        return "\n".join([*lines, f"  residuals of {self.rms:.2%}, {self.status}{note}"])
+        weak = f": {self.identified:.0%} of resamples identify it" if self.status == "weak" else ""
+        lines.append(f"  residuals of {self.rms:.2%}, {self.status}{weak}")
+        return "\n".join(lines + ([f"  {self.note}"] if self.note else []))
 
 
 def columns(**named: Any) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """Kaplan et al.'s laws from a sweep's own table and curves, and the steps that curves took to reach a loss."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 from sweep.errors import LawError
 from sweep.fit.kaplan.fits import fit_scale_law, fit_size_data_law, fit_size_steps_law
 from sweep.fit.kaplan.law_fit import LawFit, columns
-from sweep.fit.kaplan.laws import PF_DAY
+from sweep.fit.kaplan.laws import B_CRIT, PF_DAY, CriticalBatch
 from sweep.fit.result import Intervals, Refused, attempt
 from sweep.store.curves import smooth_curve
 from sweep.tables.curves import Curve
@@ -19,20 +19,32 @@ from sweep.tables.table import RunsLike, RunTable, as_runs
 CURVE_POINTS = 20  # of each curve: neighbouring points say the same
 MIN_CURVE_POINTS, MAX_POINTS = 5, 12_000  # fewer of each where all curves would have more together
 SETTLED = 0.2  # of the horizon: before it the warm-up shows
+AS_TAKEN = (
+    "S is the steps as taken, not S_min: the same only where all batches are far above the critical size B_crit(L). Elsewhere "
+    "S_c and alpha_S hold the factor 1 + B_crit / B too, and its change with L and B; fit.critical_batch corrects this"
+)
+KAPLANS = "; these are Kaplan et al.'s, measured on WebText2 in nats per token of their tokenizer, and a guess on other text"
 
 
 def fit_kaplan(
-    runs: RunsLike, curves: Sequence[Curve] = (), *, intervals: Intervals = Intervals()
+    runs: RunsLike,
+    curves: Sequence[Curve] = (),
+    *,
+    critical_batch: CriticalBatch | None = None,
+    intervals: Intervals = Intervals(),
 ) -> dict[str, LawFit[Any] | Refused]:
     """Every law by its name, or why these runs do not show it.
 
     L_N, L_D and L_C, with C in PF-days, go through the runs that no run with at most as much N, D or C beats: there only N, D
     or C was scarce. L_ND goes through all runs. L_NS goes through the last part of all curves, if the batch size of the runs is
-    known; its steps are those taken, which are S_min only where batches were far above the critical size.
+    known, as S_min = S / (1 + B_crit(L) / B) (equation 5.4) if `critical_batch` is given; else its steps are those taken, which
+    are S_min only where batches were far above the critical size, and its `note` says so.
 
     Args:
         runs: the table; in the paper N excludes embeddings.
         curves: of the runs.
+        critical_batch: B_crit(L) in tokens, for losses like those of the curves: `fit_critical_batch` measures it;
+            `sweep.fit.kaplan.laws.B_CRIT` is the paper's, which holds for its text and tokenizer.
         intervals: see `Intervals`.
     """
     laws: dict[str, LawFit[Any] | Refused] = {}
@@ -41,7 +53,7 @@ def fit_kaplan(
         best = unbeaten(X, runs.loss)
         laws[name] = attempt(partial(fit_scale_law, X[best], runs.loss[best], intervals=intervals))
     laws["L_ND"] = attempt(lambda: fit_size_data_law(runs.N, runs.D, runs.loss, intervals=intervals))
-    laws["L_NS"] = attempt(lambda: _fit_steps(runs, curves, intervals))
+    laws["L_NS"] = attempt(lambda: _fit_steps(runs, curves, critical_batch, intervals))
     return laws
 
 
@@ -54,19 +66,31 @@ def unbeaten(X: np.ndarray, loss: np.ndarray) -> np.ndarray:
     return found
 
 
-def _fit_steps(runs: RunTable, curves: Sequence[Curve], intervals: Intervals) -> LawFit[Any]:
+def _fit_steps(
+    runs: RunTable, curves: Sequence[Curve], critical_batch: CriticalBatch | None, intervals: Intervals
+) -> LawFit[Any]:
     if runs.batch_tokens is None or not curves:
         raise LawError("no_curves", "L(N, S) needs training curves and a column batch_tokens in the table")
     batch = dict(zip(map(str, runs.run_id), runs.batch_tokens, strict=True))
     points = min(CURVE_POINTS, max(MIN_CURVE_POINTS, MAX_POINTS // len(curves)))
-    N, S, loss, owner = [], [], [], []
+    N, B, S, loss, owner = [], [], [], [], []
     for curve in curves:
         at = np.geomspace(SETTLED * curve.tokens[-1], curve.tokens[-1], points)
         N.append(np.full(points, curve.N))
+        B.append(np.full(points, batch[curve.run_id]))
         S.append(at / batch[curve.run_id])
         loss.append(np.exp(np.interp(np.log(at), np.log(curve.tokens), np.log(curve.loss))))
         owner += [curve.run_id] * points
-    return fit_size_steps_law(*map(np.concatenate, (N, S, loss)), clusters=np.array(owner), intervals=intervals)
+    of_N, of_B, steps, of_loss = map(np.concatenate, (N, B, S, loss))
+    note = AS_TAKEN
+    if critical_batch is not None:
+        taken, steps = steps, critical_batch.S_min(steps, of_B, of_loss)
+        constants = f"B_star = {critical_batch.B_star:.4g} tokens and alpha_B = {critical_batch.alpha_B:.4g}"
+        shares = f"which leaves {(steps / taken).min():.2g} to {(steps / taken).max():.2g} of the steps taken"
+        whose = KAPLANS if critical_batch == B_CRIT else ""
+        note = f"S_min = S / (1 + B_crit(L) / B), {shares}, with {constants} as given, taken as exact{whose}"
+    fit = fit_size_steps_law(of_N, steps, of_loss, clusters=np.array(owner), intervals=intervals)
+    return replace(fit, note=note)
 
 
 class StepsToLoss(NamedTuple):

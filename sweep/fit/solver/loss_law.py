@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from sweep.fit.result import Intervals, Record
 from sweep.fit.solver.regression import regress
@@ -69,6 +68,8 @@ def fit_loss_law(C: np.ndarray, loss: np.ndarray, covariance: np.ndarray, freedo
         freedom: that they are known with; see `regress`.
         intervals: of the draws.
     """
+    from scipy.optimize import minimize_scalar
+
     middle = float(np.exp(np.log(C).mean()))
     weight = np.linalg.inv(covariance + np.eye(len(C)) * 1e-9 * np.diag(covariance).mean())
     root = np.linalg.cholesky(weight).T

@@ -22,6 +22,13 @@ FLAT_GRADIENT = 1e-9  # relative to all runs pulling the same way
 SINGULAR = 1e-13  # a smallest eigenvalue, relative to the largest, that is zero but for rounding
 
 
+def free_directions(*, tied: bool, fixed_E: float | None) -> np.ndarray:
+    """The directions of (log A, log B, log E, alpha, beta) that a fit is free to move in, as columns, shape (5, free)."""
+    a, b, e, alpha, beta = np.eye(CONSTANTS)
+    columns = [a, b] + ([] if fixed_E is not None else [e])
+    return np.stack(columns + ([alpha + beta] if tied else [alpha, beta]), axis=1)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Search:
     """The objective, and the directions in which it is minimised.
@@ -48,9 +55,7 @@ class Search:
     @property
     def basis(self) -> np.ndarray:
         """The free directions of (a, b, e, alpha, beta), as columns."""
-        a, b, e, alpha, beta = np.eye(CONSTANTS)
-        columns = [a, b] + ([] if self.fixed_E is not None else [e])
-        return np.stack(columns + ([alpha + beta] if self.tied else [alpha, beta]), axis=1)
+        return free_directions(tied=self.tied, fixed_E=self.fixed_E)
 
     def value(self, theta: np.ndarray) -> float:
         """The objective at `theta`, shape (1, 5)."""

@@ -149,7 +149,7 @@ def test_sensitivity_is_one_table_of_every_choice() -> None:
     by_label = {variant.label: variant for variant in variants}
     assert by_label["1, envelope"].a is None
     assert "no training curves" in str(by_label["1, envelope"].reason)
-    for label in ("2, parabolas", "3, parametric surface", "squared log residuals", "without the 5 highest losses"):
+    for label in ("2, valleys", "3, parametric surface", "squared log residuals", "without the 5 highest losses"):
         a = by_label[label].a
         assert a is not None
         assert a.value == pytest.approx(CHINCHILLA.a, abs=0.06)

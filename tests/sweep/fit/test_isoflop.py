@@ -63,7 +63,7 @@ def shares_inside(noise: float, shift: float, cases: int) -> dict[str, float]:
                 ("N", row.N, BESIROGLU.optimal(row.C)[0]),
             ):
                 found[name].append(estimate.low <= truth <= estimate.high)
-        found["a"].append(fit.a.low <= BESIROGLU.a <= fit.a.high)  # type: ignore[operator]
+        found["a"].append(fit.a.low <= BESIROGLU.a <= fit.a.high)
     return {name: float(np.mean(inside)) for name, inside in found.items()}
 
 

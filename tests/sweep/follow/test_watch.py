@@ -121,7 +121,7 @@ def test_a_running_sweep_is_shown_as_it_goes(watched: tuple[list[str], str]) -> 
     assert curve[0] == BLOCKS[-1]  # of a loss that falls
     assert BLOCKS.index(curve[-1]) < 4
     assert re.search(rf"[123]/4 +[·{BLOCKS}]{{4}} ", text)  # a valley half done
-    assert "a parabola needs 3 sizes" in text
+    assert "a valley needs 3 sizes" in text
 
 
 def test_the_end_is_left_on_the_terminal(watched: tuple[list[str], str], capsys: pytest.CaptureFixture[str]) -> None:

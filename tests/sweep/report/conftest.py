@@ -20,6 +20,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report")
     tables = [f"table={RESULT / 'runs.csv'}", f"curves={RESULT / 'curves.parquet'}"]
     asked = ["ask.losses=[1.3,0.5]", "ask.inference_tokens=1e9", "ask.flops_per_second=1e11"]
+    asked += ["ask.improve=[0.1,0.5]", "ask.sizes=[1e6]", "ask.models={own: {N: 1e5, D: 2e7}}", "ask.pue=1.25"]
     assert main(["report", *tables, *asked, *QUICK, f"out={out}"]) == DONE
     return out / "report.html"
 

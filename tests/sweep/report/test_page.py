@@ -98,6 +98,31 @@ def test_the_answer_has_the_numbers_of_fits_json(document: Element, fits: dict[s
     assert f"{first['N']['value'] / 1000:.0f}\u202fk parameters" in hero.text
 
 
+def test_the_other_questions_have_the_numbers_of_fits_json(document: Element, fits: dict[str, Any]) -> None:
+    answers = fits["answers"]
+
+    def shown(name: str) -> list[list[float]]:
+        return [row.numbers for row in document.all("tr") if f"data-{name}" in row.attributes]
+
+    growth = [[value for key in "ND" for value in ends(row[key]) if value is not None] for row in answers["growth_per_tenfold"]]
+    assert shown("growth") == growth
+    assert [len(row) for row in growth] == [6, 6, 6, 2, 2]
+    for name, rows, first, keys in (
+        ("gain", answers["gains_of_doubling"], "C", ("of_N", "of_D", "of_C")),
+        ("size", answers["sizes"], "N", ("C", "D", "tokens_per_parameter")),
+    ):
+        assert shown(name) == [[row[first], *(value for key in keys for value in ends(row[key]))] for row in rows]
+    ways = [way for each in answers["improvements"] for way in each["ways"]]
+    held = [[x for key in "NDC" if way[key] for x in ends(way[key])] for way in ways]
+    finite = [[math.inf if x is None else x for x in row] for row in held]
+    assert shown("way") == finite
+    assert [len(row) for row in held[:3]] == [6, 6, 9]
+    assert "No amount is enough" in document.all("section", id="answer")[0].text
+    (model,) = answers["models"]
+    parts = ("loss", "N_opt", "D_opt", "best_loss", "distance", "C_needed", "wasted")
+    assert sorted(shown("model")[0]) == sorted([model[key] for key in "NDC"] + [x for key in parts for x in ends(model[key])])
+
+
 def test_the_laws_have_the_numbers_of_fits_json(document: Element, fits: dict[str, Any]) -> None:
     for name in ("envelope", "isoflop", "parametric"):
         row = document.all("tr", data_law=name)[0]
@@ -123,8 +148,9 @@ def test_the_cost_is_that_of_the_table(document: Element) -> None:
     hours = pd.read_csv(RESULT / "runs.csv")["seconds"].sum() / 3600
     shown = document.all("section", id="cost")[0].numbers
     assert shown[0] == pytest.approx(hours, rel=1e-9)
-    assert shown[1] == pytest.approx(hours * 10 * 1.1 / 1000, rel=1e-9)  # kWh
-    assert shown[2] == pytest.approx(hours * 10 * 1.1 / 1000 * 0.385, rel=1e-9)  # kg
+    assert shown[1] == pytest.approx(hours * 10 * 1.25 / 1000, rel=1e-9)  # kWh, with ask.pue
+    assert shown[2] == pytest.approx(hours * 10 * 1.25 / 1000 * 0.385, rel=1e-9)  # kg
+    assert "the building adds 25\u202f%" in document.all("section", id="cost")[0].text
 
 
 def test_every_section_and_figure_is_there(document: Element) -> None:

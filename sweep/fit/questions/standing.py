@@ -1,0 +1,143 @@
+"""How the optimum grows with compute, the budgets at which given sizes are optimal, and how far named models are from it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sweep.fit.approaches import Approach
+from sweep.fit.approaches.parametric import ParametricFit
+from sweep.fit.result import Estimate, Record, positive
+from sweep.fit.surface import Surface
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth(Record):
+    """The factors by which N_opt and D_opt grow when compute grows tenfold: 10^a and 10^b; `by` is an approach or a paper."""
+
+    by: str
+    N: Estimate
+    D: Estimate
+
+    def line(self) -> str:
+        if self in PUBLISHED:
+            return f"N x {self.N.value:.2g}, D x {self.D.value:.2g} ({self.by})"
+        return f"N x {self.N}, D x {self.D} ({self.by})"
+
+
+# Exponents of Kaplan et al. 2020 (arXiv 2001.08361) and of Hoffmann et al. 2022 (arXiv 2203.15556, table 2, Approach 1).
+PUBLISHED = tuple(
+    Growth(by=name, N=Estimate(10**a, note="as published"), D=Estimate(10**b, note="as published"))
+    for name, a, b in (("Kaplan et al. 2020, without embeddings", 0.73, 0.27), ("Chinchilla, Hoffmann et al. 2022", 0.50, 0.50))
+)
+
+
+def growth(fit: Approach) -> Growth:
+    """What a tenfold C does to N_opt and D_opt, with the intervals of a and b."""
+    N, D = (
+        replace(x, value=10**x.value, low=None if x.low is None else 10**x.low, high=None if x.high is None else 10**x.high)
+        for x in (fit.a, fit.b)
+    )
+    return Growth(by=fit.name, N=N, D=D)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizedRun(Record):
+    """The run at which `N` parameters are compute-optimal, by one approach: FLOPs, tokens and their ratio to N."""
+
+    approach: str
+    N: float
+    C: Estimate
+    D: Estimate
+    tokens_per_parameter: Estimate
+
+    def line(self) -> str:
+        run = f"C = {self.C}, D = {self.D}, {self.tokens_per_parameter} tokens per parameter"
+        return f"N = {self.N:.4g}: {run} ({self.approach})"
+
+
+def sized_runs(fit: Approach, sizes: Sequence[float]) -> list[SizedRun]:
+    """The budget and tokens of each of `sizes`, with the fit's intervals (Hoffmann et al. 2022, tables 3 and A3).
+
+    N_opt and D_opt are power laws of C by every approach, so two budgets tell them and their inverse."""
+    C = np.array([1e18, 1e24])
+    optimal = np.log([fit.optimal(float(each)) for each in C])  # (budgets, N and D)
+    drawn = np.log([fit.resampled_at(float(each))[:2] for each in C])  # (budgets, N and D, resamples)
+    rows = []
+    for N in map(float, positive("sizes", list(sizes))):
+        (of_C, of_D), (drawn_C, drawn_D) = _inverse(np.log(C), optimal[..., None], N), _inverse(np.log(C), drawn, N)
+        pairs = ((of_C, drawn_C), (of_D, drawn_D), (of_D / N, drawn_D / N))
+        C_at, D_at, ratio = (Estimate.from_resamples(float(x[0]), xs, fit.level) for x, xs in pairs)
+        rows.append(SizedRun(approach=fit.name, N=N, C=C_at, D=D_at, tokens_per_parameter=ratio))
+    return rows
+
+
+def _inverse(log_C: np.ndarray, logs: np.ndarray, N: float) -> tuple[np.ndarray, np.ndarray]:
+    """C and D at which `N` is optimal, each (laws,), from log N_opt and log D_opt at two budgets, shape (2, 2, laws); NaN for
+    laws whose N_opt does not grow."""
+    a, b = (logs[1] - logs[0]) / (log_C[1] - log_C[0])
+    with np.errstate(all="ignore"):
+        steps = np.where(a > 0, (np.log(N) - logs[0, 0]) / a, np.nan)
+        return np.exp(log_C[0] + steps), np.exp(logs[0, 1] + b * steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement(Record):
+    """A model of `N` parameters trained on `D` tokens, against the frontier.
+
+    Attributes:
+        name, N, D, C: which model, and the FLOPs of its training.
+        loss: that the surface gives it, in nats per token.
+        N_opt, D_opt, best_loss: the optimum at the same C.
+        distance: loss - best_loss.
+        C_needed: the FLOPs for which the frontier has the model's loss.
+        wasted: C / C_needed, at least 1.
+    """
+
+    name: str
+    N: float
+    D: float
+    C: float
+    loss: Estimate
+    N_opt: Estimate
+    D_opt: Estimate
+    best_loss: Estimate
+    distance: Estimate
+    C_needed: Estimate
+    wasted: Estimate
+
+    def lines(self) -> list[str]:
+        return [
+            f"{self.name}: N = {self.N:.4g}, D = {self.D:.4g}, C = {self.C:.3g}: loss {self.loss}",
+            f"  optimal at this C: N = {self.N_opt}, D = {self.D_opt}, loss {self.best_loss}",
+            f"  {self.distance} above the frontier, which has its loss at C = {self.C_needed}, {self.wasted} times less",
+        ]
+
+
+def place(fit: ParametricFit, name: str, N: float, D: float) -> Placement:
+    """Where a model stands, by the surface; the losses are comparable with a published one only on the same text and
+    tokenizer, distances and factors of compute more widely."""
+    C = float(fit.surface.compute.flops(N, D))
+    value, drawn = _standing(fit.surface, N, D, C), _standing(fit.replicates, N, D, C)
+    found = {key: Estimate.from_resamples(float(value[key]), drawn[key], fit.level) for key in value}
+    # No resample is below the frontier, and where its interval of N_opt holds N, the model may be on it.
+    N_opt = found["N_opt"]
+    if N_opt.low is not None and N_opt.high is not None and N_opt.low <= N <= N_opt.high:
+        found |= {"distance": replace(found["distance"], low=0.0), "wasted": replace(found["wasted"], low=1.0)}
+        found["C_needed"] = replace(found["C_needed"], high=C)
+    return Placement(name=name, N=N, D=D, C=C, **found)
+
+
+def _standing(surface: Surface, N: float, D: float, C: float) -> dict[str, np.ndarray]:
+    with np.errstate(all="ignore"):  # a resample may have no frontier
+        loss, (N_opt, D_opt) = surface.predict(N, D), surface.optimal(C)
+        best, needed = surface.frontier_loss(C), surface.budget_for_loss(loss)
+        return {
+            "loss": loss,
+            "N_opt": N_opt,
+            "D_opt": D_opt,
+            "best_loss": best,
+            "distance": loss - best,
+            "C_needed": needed,
+            "wasted": C / needed,
+        }
