@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from sweep.errors import LawError
+from sweep.fit.approaches.isoflop import IsoflopFit
 from sweep.fit.frontier import (
     Allocation,
     Footprint,
@@ -58,7 +57,7 @@ class Answers:
         allocations: the optimum at each budget, by each approach that was fitted.
         growth: of N_opt and D_opt per tenfold of compute, by each approach.
         sizes: the run at which each size is optimal, by each approach.
-        penalties: the cost of 0.5 and 2 times N_opt, by the parametric surface; by budget.
+        penalties: the cost of 0.5 and 2 times N_opt, by the profiles, or without any by the surface; by budget.
         gains: what a doubling of N, D or C buys at each budget, by the parametric surface.
         goals: how to reach each loss, by the parametric surface.
         improvements: what each share of less loss takes, by the parametric surface.
@@ -102,8 +101,7 @@ class Answers:
         for C in dict.fromkeys(row.C for row in self.allocations):
             lines += [f"  {row.line()}" for row in self.allocations if row.C == C]
             for penalty in self.penalties.get(C, ()):
-                compute = f"{penalty.compute - 1:.0%} more compute" if np.isfinite(penalty.compute) else "no compute is enough"
-                lines.append(f"    {penalty.factor:g} x N_opt: loss {penalty.loss:+.4f}, or {compute} for the same loss")
+                lines.append(f"    {penalty.line()}")
             if C in self.footprints:
                 cost = self.footprints[C]
                 lines.append(f"    {cost.gpu_hours:.3g} GPU-hours, {cost.kWh:.3g} kWh, {cost.kg_CO2:.3g} kg CO2")
@@ -127,6 +125,7 @@ def answer(fits: Sequence[Any], questions: Questions, *, largest: float, best: t
     budgets = [float(C) for C in questions.budgets] or [factor * largest for factor in DECADES]
     fitted, rate = [fit for fit in fits if fit.fitted], questions.flops_per_second
     surface = next((fit for fit in fitted if fit.has_surface), None)
+    valley = next((fit for fit in fitted if fit.name == IsoflopFit.name), surface)
     start = questions.at or best
     if questions.improve and start is None:
         raise LawError("bad_option", "ask.improve needs a run to improve on: give ask.at, an N and a D")
@@ -138,7 +137,7 @@ def answer(fits: Sequence[Any], questions: Questions, *, largest: float, best: t
         allocations=tuple(row for C in budgets for fit in fitted for row in allocate(fit, [C])),
         growth=tuple(growth(fit) for fit in fitted),
         sizes=tuple(row for N in questions.sizes for fit in fitted for row in sized_runs(fit, [N])),
-        penalties={C: tuple(size_penalty(surface.surface, C, k) for k in FACTORS) for C in budgets} if surface else {},
+        penalties={C: tuple(size_penalty(valley, C, k) for k in FACTORS) for C in budgets} if valley else {},
         gains=tuple(doubling(surface, C) for C in budgets) if surface else (),
         goals=tuple(_goal(surface, loss, questions.inference_tokens) for loss in questions.losses) if surface else (),
         improvements=tuple(improvement(surface, less, *start) for less in questions.improve) if surface and start else (),

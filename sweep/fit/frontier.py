@@ -11,6 +11,7 @@ from sweep.fit.approaches.parametric import ParametricFit
 from sweep.fit.result import Estimate, PowerLaw, Record, positive
 from sweep.fit.surface import Surface
 
+MOST_TOKENS = 1e4  # times the optimal D: more are not worth asking for
 INFERENCE_FLOPS = 2  # per parameter and token: a forward pass
 
 
@@ -71,26 +72,39 @@ class SizePenalty(Record):
 
     Attributes:
         factor: N / N_opt.
+        approach: whose law says so.
         loss: how much higher the loss is at the same C, in nats.
         compute: C needed for the loss of the optimum over the optimum's C; infinite if no D is enough.
     """
 
     factor: float
-    loss: float
+    approach: str
+    loss: Estimate
     compute: float
 
+    def line(self) -> str:
+        compute = f"{self.compute - 1:.0%} more compute" if np.isfinite(self.compute) else "no compute is enough"
+        return f"{self.factor:g} x N_opt: loss +{self.loss}, or {compute} for the same loss ({self.approach})"
 
-def size_penalty(surface: Surface, C: float, factor: float) -> SizePenalty:
-    """The penalty for `factor` times N_opt at a budget of `C` FLOPs (Hoffmann et al. 2022's valley, read along both axes)."""
-    N_opt, _ = surface.optimal(positive("C", C))
-    positive("factor", factor)
-    best, N = surface.frontier_loss(C), factor * N_opt
-    D = surface.tokens_for_loss(N, best)
-    return SizePenalty(
-        factor=factor,
-        loss=float(surface.predict(N, surface.compute.tokens(N, C)) - best),
-        compute=float(surface.compute.flops(N, D) / C),
-    )
+
+def size_penalty(fit: Approach, C: float, factor: float) -> SizePenalty:
+    """The penalty for `factor` times N_opt at a budget of `C` FLOPs (Hoffmann et al. 2022's valley, read along both axes), by
+    the profiles of Approach 2 or the surface of Approach 3. Raises LawError if `C` or `factor` is not positive, or another
+    approach is asked."""
+    from scipy.optimize import brentq
+
+    N = positive("factor", factor) * fit.optimal(C)[0]
+    best, D = float(fit.optimal_loss(C)), float(fit.optimal(C)[1])
+
+    def above(log_D: float) -> float:
+        return float(fit.predict(N, np.exp(log_D))) - best
+
+    start, most, more = np.log(D / factor), np.log(MOST_TOKENS * D), np.inf
+    if above(start) <= 0:  # the optimal size itself
+        more = 1.0
+    elif above(most) < 0:
+        more = float(np.exp(brentq(above, start, most) - start))
+    return SizePenalty(factor=factor, approach=fit.name, loss=fit.penalty(C, factor), compute=more)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -106,6 +106,11 @@ class Surface:
         """L(N_opt(C), D_opt(C)): the lowest loss that `C` FLOPs can buy."""
         return self.predict(*self.optimal(C))
 
+    def penalty(self, C: Any, factor: Any) -> Any:
+        """How much higher the loss is with `factor` times N_opt at budgets of `C` FLOPs."""
+        N = factor * self.optimal(C)[0]
+        return self.predict(N, self.compute.tokens(N, C)) - self.frontier_loss(C)
+
     def budget_for_size(self, N: Any) -> Any:
         """C at which `N` parameters are optimal."""
         return self.compute.kappa * (N / self.G) ** (1 / self.a)

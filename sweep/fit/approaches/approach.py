@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from sweep.errors import LawError
 from sweep.fit.kaplan.laws import CriticalBatch
 from sweep.fit.result import SAME, Estimate, Intervals, PowerLaw, Record, positive
 from sweep.fit.surface import Compute
@@ -127,6 +128,10 @@ class Approach(Record, ABC):
     @abstractmethod
     def predict(self, N: Any, D: Any) -> Any:
         """L(N, D). Raises LawError if N or D is not positive."""
+
+    def penalty(self, C: float, factor: float) -> Estimate:
+        """How much higher the loss is at `C` FLOPs with `factor` times N_opt, in nats. Raises LawError if it cannot tell."""
+        raise LawError("bad_option", f"{self.title()} knows the best size at each C, not what another one costs")
 
     @abstractmethod
     def resampled_at(self, C: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -87,6 +87,10 @@ class ParametricFit(Approach):
             N, D = self.replicates.optimal(C)
             return N, D, self.replicates.frontier_loss(C)
 
+    def penalty(self, C: float, factor: float) -> Estimate:
+        with np.errstate(all="ignore"):  # a resample may have no frontier
+            return Estimate.from_resamples(self.surface.penalty(C, factor), self.replicates.penalty(C, factor), self.level)
+
     def counted(self, compute: Compute) -> "ParametricFit":
         """The same fit with C counted otherwise: the surface stays, its frontier moves."""
         surface, replicates = (replace(constants, compute=compute) for constants in (self.surface, self.replicates))

@@ -128,18 +128,32 @@ def test_the_budget_for_a_loss() -> None:
 
 
 def test_the_price_of_another_size() -> None:
+    fit = fit_parametric(Simulator(surface=CHINCHILLA, noise=Noise(run=1e-4)).isoflop(BUDGETS))
+    surface = fit.surface
+    N_opt, _ = surface.optimal(1e21)
     for factor in (0.5, 2.0):
-        penalty = size_penalty(CHINCHILLA, 1e21, factor)
-        N_opt, _ = CHINCHILLA.optimal(1e21)
+        penalty = size_penalty(fit, 1e21, factor)
         D = penalty.compute * 1e21 / (6 * factor * N_opt)
-        assert CHINCHILLA.predict(factor * N_opt, D) == pytest.approx(CHINCHILLA.frontier_loss(1e21))
-        at_C = CHINCHILLA.predict(factor * N_opt, 1e21 / (6 * factor * N_opt))
-        assert penalty.loss == pytest.approx(at_C - CHINCHILLA.frontier_loss(1e21))
-        assert 0.01 < penalty.loss < 0.02
+        assert surface.predict(factor * N_opt, D) == pytest.approx(surface.frontier_loss(1e21))
+        at_C = surface.predict(factor * N_opt, 1e21 / (6 * factor * N_opt))
+        assert penalty.loss.value == pytest.approx(at_C - surface.frontier_loss(1e21))
+        assert penalty.loss.low < CHINCHILLA.penalty(1e21, factor) < penalty.loss.high  # type: ignore[operator]
+        assert 0.01 < penalty.loss.value < 0.02
         assert 1.1 < penalty.compute < 1.25
-    exact = size_penalty(CHINCHILLA, 1e21, 1.0)
-    assert (exact.loss, exact.compute) == (pytest.approx(0, abs=1e-12), pytest.approx(1))
-    assert size_penalty(CHINCHILLA, 1e21, 0.001).compute == np.inf
+    exact = size_penalty(fit, 1e21, 1.0)
+    assert (exact.loss.value, exact.compute) == (pytest.approx(0, abs=1e-12), pytest.approx(1))
+    assert size_penalty(fit, 1e21, 0.001).compute == np.inf
+
+
+def test_the_profiles_say_what_another_size_costs_where_there_are_any() -> None:
+    """The same runs by Approach 2; what a surface says of them stands in where no budgets are named."""
+    runs = Simulator(surface=CHINCHILLA, noise=Noise(run=5e-4)).isoflop(BUDGETS, sizes=9)
+    fits = fit_isoflop(runs), fit_parametric(runs)
+    for chosen, expected in ((fits, "isoflop"), (fits[1:], "parametric")):
+        for penalty in answer(chosen, Questions(budgets=[1e19]), largest=1e20).penalties[1e19]:
+            assert penalty.approach == expected
+            assert penalty.loss.low < CHINCHILLA.penalty(1e19, penalty.factor) < penalty.loss.high  # type: ignore[operator]
+            assert 1.05 < penalty.compute < 1.3
 
 
 def test_use_makes_smaller_models_trained_longer_the_cheapest() -> None:

@@ -136,7 +136,7 @@ def test_questions_out_of_range() -> None:
         lambda: laws.predict(0, 1e10),
         lambda: allocate(fit, [0]),
         lambda: allocate_sizes(SURFACE, [-1]),
-        lambda: size_penalty(SURFACE, 1e20, 0),
+        lambda: size_penalty(fit, 1e20, 0),
         lambda: footprint(1e20, flops_per_second=0, watts=300),
         lambda: footprint(1e20, flops_per_second=1e14, watts=-1),
         lambda: lifetime_optimum(SURFACE, 2.2, -1e12),
