@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweep.fit.approaches.valley_problem import USUAL, Normal, Problem, valley
+from sweep.fit.lack_of_fit import roughness
 
 SPREAD = 1.5  # of log p and log q about the usual
 MIN_SPARE = 4  # residuals beyond three constants a profile; with fewer, p and q are taken to be the usual ones
@@ -134,20 +135,6 @@ def fit_valleys(
         p_value=p_value,
         normal=problem.normal(own, shape),
     )
-
-
-def roughness(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> float:
-    """Standard deviation of a `y` about any smooth curve: from the distance of each to the cubic through its four neighbours in
-    `x`; robust, since a steep wall is no cubic. 0 if no profile has five runs."""
-    off = []
-    for at, values in zip(x, y, strict=True):
-        for i in range(2, len(at) - 2):
-            near = [i - 2, i - 1, i + 1, i + 2]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                of_values = np.array([np.prod([(at[i] - at[k]) / (at[j] - at[k]) for k in near if k != j]) for j in near])
-            off.append((values[i] - of_values @ values[near]) / np.sqrt(1 + of_values @ of_values))
-    known = np.abs(np.array(off))[np.isfinite(off)] if off else np.empty(0)
-    return 1.4826 * float(np.median(known)) if len(known) else 0.0
 
 
 def _gain(normal: Normal) -> float:
