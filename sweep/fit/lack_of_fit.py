@@ -79,7 +79,7 @@ def deviations(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def roughness(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> float:
-    """Standard deviation of `y` about any smooth curve; robust, since a steep wall is no cubic. 0 without five runs in a row."""
+    """Standard deviation of `y` about any smooth curve; robust, as a steep wall is no cubic. 0 without five runs in a row."""
     off = deviations(x, y)
     return MAD * float(np.median(np.abs(off))) if len(off) else 0.0
 

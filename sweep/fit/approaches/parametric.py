@@ -25,7 +25,6 @@ from sweep.tables.table import RunsLike, as_runs
 if TYPE_CHECKING:
     from sweep.fit.approaches import Laws
 
-BY_CONSTRUCTION = "by construction, no interval"  # a value that the options imply, whatever the runs say
 STARTING_MINIMA = 2  # every resample starts from the full fit's best and next-best minimum
 
 
@@ -94,7 +93,8 @@ class ParametricFit(Approach):
     def counted(self, compute: Compute) -> "ParametricFit":
         """The same fit with C counted otherwise: the surface stays, its frontier moves."""
         surface, replicates = (replace(constants, compute=compute) for constants in (self.surface, self.replicates))
-        return replace(self, surface=surface, replicates=replicates, **_estimates(surface, replicates, self.level, self.free))
+        estimates = problem.estimates(surface, replicates, self.level, self.free, self.status)
+        return replace(self, surface=surface, replicates=replicates, **estimates)
 
     def to_dict(self) -> dict[str, Any]:
         values = self.pick("E", "A", "B", "alpha", "beta", "a", "b", "objective", "delta", "status", "kind", "residual_sd")
@@ -173,12 +173,13 @@ def fit_parametric(
     residual_sd = 1.4826 * float(np.median(np.abs(np.log(table.loss / surface.predict(table.N, table.D)))))
     replicas = search.resample(drawn, minima[:STARTING_MINIMA], residual_sd)
     replicates = Surface(**problem.constants_of(replicas, centre), compute=compute)
+    status = problem.status_of(certificate, E_is_free=fixed_E is None, share_of_E=share_of_E)
     return ParametricFit(
-        **_estimates(surface, replicates, intervals.level, search.basis),
+        **problem.estimates(surface, replicates, intervals.level, search.basis, status),
         objective=search.value(theta),
         kind=objective,
         delta=delta if objective == "huber" else None,
-        status=problem.status_of(certificate, E_is_free=fixed_E is None, share_of_E=share_of_E),
+        status=status,
         certificate=certificate,
         surface=surface,
         replicates=replicates,
@@ -186,15 +187,3 @@ def fit_parametric(
         free=search.basis,
         level=intervals.level,
     )
-
-
-def _estimates(surface: Surface, replicates: Surface, level: float, free: np.ndarray) -> dict[str, Any]:
-    """All constants and exponents by name; where `free` ties alpha to beta, or fixes E, no interval of what follows."""
-    names = (*surface.constants, "a", "b")
-    chosen = ({"a", "b"} if (free[3] == free[4]).all() else set()) | (set() if free[2].any() else {"E"})
-    return {
-        name: Estimate(float(getattr(surface, name)), note=BY_CONSTRUCTION)
-        if name in chosen
-        else Estimate.from_resamples(getattr(surface, name), getattr(replicates, name), level)
-        for name in names
-    }

@@ -3,15 +3,18 @@
 Every threshold lies orders of magnitude above rounding: a law is accepted or refused alike on every processor.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sweep.errors import LawError
-from sweep.fit.result import SAME, Status, count_distinct
+from sweep.fit.result import SAME, Estimate, Status, count_distinct
 from sweep.fit.solver.finish import Certificate
 from sweep.fit.solver.objective import Objective
 from sweep.fit.solver.search import Search
 from sweep.fit.span import require_span
+from sweep.fit.surface import Surface
 from sweep.tables.table import RunTable
 
 OBJECTIVES = {
@@ -25,6 +28,8 @@ NOTES = {
     "flat": ": the gradient does not vanish, or the minimum is not a bowl",
     "unidentified": ": some combination of the constants is hardly determined",
 }
+UNKNOWN = "not identified by these runs"
+BY_CONSTRUCTION = "by construction, no interval"  # a value that the options imply, whatever the runs say
 ILL_CONDITIONED = 1e7  # IsoFLOP sweeps have about 1e4
 MAX_EXPONENT = 5  # measured exponents are below 1; the start grid ends at 2
 NEGLIGIBLE_TERM, NEGLIGIBLE_E = 1e-3, 0.02  # shares of the predicted loss
@@ -128,3 +133,16 @@ def status_of(certificate: Certificate, *, E_is_free: bool, share_of_E: np.ndarr
     if not certificate.stationary or certificate.condition_number == np.inf:
         return "flat"
     return "unidentified" if certificate.condition_number > ILL_CONDITIONED else "converged"
+
+
+def estimates(surface: Surface, replicates: Surface, level: float, free: np.ndarray, status: str) -> dict[str, Any]:
+    """All constants and exponents by name, without an interval for what the runs do not identify or `free` implies."""
+    notes = dict.fromkeys(surface.constants if status in ("flat", "unidentified") else (), UNKNOWN)
+    notes |= dict.fromkeys("ab" if (free[3] == free[4]).all() else "", BY_CONSTRUCTION)
+    notes |= {} if free[2].any() else {"E": BY_CONSTRUCTION}
+    return {
+        name: Estimate(float(getattr(surface, name)), note=notes[name])
+        if name in notes
+        else Estimate.from_resamples(getattr(surface, name), getattr(replicates, name), level)
+        for name in (*surface.constants, "a", "b")
+    }

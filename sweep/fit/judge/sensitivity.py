@@ -29,6 +29,7 @@ class Variant(Record):
         runs: how many were fitted.
         a: exponent of N_opt; None if it could not be fitted.
         reason: why not.
+        law: what was fitted; None if nothing could be.
     """
 
     group: str
@@ -36,6 +37,10 @@ class Variant(Record):
     runs: int
     a: Estimate | None
     reason: str | None = None
+    law: Any = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.pick("group", "label", "runs", "a", "reason")
 
     def line(self) -> str:
         return f"{self.group:13}  {self.label:38}  {self.a if self.a is not None else f'not fitted: {self.reason}'}"
@@ -72,7 +77,7 @@ def sensitivity(
         known = changes == {"delta": delta}
         law: Any = base if known else attempt(lambda: fit_parametric(of, **options.surface | changes))
         a, reason = (law.a, None) if law.fitted else (None, law.reason)
-        return Variant(group=group, label=label, runs=len(of), a=a, reason=reason)
+        return Variant(group=group, label=label, runs=len(of), a=a, reason=reason, law=law if law.fitted else None)
 
     found = list(_by_approach(laws))
     found += [surface("loss function", f"Huber, delta = {width:g}", table, delta=width) for width in DELTAS]
@@ -89,7 +94,9 @@ def _by_approach(laws: Laws) -> Iterator[Variant]:
             a = getattr(law, attribute) if law.fitted else None
             reason = None if a else "too few profiles, or no surface" if law.fitted else law.reason
             numbered = f"{APPROACHES[name].number}, {label}"
-            yield Variant(group="approach", label=numbered, runs=len(laws.runs), a=a, reason=reason)
+            yield Variant(
+                group="approach", label=numbered, runs=len(laws.runs), a=a, reason=reason, law=law if law.fitted else None
+            )
 
 
 def _selections(table: RunTable, base: Any) -> Iterator[tuple[str, str, RunTable]]:

@@ -137,7 +137,7 @@ def test_the_price_of_another_size() -> None:
         assert surface.predict(factor * N_opt, D) == pytest.approx(surface.frontier_loss(1e21))
         at_C = surface.predict(factor * N_opt, 1e21 / (6 * factor * N_opt))
         assert penalty.loss.value == pytest.approx(at_C - surface.frontier_loss(1e21))
-        assert penalty.loss.low < CHINCHILLA.penalty(1e21, factor) < penalty.loss.high  # type: ignore[operator]
+        assert penalty.loss.low < CHINCHILLA.penalty(1e21, factor) < penalty.loss.high
         assert 0.01 < penalty.loss.value < 0.02
         assert 1.1 < penalty.compute < 1.25
     exact = size_penalty(fit, 1e21, 1.0)
@@ -152,7 +152,7 @@ def test_the_profiles_say_what_another_size_costs_where_there_are_any() -> None:
     for chosen, expected in ((fits, "isoflop"), (fits[1:], "parametric")):
         for penalty in answer(chosen, Questions(budgets=[1e19]), largest=1e20).penalties[1e19]:
             assert penalty.approach == expected
-            assert penalty.loss.low < CHINCHILLA.penalty(1e19, penalty.factor) < penalty.loss.high  # type: ignore[operator]
+            assert penalty.loss.low < CHINCHILLA.penalty(1e19, penalty.factor) < penalty.loss.high
             assert 1.05 < penalty.compute < 1.3
 
 
