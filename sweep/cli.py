@@ -55,6 +55,12 @@ class Command:
 
 RETRY = {"--retry": {"choices": ["failed"], "help": "train only the runs that failed before; a launch leaves them out"}}
 JSON = {"--json": {"action": "store_true", "help": "print the plan as JSON, as launch writes it"}}
+FULL = {
+    "--full": {
+        "action": "store_true",
+        "help": "print every judgement too: forms, held-out budgets, other choices, Kaplan's laws",
+    }
+}
 WATCH = {"--watch": {"action": "store_true", "help": "again every few seconds, until nothing is running or queued"}}
 OPTIMAL: dict[str, dict[str, Any]] = {
     "--budget": {"type": float, "required": True, "metavar": "FLOPS", "help": "what the run may cost"},
@@ -74,7 +80,7 @@ COMMANDS = {
     "watch": Command(run=following.watch, fields=(*WRITTEN, "fit")),
     "cancel": Command(run=following.cancel, fields=WRITTEN),
     "logs": Command(run=following.logs, fields=("store",), takes="run"),
-    "fit": Command(run=laws.fit, fields=(*WRITTEN, *TABLE, "ask")),
+    "fit": Command(run=laws.fit, fields=(*WRITTEN, *TABLE, "ask"), arguments=FULL),
     "plot": Command(run=laws.plot, fields=(*WRITTEN, *TABLE, "ask")),
     "report": Command(run=reporting.report, fields=(*WRITTEN, *TABLE, "ask", "report")),
     "next": Command(run=laws.choose_next, fields=(*WRITTEN, *TABLE, "next")),
@@ -127,6 +133,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COMMANDS[name].run(options)
     except InputError as error:
         print(f"isosweep: {error}", file=sys.stderr)
+    except BrokenPipeError:  # whoever read the output has enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except ModuleNotFoundError as error:
         if (package := (error.name or "").split(".")[0]) not in EXTRAS:
             raise

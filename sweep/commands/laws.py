@@ -17,13 +17,18 @@ if TYPE_CHECKING:
 
 
 def fit(options: Namespace) -> int:
-    """Fit the laws, print them and write fits.json."""
+    """Fit the laws, print the verdict and what it rests on, and write fits.json."""
     config, sweep = opened(options)
     fits = make_fits(config, sweep)
-    print(fits.summary())
+    print(fits.summary(full=options.full))
     print(f"\nwrote {Path(config.out) / 'fits.json'}")
     require_a_law(fits)
     return DONE
+
+
+def print_verdict(fits: "Fits") -> None:
+    """The first lines of `isosweep fit`."""
+    print("\n".join(fits.verdict.lines() if fits.verdict else []))
 
 
 def require_a_law(fits: "Fits") -> None:
@@ -38,6 +43,7 @@ def plot(options: Namespace) -> int:
     fits = make_fits(config, sweep)
     from sweep.figures import draw_all
 
+    print_verdict(fits)
     for path in draw_all(fits, Path(config.out)):
         print(f"wrote {path}")
     return DONE

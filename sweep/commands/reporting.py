@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from sweep.commands import DONE
-from sweep.commands.laws import make_fits, opened, require_a_law
+from sweep.commands.laws import make_fits, opened, print_verdict, require_a_law
 from sweep.commands.sweeps import Sweep, describe_written
 from sweep.config import SweepConfig
 from sweep.files import writing
@@ -33,6 +33,7 @@ def report(options: Namespace) -> int:
     require_a_law(fits)
     with writing(out):
         path = write_report(fits, _origin(config, sweep, fits), config.fit, out / "report.html")
+    print_verdict(fits)
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser, or send it to somebody")
     return DONE
 

@@ -10,10 +10,14 @@ from sweep.fit.approaches.envelope import CurvesLike, EnvelopeFit
 from sweep.fit.approaches.isoflop import IsoflopFit
 from sweep.fit.approaches.parametric import ParametricFit
 from sweep.fit.judge.conventions import ConventionRow, compare_conventions
+from sweep.fit.judge.decide import decide
+from sweep.fit.judge.form_fits import FittedForm, fit_forms
 from sweep.fit.judge.holdout import RollingHoldOut, rolling_hold_out
 from sweep.fit.judge.sensitivity import Variant, sensitivity
+from sweep.fit.judge.verdict import Verdict
 from sweep.fit.kaplan.law_fit import LawFit
 from sweep.fit.kaplan.table import fit_kaplan
+from sweep.fit.lack_of_fit import LackOfFit, lack_of_fit, pure_noise
 from sweep.fit.result import Refused, attempt, plain
 from sweep.tables.conventions import KAPLAN_COUNTING
 from sweep.tables.curves import Curve, as_curves
@@ -33,6 +37,9 @@ class Fits:
         extrapolation: each budget predicted from the smaller ones; the last is the largest.
         sensitivity: a under other choices.
         conventions: a under other conventions and protocols, where the table has them.
+        adequacy: how the surface's residuals compare with a noise that no law explains; None if one of the two is not known.
+        forms: other forms of L(N, D) by name, the best at predicting larger budgets first, or a `Refused`.
+        verdict: what to go by; None if no approach was fitted.
         kaplan: Kaplan's laws by name, or a `Refused`; of N without embeddings where the table has that.
         level: of every interval.
     """
@@ -45,6 +52,9 @@ class Fits:
     extrapolation: RollingHoldOut | Refused
     sensitivity: tuple[Variant, ...]
     conventions: tuple[ConventionRow, ...]
+    adequacy: LackOfFit | None
+    forms: dict[str, FittedForm | Refused]
+    verdict: Verdict | None
     kaplan: dict[str, LawFit[Any] | Refused]
     level: float
 
@@ -73,6 +83,7 @@ class Fits:
     def to_dict(self) -> dict[str, Any]:
         excluded = [{"run_id": run.run_id, "reason": run.reason} for run in self.runs.excluded]
         return {
+            "verdict": plain(self.verdict),
             "convention": self.convention,
             "level": self.level,
             "runs": {"used": len(self.runs), "excluded": excluded},
@@ -81,12 +92,16 @@ class Fits:
             "extrapolation": self.extrapolation.to_dict(),
             "sensitivity": plain(self.sensitivity),
             "conventions": plain(self.conventions),
+            "adequacy": plain(self.adequacy),
+            "forms": plain(self.forms),
             "kaplan": plain(self.kaplan),
         }
 
-    def summary(self) -> str:
+    def summary(self, *, full: bool = True) -> str:
+        """The verdict; then what it rests on; then, if `full`, every judgement."""
         convention = ", ".join(f"{name} = {value}" for name, value in self.convention.items())
-        lines = [
+        lines = [*(self.verdict.lines() if self.verdict else ["No law could be fitted"]), ""]
+        lines += [
             f"{len(self.runs)} runs, {len(self.runs.excluded)} left out; {convention}",
             *(f"  left out: {run.run_id}, {run.reason}" for run in self.runs.excluded),
             f"N_opt = k C^a, D_opt = k' C^b; {self.level:.0%} intervals",
@@ -94,15 +109,26 @@ class Fits:
         ]
         for name, law in self.laws.items():
             lines.append(law.summary() if law.fitted else f"{APPROACHES[name].heading()}\n  {law.summary()}")
-        lines += ["", self.answers.summary(), "", "Extrapolation, held out", f"  {self.extrapolation.summary()}"]
+        if self.adequacy:
+            lines.append(f"  the surface is {self.adequacy.line()}")
+        lines += ["", self.answers.summary()]
+        return "\n".join(lines + (self._judgements() if full else ["", "--full prints the judgements too; fits.json has all"]))
+
+    def _judgements(self) -> list[str]:
+        lines = [
+            "",
+            *(self.verdict.parts() if self.verdict else []),
+            "",
+            "Forms of L(N, D), by how they predict larger budgets",
+        ]
+        for name, form in self.forms.items():
+            lines.append(f"  {form.line() if isinstance(form, FittedForm) else f'{name}: not fitted: {form}'}")
+        lines += ["", "Extrapolation, held out", f"  {self.extrapolation.summary()}"]
         lines += ["", "a under other choices", *(f"  {variant.line()}" for variant in self.sensitivity)]
         if self.conventions:
             lines += ["", "a under other conventions", *(f"  {row.line()}" for row in self.conventions)]
         lines += ["", "Kaplan's laws"]
-        for name, kaplan in self.kaplan.items():
-            text = kaplan.summary().replace("\n", "\n  ")
-            lines.append(f"  {name}: {text}")
-        return "\n".join(lines)
+        return lines + [f"  {name}: " + law.summary().replace("\n", "\n  ") for name, law in self.kaplan.items()]
 
 
 def fit_all(
@@ -125,23 +151,33 @@ def fit_all(
         options: of the fits.
     """
     laws = Laws(runs=as_runs(runs), curves=as_curves(curves), options=options)
-    by_name, others = dict(laws.items()), conventions or {}
+    by_name, others, intervals = dict(laws.items()), conventions or {}, options.intervals
+    parametric, noise = by_name["parametric"], pure_noise(laws.runs, options.seed_noise)
+    answers = answer(list(by_name.values()), questions, largest=float(laws.runs.C.max()), best=_best(laws.runs))
+    judged: dict[str, Any] = {
+        "adequacy": lack_of_fit(
+            laws.runs, parametric.predict(laws.runs.N, laws.runs.D), free=parametric.free.shape[1], noise=noise
+        )
+        if parametric.fitted and noise
+        else None,
+        "forms": fit_forms(laws.runs, options.delta),
+        "extrapolation": attempt(lambda: rolling_hold_out(laws.runs, laws=laws, **options.surface)),
+    }
+    variants = sensitivity(laws.runs, curves=laws.curves, delta=options.delta, intervals=intervals, laws=laws)
     return Fits(
         convention=convention or {},
         runs=laws.runs,
         curves=laws.curves,
         laws=by_name,
-        answers=answer(list(by_name.values()), questions, largest=float(laws.runs.C.max()), best=_best(laws.runs)),
-        extrapolation=attempt(lambda: rolling_hold_out(laws.runs, laws=laws, **options.surface)),
-        sensitivity=sensitivity(laws.runs, curves=laws.curves, delta=options.delta, intervals=options.intervals, laws=laws),
-        conventions=compare_conventions(others, laws.curves, delta=options.delta, intervals=options.intervals),
+        answers=answers,
+        **judged,
+        sensitivity=variants,
+        verdict=decide(by_name, answers, variants=variants, **judged),
+        conventions=compare_conventions(others, laws.curves, delta=options.delta, intervals=intervals),
         kaplan=fit_kaplan(
-            others.get(KAPLAN_COUNTING, laws.runs),
-            laws.curves,
-            critical_batch=options.critical_batch,
-            intervals=options.intervals,
+            others.get(KAPLAN_COUNTING, laws.runs), laws.curves, critical_batch=options.critical_batch, intervals=intervals
         ),
-        level=options.intervals.level,
+        level=intervals.level,
     )
 
 

@@ -11,7 +11,7 @@ from sweep.fit.approaches.parametric import ParametricFit
 from sweep.fit.result import Estimate, PowerLaw, Record, positive
 from sweep.fit.surface import Surface
 
-MOST_TOKENS = 1e4  # times the optimal D: more are not worth asking for
+MOST_TOKENS, STEPS = 1e4, 200  # times the optimal D: more are not worth asking for; and how finely it is searched
 INFERENCE_FLOPS = 2  # per parameter and token: a forward pass
 
 
@@ -99,11 +99,11 @@ def size_penalty(fit: Approach, C: float, factor: float) -> SizePenalty:
     def above(log_D: float) -> float:
         return float(fit.predict(N, np.exp(log_D))) - best
 
-    start, most, more = np.log(D / factor), np.log(MOST_TOKENS * D), np.inf
-    if above(start) <= 0:  # the optimal size itself
-        more = 1.0
-    elif above(most) < 0:
-        more = float(np.exp(brentq(above, start, most) - start))
+    tokens = np.linspace(0, np.log(MOST_TOKENS), STEPS) + np.log(D / factor)
+    enough = next((i for i, log_D in enumerate(tokens) if above(log_D) <= 0), None)
+    more = np.inf if enough is None else 1.0
+    if enough:
+        more = float(np.exp(brentq(above, tokens[enough - 1], tokens[enough]) - tokens[0]))
     return SizePenalty(factor=factor, approach=fit.name, loss=fit.penalty(C, factor), compute=more)
 
 

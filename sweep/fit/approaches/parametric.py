@@ -19,12 +19,14 @@ from sweep.fit.approaches.approach import Approach, Options
 from sweep.fit.bootstrap import check_clusters, resample_weights
 from sweep.fit.result import Estimate, Intervals, positive
 from sweep.fit.solver.finish import Certificate
+from sweep.fit.solver.memory import Memory
 from sweep.fit.surface import Compute, Surface
 from sweep.tables.table import RunsLike, as_runs
 
 if TYPE_CHECKING:
     from sweep.fit.approaches import Laws
 
+MEMORY = Memory()
 STARTING_MINIMA = 2  # every resample starts from the full fit's best and next-best minimum
 
 
@@ -158,32 +160,38 @@ def fit_parametric(
     table = as_runs(runs, D, loss)
     if fixed_E is not None:
         problem.require_above(table, fixed_E)
-    search, centre = problem.prepare(table, objective, delta, table.weight if weights is None else weights, tied, fixed_E)
+    weight = problem.check_weights(table.weight if weights is None else weights, len(table))
+    search, centre = problem.prepare(table, objective, delta, weight, tied, fixed_E)
     problem.require_enough(table.where(search.weight > 0), free=search.basis.shape[1])
     labels = check_clusters(table.cluster if clusters is None else clusters, len(table))
     labels = labels if labels is None else labels.astype(str)
-    drawn = resample_weights(len(table), intervals.resamples, seed=intervals.seed, clusters=labels)
 
-    minima, certificate = search.run()
-    theta = minima[:1]
-    share_of_E = problem.require_identified(theta, search.objective)
-    compute = Compute.of_runs(table.N, table.D, table.C)
-    constants = {name: float(value[0]) for name, value in problem.constants_of(theta, centre).items()}
-    surface = Surface(**constants, compute=compute)
-    residual_sd = 1.4826 * float(np.median(np.abs(np.log(table.loss / surface.predict(table.N, table.D)))))
-    replicas = search.resample(drawn, minima[:STARTING_MINIMA], residual_sd)
-    replicates = Surface(**problem.constants_of(replicas, centre), compute=compute)
-    status = problem.status_of(certificate, E_is_free=fixed_E is None, share_of_E=share_of_E)
-    return ParametricFit(
-        **problem.estimates(surface, replicates, intervals.level, search.basis, status),
-        objective=search.value(theta),
-        kind=objective,
-        delta=delta if objective == "huber" else None,
-        status=status,
-        certificate=certificate,
-        surface=surface,
-        replicates=replicates,
-        residual_sd=residual_sd,
-        free=search.basis,
-        level=intervals.level,
-    )
+    def make() -> ParametricFit:
+        drawn = resample_weights(len(table), intervals.resamples, seed=intervals.seed, clusters=labels)
+
+        minima, certificate = search.run()
+        theta = minima[:1]
+        share_of_E = problem.require_identified(theta, search.objective)
+        compute = Compute.of_runs(table.N, table.D, table.C)
+        constants = {name: float(value[0]) for name, value in problem.constants_of(theta, centre).items()}
+        surface = Surface(**constants, compute=compute)
+        residual_sd = 1.4826 * float(np.median(np.abs(np.log(table.loss / surface.predict(table.N, table.D)))))
+        replicas = search.resample(drawn, minima[:STARTING_MINIMA], residual_sd)
+        replicates = Surface(**problem.constants_of(replicas, centre), compute=compute)
+        status = problem.status_of(certificate, E_is_free=fixed_E is None, share_of_E=share_of_E)
+        return ParametricFit(
+            **problem.estimates(surface, replicates, intervals.level, search.basis, status),
+            objective=search.value(theta),
+            kind=objective,
+            delta=delta if objective == "huber" else None,
+            status=status,
+            certificate=certificate,
+            surface=surface,
+            replicates=replicates,
+            residual_sd=residual_sd,
+            free=search.basis,
+            level=intervals.level,
+        )
+
+    arrays = [table.N, table.D, table.C, table.loss, weight, labels]
+    return MEMORY.get(arrays, (objective, delta, tied, fixed_E, intervals), make)

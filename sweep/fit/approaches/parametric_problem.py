@@ -38,7 +38,7 @@ COLLINEAR = 0.05  # the spread of log D at given log N, relative to that of log 
 
 
 def prepare(
-    table: RunTable, objective: str, delta: float, weights: ArrayLike | None, tied: bool, fixed_E: float | None
+    table: RunTable, objective: str, delta: float, weight: np.ndarray, tied: bool, fixed_E: float | None
 ) -> tuple[Search, np.ndarray]:
     """The search for the optimum, and the means of log N and log D about which it is centred, shape (2,)."""
     log_N, log_D = np.log(table.N), np.log(table.D)
@@ -47,7 +47,7 @@ def prepare(
     target = table.loss if space == "linear" else np.log(table.loss)
     search = Search(
         objective=Objective(log_N - centre[0], log_D - centre[1], target, space),
-        weight=check_weights(weights, len(table)),
+        weight=weight,
         delta={"huber": delta, "lad": None}.get(objective, np.inf),
         tied=tied,
         fixed_E=fixed_E,
