@@ -6,7 +6,7 @@ the next one, for the largest few, and is compared with the best of them run by 
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -38,6 +38,7 @@ class FittedForm(Record):
         times: how many times as large as the best form's these errors are.
     """
 
+    fitted: ClassVar[bool] = True
     name: str
     equation: str
     constants: int
