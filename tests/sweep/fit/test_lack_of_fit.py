@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_the_noise_is_found_without_a_law(noise: float) -> None:
 
 def test_replicates_come_before_profiles() -> None:
     runs = planted(0.002, 1)
-    columns = {name: np.concatenate([getattr(runs, name)] * 2) for name in ("N", "D", "C", "budget")}
+    columns: dict[str, Any] = {name: np.concatenate([getattr(runs, name)] * 2) for name in ("N", "D", "C", "budget")}
     loss = np.concatenate([planted(0.002, seed).loss for seed in (1, 2)])
     both = RunTable(run_id=np.arange(len(loss)).astype(str), loss=loss, **columns)
     found = pure_noise(both)

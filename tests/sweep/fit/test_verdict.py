@@ -33,9 +33,9 @@ def test_a_sound_table_has_one_answer(sound: Fits) -> None:
     assert sound.adequacy.adequate
     for row in verdict.rows:
         N, _ = BESIROGLU.optimal(row.C)
-        assert row.N.combined.low < N < row.N.combined.high  # type: ignore[operator]
+        assert row.N.combined.low < N < row.N.combined.high
         assert row.loss is not None
-        assert row.loss.combined.low < BESIROGLU.frontier_loss(row.C) < row.loss.combined.high  # type: ignore[operator]
+        assert row.loss.combined.low < BESIROGLU.frontier_loss(row.C) < row.loss.combined.high
     largest, following = verdict.rows
     assert following.C == pytest.approx(10 * largest.C)
     assert (largest.loss_by, following.loss_by) == ("Approach 2", "Approach 3")  # no profile reaches the second
@@ -91,7 +91,12 @@ def test_no_fit_is_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     class Counting(Memory):
         def get(self, arrays, options, make):  # type: ignore[no-untyped-def]
             key = (tuple(None if each is None else each.tobytes() for each in arrays), options)
-            return super().get(arrays, options, lambda: made.append(key) or make())
+
+            def noted():  # type: ignore[no-untyped-def]
+                made.append(key)
+                return make()
+
+            return super().get(arrays, options, noted)
 
     monkeypatch.setattr(parametric, "MEMORY", Counting())
     folder = ROOT / "results" / "cpu-python"
