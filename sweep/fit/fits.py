@@ -9,6 +9,7 @@ from sweep.fit.approaches import APPROACHES, Approach, Laws, Options
 from sweep.fit.approaches.envelope import CurvesLike, EnvelopeFit
 from sweep.fit.approaches.isoflop import IsoflopFit
 from sweep.fit.approaches.parametric import ParametricFit
+from sweep.fit.judge.collapse import Collapse, collapse
 from sweep.fit.judge.conventions import ConventionRow, compare_conventions
 from sweep.fit.judge.holdout import RollingHoldOut, rolling_hold_out
 from sweep.fit.judge.sensitivity import Variant, sensitivity
@@ -34,6 +35,8 @@ class Fits:
         sensitivity: a under other choices.
         conventions: a under other conventions and protocols, where the table has them.
         kaplan: Kaplan's laws by name, or a `Refused`; of N without embeddings where the table has that.
+        kaplan_runs: the table that these were fitted to.
+        collapse: how well the normalised curves of the runs near the optimum fall on each other, or a `Refused`.
         level: of every interval.
     """
 
@@ -46,6 +49,8 @@ class Fits:
     sensitivity: tuple[Variant, ...]
     conventions: tuple[ConventionRow, ...]
     kaplan: dict[str, LawFit[Any] | Refused]
+    kaplan_runs: RunTable
+    collapse: Collapse | Refused
     level: float
 
     @property
@@ -82,6 +87,7 @@ class Fits:
             "sensitivity": plain(self.sensitivity),
             "conventions": plain(self.conventions),
             "kaplan": plain(self.kaplan),
+            "collapse": self.collapse.to_dict(),
         }
 
     def summary(self) -> str:
@@ -102,6 +108,7 @@ class Fits:
         for name, kaplan in self.kaplan.items():
             text = kaplan.summary().replace("\n", "\n  ")
             lines.append(f"  {name}: {text}")
+        lines += ["", "Collapse of the training curves", f"  {self.collapse.summary()}"]
         return "\n".join(lines)
 
 
@@ -126,6 +133,8 @@ def fit_all(
     """
     laws = Laws(runs=as_runs(runs), curves=as_curves(curves), options=options)
     by_name, others = dict(laws.items()), conventions or {}
+    kaplan_runs = others.get(KAPLAN_COUNTING, laws.runs)
+    E = next((float(law.surface.E) for law in by_name.values() if law.fitted and law.has_surface), None)
     return Fits(
         convention=convention or {},
         runs=laws.runs,
@@ -135,6 +144,8 @@ def fit_all(
         extrapolation=attempt(lambda: rolling_hold_out(laws.runs, laws=laws, **options.surface)),
         sensitivity=sensitivity(laws.runs, curves=laws.curves, delta=options.delta, intervals=options.intervals, laws=laws),
         conventions=compare_conventions(others, laws.curves, delta=options.delta, intervals=options.intervals),
-        kaplan=fit_kaplan(others.get(KAPLAN_COUNTING, laws.runs), laws.curves, intervals=options.intervals),
+        kaplan=fit_kaplan(kaplan_runs, laws.curves, intervals=options.intervals),
+        kaplan_runs=kaplan_runs,
+        collapse=attempt(lambda: collapse(laws.curves, laws.runs, E)),
         level=options.intervals.level,
     )
