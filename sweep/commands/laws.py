@@ -38,7 +38,7 @@ def plot(options: Namespace) -> int:
     fits = make_fits(config, sweep)
     from sweep.figures import draw_all
 
-    for path in draw_all(fits, Path(config.out)):
+    for path in draw_all(fits, Path(config.out), config.figures.formats):
         print(f"wrote {path}")
     return DONE
 

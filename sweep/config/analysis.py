@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from sweep.config.fields import choice, number
+from sweep.config.fields import choice, choices, number
 
 
 @dataclass(kw_only=True)
@@ -34,6 +34,13 @@ class AskConfig:
     inference_tokens: float = number(0, at_least=0)
     flops_per_second: float | None = number(None, above=0)
     watts: float = number(700, above=0)
+
+
+@dataclass(kw_only=True)
+class FiguresConfig:
+    """The files that `plot` writes of each figure: png, svg, pdf."""
+
+    formats: list[str] = choices("png", "svg", "pdf", default=("png", "svg"))
 
 
 @dataclass(kw_only=True)

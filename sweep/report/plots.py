@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sweep.figures.style import HIGHLIGHT, colours, loss_label
+from sweep.figures.style import HIGHLIGHT, SIZES, colours, loss_label
 from sweep.fit import Approach, Fits, IsoflopFit, Refused, allocate
 from sweep.report.text import count, scientific
 
@@ -116,10 +116,11 @@ class _Ramp(colours):
     """Colours for positive values on a log scale, for a light and for a dark page."""
 
     def __call__(self, value: float) -> dict[str, str]:
+        from matplotlib import colormaps
         from matplotlib.colors import to_hex
 
         place = self.norm(value)
-        return {page: to_hex(self.map.cmap(start + (end - start) * place)) for page, (start, end) in VISIBLE.items()}
+        return {page: to_hex(colormaps[SIZES](start + (end - start) * place)) for page, (start, end) in VISIBLE.items()}
 
 
 def _points(x: Any, y: Any, name: str, meta: Any, *, symbol: str = "circle", size: int = 8, **more: Any) -> dict[str, Any]:

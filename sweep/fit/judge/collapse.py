@@ -1,6 +1,6 @@
 """Curve collapse, a check of the runs: near the optimum the loss curves of all sizes are one curve.
 
-With compute and reducible loss both divided by their values at the end, x = C / C_end and (L(x) - E) / (L(1) - E), the curves of
+With compute and reducible loss divided by their values at the end, x = C / C_end and (L(x) - E) / (L(1) - E), the curves of
 compute-optimal runs fall on each other (Qiu et al. 2025, arXiv 2507.02119), and those of runs whose learning rate, batch or
 weight decay does not suit their size do not (Bergsma et al. 2025, arXiv 2509.25087). It needs curves of at least four runs near
 the optimum, and E in the loss of the curves: where E is that of held-out text, its distance to the training loss counts too.
@@ -75,10 +75,10 @@ class Collapse(Record):
         return {**self.pick("E", "delta", "noise", "within"), **lists, "outliers": [one._asdict() for one in self.outliers]}
 
     def summary(self) -> str:
-        verdict = (
-            "they collapse" if self.within else "they do not collapse: rates or batches do not suit all sizes, or E is off"
+        verdict = "they collapse" if self.within else "no collapse: rates or batches do not suit all sizes, or E is off"
+        head = (
+            f"{len(self.run_id)} normalised curves near the optimum spread by {self.delta:.2%}, their noise by {self.noise:.2%}"
         )
-        head = f"{len(self.run_id)} curves near the optimum, normalised, spread by {self.delta:.2%}, their noise by {self.noise:.2%}"
         return "\n  ".join([f"{head}; {verdict}", *(one.line() for one in self.outliers)])
 
 
@@ -143,7 +143,7 @@ def collapse(curves: Sequence[Curve], runs: RunsLike, E: float | None) -> Collap
         spread=spread,
         delta=delta,
         noise=noise,
-        within=bool(delta <= max(bound, GRID)),
+        within=bool(delta <= np.hypot(bound, GRID)),
         outliers=tuple(
             Outlier(str(table.run_id[rows[k]]), float(off[k, worst[k]]), float(x[worst[k]]))
             for k in np.argsort(-far, kind="stable")
