@@ -45,7 +45,7 @@ def draw_thirds(fits: Fits, fit: EnvelopeFit) -> "Figure":
     figure, axis = style.panels(1, 7, 5)
     axis.plot(fit.flops, fit.N, ".", color="0.55", markersize=3, label="best at each C", rasterized=True)
     everywhere = np.geomspace(fit.flops[0], fit.flops[-1] * BEYOND, 60)
-    label = f"all of C: $a$ = {style.interval(fit.a)}"
+    label = f"all of $C$: $a$ = {style.interval(fit.a)}"
     style.draw_law(axis, fit, everywhere, "N", colour=HIGHLIGHT, label=label)
     edges = np.geomspace(fit.flops[0], fit.flops[-1], 4)
     parts = zip(
@@ -66,7 +66,7 @@ def draw_thirds(fits: Fits, fit: EnvelopeFit) -> "Figure":
     axis.set(xlabel=C_LABEL, ylabel=f"optimal {N_LABEL}", title=_bend(fit))
     style.log_axes(axis)
     axis.set_ylim(fit.N.min() / 3, fit.N_law(everywhere[-1]) * 10)
-    style.legend_below(axis, ncols=2, title=f"{fits.level:.0%} intervals; the band is that of the law through all of C")
+    style.legend_below(axis, ncols=2)
     return figure
 
 
@@ -135,9 +135,9 @@ def draw_parametric(fits: Fits, fit: ParametricFit) -> "Figure":
     bar = figure.colorbar(lines, ax=contour, label=f"fitted {style.loss_label(fits)}", ticks=levels)
     bar.ax.yaxis.set_major_formatter(FormatStrFormatter(f"%.{_digits(levels)}f"))
     bar.minorticks_off()
-    bar.lines[0].set_linewidths(5)
+    bar.lines[0].set_linewidth(5)
     contour.scatter(runs.C, runs.N, s=14, c="0.35", label="runs", zorder=3, rasterized=style.dense(len(runs)))
-    frontier = f"efficient frontier, $a$ = {style.interval(fit.a)}, {fits.level:.0%} interval shaded"
+    frontier = f"efficient frontier, $a$ = {style.interval(fit.a)}"
     style.draw_law(contour, fit, np.geomspace(C[0], C[-1], 30), "N", colour=HIGHLIGHT, label=frontier)
     contour.set(xlabel=C_LABEL, ylabel=N_LABEL, title="fitted loss")
     style.log_axes(contour)
@@ -186,7 +186,7 @@ def _draw_power_law(axis: "Axes", fit: Approach, exponent: Estimate, flops: np.n
     style.draw_law(axis, fit, C, label.split("$")[1], colour=HIGHLIGHT, label=law)
     axis.axvline(flops.max(), color="0.8", linewidth=0.8, zorder=0)
     _label_optima(axis, label)
-    style.legend_below(axis, title=f"with its {fit.level:.0%} interval" if exponent.low is not None else None, title_fontsize=8)
+    style.legend_below(axis)
 
 
 def _label_optima(axis: "Axes", label: str) -> None:

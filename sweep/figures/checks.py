@@ -149,13 +149,13 @@ def _forest(rows: Sequence[tuple[str, str, Estimate | None]], title: str, refere
     margin = 0.08 * np.ptp(finite) + 0.01
     limits = (finite.min() - margin, finite.max() + margin)
     figure, axis = style.panels(1, 8.5, 1.3 + ROW * (len(rows) + 1.5 * len(groups) + 1))
-    place, places, labels = -0.5, [], []
+    place, places, labels = -0.5 if reference else 0.5, [], []
     for group, shade in zip(groups, shades, strict=True):
         place -= 1.5
         heading = axis.text(
             0, place, f" {group}", transform=axis.get_yaxis_transform(), fontweight="bold", va="center", ha="left"
         )
-        heading.set(fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
+        heading.set(fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
         for _, label, estimate in (row for row in rows if row[0] == group):
             place -= 1
             places.append(place)

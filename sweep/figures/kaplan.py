@@ -1,6 +1,6 @@
 """The figure of Kaplan et al.'s laws of the loss."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def draw_kaplan(fits: Fits) -> "Figure":
     excluding = runs is not fits.runs
     labels = ("compute $C$ (PF-days)", "training tokens $D$", "parameters $N$" + (" without embeddings" if excluding else ""))
     for axis, name, X, label in zip(axes, NAMES, (runs.C / PF_DAY, runs.D, runs.N), labels, strict=True):
-        symbol, law = name[-1], fits.kaplan[name]
+        symbol, law = name[-1], cast(Any, fits.kaplan[name])
         best = unbeaten(X, runs.loss)
         if symbol == "C" and fits.curves:
             per_token = dict(zip(map(str, runs.run_id), runs.C / runs.D / PF_DAY, strict=True))

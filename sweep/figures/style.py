@@ -72,7 +72,9 @@ def panels(count: int, width: float, height: float = 4.4, **options: Any) -> tup
     """A figure of so many inches, and an array of its axes, which stand side by side; without an array if `count` is 1."""
     import matplotlib.pyplot as plt
 
-    return plt.subplots(1, count, figsize=(width, height), layout="constrained", **options)
+    figure, axes = plt.subplots(1, count, figsize=(width, height), layout="constrained", **options)
+    figure.get_layout_engine().set(w_pad=0.08)  # between a colour bar and the next axis
+    return figure, axes
 
 
 def ramp() -> Any:
@@ -140,7 +142,7 @@ def draw_law(axis: "Axes", law: Approach, C: np.ndarray, name: str, *, colour: s
     axis.plot(C, [one.value for one in found], linestyle=dash, color=colour, linewidth=1.6, label=label)
     if all(one.low is not None for one in found):
         low, high = (np.array([getattr(one, end) for one in found], dtype=float) for end in ("low", "high"))
-        band(axis, C, low, high, colour=colour, dash=dash)
+        band(axis, C, low, high, colour=colour, dash=dash, label=f"{law.level:.0%} interval")
 
 
 def band(

@@ -1,6 +1,6 @@
 """Ticks of log axes: at round values, and only as many as fit with their labels."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.ticker import Formatter, Locator, LogLocator, MaxNLocator, NullFormatter
@@ -18,10 +18,12 @@ MANY = 9
 class LogTicks(Locator):
     """As many round values as there is room for along the axis."""
 
-    def __call__(self) -> np.ndarray:
+    axis: Any
+
+    def __call__(self) -> Any:
         return self.tick_values(*self.axis.get_view_interval())
 
-    def tick_values(self, vmin: float, vmax: float) -> np.ndarray:
+    def tick_values(self, vmin: float, vmax: float) -> Any:
         low, high = sorted((vmin, vmax))
         room = self.axis.get_tick_space() * (WIDE if self.axis.axis_name == "x" else 1)
         most = int(min(max(2, room), MANY))
@@ -32,7 +34,7 @@ class LogTicks(Locator):
         best = next(values for values in reversed(inside) if len(values) <= most)
         if len(best) > 1:
             return best
-        even = MaxNLocator(most, steps=[1, 2, 5, 10]).tick_values(low, high)
+        even = np.asarray(MaxNLocator(most, steps=[1, 2, 5, 10]).tick_values(low, high))
         return even[(low <= even) & (even <= high)]
 
 
@@ -50,7 +52,7 @@ def set_log_ticks(axis: "Axis", plain: bool = False) -> None:
     """Round ticks that fit for a log `axis`, and marks without labels between them; `plain` numbers are for losses."""
     axis.set_major_locator(LogTicks())
     axis.set_major_formatter(LogLabels(plain))
-    axis.set_minor_locator(LogLocator(subs=np.arange(2.0, 10.0)))
+    axis.set_minor_locator(LogLocator(subs=[2, 3, 4, 5, 6, 7, 8, 9]))
     axis.set_minor_formatter(NullFormatter())
 
 

@@ -26,7 +26,7 @@ FIRST, POINTS, MIN_POINTS = 0.1, 16, 5  # x from here, at so many points; before
 WHOLE = 0.95  # of its run's tokens that a curve must reach
 STANDS_OUT, LEAST = 3.0, 0.1  # times as far off as the median run, and at least so far: a size wrong by three is off by 0.06
 CHANCE = 0.025  # that noise alone spreads the curves as much
-GRID = 0.02  # seven sizes around each optimum spread perfect curves by 0.013, as none of them is the optimum
+GRID = 0.05  # errors of E, and sizes beside the optimum, spread the curves of planted sweeps by up to this
 
 
 class Outlier(NamedTuple):
