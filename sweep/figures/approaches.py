@@ -108,7 +108,7 @@ def draw_isoflop(fits: Fits, fit: Any) -> "Figure":
             _draw_power_law(axis, fit, fit.a if axis is left else fit.b, budgets, label, "a" if axis is left else "b")
         else:
             _label_optima(axis, label)
-            axis.set_title(f"optimal {label.split(' $')[0]}: too few minima for a law")
+            axis.set_title(f"optimal {label.split(' $')[0]}:\ntoo few minima for a law")
         axis.scatter(budgets, [getattr(profile, name) for profile in good], s=36, c=shades or None, **style.markers(len(good)))
     figure.suptitle(f"{IsoflopFit.title()}: {IsoflopFit.method}")
     return figure

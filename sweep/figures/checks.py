@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 KAPLAN, CHINCHILLA = 0.73, 0.50  # a of Kaplan et al. 2020 and of Hoffmann et al. 2022
 ROW = 0.23  # inches
 MAX_LABEL = 60  # letters
+MAX_BAR = 8  # times the largest error, of a prediction interval
 BINS = 24  # of positions in the context
 A_RANGE = (-0.5, 1.5)  # of a: arrows show what lies beyond
 
@@ -55,13 +56,15 @@ def draw_extrapolation(fits: Fits, held: Sequence[HoldOut]) -> "Figure":
     )
     order = np.argsort(C, kind="stable")
     ends = np.array([(predictions[i].predicted.low, predictions[i].predicted.high) for i in order], dtype=float)
+    off, ends, at = (expected - measured)[order], (ends - measured[order, None]).T, np.arange(len(order))
+    # One interval far wider than any error is large would press the errors to a line: arrows show where it goes on.
+    extent = 1.1 * min(np.nanmax(np.abs([off, *ends])), MAX_BAR * np.abs(off).max())
     bars = {"color": "0.6", "linewidth": 1.2, "zorder": 1, "capstyle": "projecting", "rasterized": style.dense(len(order))}
-    errors.vlines(np.arange(len(order)), *(ends - measured[order, None]).T, **bars)
-    off = (expected - measured)[order]
-    errors.scatter(np.arange(len(order)), off, s=22, color=[colour(value) for value in C[order]], **style.markers(len(order)))
+    errors.vlines(at, *ends.clip(-extent, extent), **bars, label=f"{fits.level:.0%} prediction interval")
+    for beyond, edge, arrow in ((ends[0] < -extent, -extent, "v"), (ends[1] > extent, extent, "^")):
+        errors.plot(at[beyond], np.full(beyond.sum(), edge), arrow, color="0.6", markersize=5, clip_on=False)
+    errors.scatter(at, off, s=22, color=[colour(value) for value in C[order]], **style.markers(len(order)))
     errors.axhline(0, color=HIGHLIGHT, linewidth=1)
-    # An interval may be far wider than any error is large; its bar is cut where the errors would shrink to a line.
-    extent = 1.1 * min(np.nanmax(np.abs([off, *(ends - measured[order, None]).T])), 4 * np.abs(off).max())
     by = "by $C$" if colour.several else f"all at $C$ = {scientific(C[0])} FLOPs"
     errors.set(xlabel=f"held-out runs, {by}", ylabel=f"predicted - measured ({style.loss_unit(fits)})", ylim=(-extent, extent))
     inside = [p.inside for p in predictions if p.inside is not None]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 # Ticks in a decade, from few to many.
 STEPS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9))
 MAX_STRIDE = 64  # decades
-WIDE = 0.55  # of the ticks that matplotlib finds room for; it counts on labels of three letters
+WIDE = 0.45  # of the ticks that matplotlib finds room for; it counts on labels of three letters
 MANY = 9
 
 
