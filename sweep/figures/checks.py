@@ -62,7 +62,8 @@ def draw_extrapolation(fits: Fits, held: Sequence[HoldOut]) -> "Figure":
     bars = {"color": "0.6", "linewidth": 1.2, "zorder": 1, "capstyle": "projecting", "rasterized": style.dense(len(order))}
     errors.vlines(at, *ends.clip(-extent, extent), **bars, label=f"{fits.level:.0%} prediction interval")
     for beyond, edge, arrow in ((ends[0] < -extent, -extent, "v"), (ends[1] > extent, extent, "^")):
-        errors.plot(at[beyond], np.full(beyond.sum(), edge), arrow, color="0.6", markersize=5, clip_on=False)
+        if beyond.any():  # what has no points and is not clipped has no size that a layout could use
+            errors.plot(at[beyond], np.full(beyond.sum(), edge), arrow, color="0.6", markersize=5, clip_on=False)
     errors.scatter(at, off, s=22, color=[colour(value) for value in C[order]], **style.markers(len(order)))
     errors.axhline(0, color=HIGHLIGHT, linewidth=1)
     by = "by $C$" if colour.several else f"all at $C$ = {scientific(C[0])} FLOPs"
@@ -180,7 +181,7 @@ def _draw_estimate(
     """The value and its interval; an arrow at the edge of the figure where either goes on beyond it."""
     if estimate is None or not np.isfinite(estimate.value):
         axis.text(
-            0.5, place, "not fitted", transform=axis.get_yaxis_transform(), fontsize=7, color="0.4", va="center", ha="center"
+            0.02, place, "not fitted", transform=axis.get_yaxis_transform(), fontsize=7, color="0.4", va="center", ha="left"
         )
         return
     low, high = (
