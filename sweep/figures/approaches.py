@@ -156,8 +156,8 @@ def draw_parametric(fits: Fits, fit: ParametricFit) -> "Figure":
     slices.set(xlim=(N[0], N[-1]), ylim=(runs.loss.min() - 2 * margin, runs.loss.max() + margin))
     colour.bar(slices, C_LABEL)
     style.legend([contour, slices])
-    law = r"$L = %.3g + %.3g\,/\,N^{%.3g} + %.3g\,/\,D^{%.3g}$"
-    figure.suptitle(f"{fit.title()}: " + law % tuple(e.value for e in (fit.E, fit.A, fit.alpha, fit.B, fit.beta)))
+    law = r"$L = %s + %s\,/\,N^{%s} + %s\,/\,D^{%s}$"
+    figure.suptitle(f"{fit.title()}: " + law % tuple(map(_constant, (fit.E, fit.A, fit.alpha, fit.B, fit.beta))))
     return figure
 
 
@@ -202,3 +202,11 @@ def _bend(fit: EnvelopeFit) -> str:
 def _digits(levels: np.ndarray) -> int:
     """Decimals that tell neighbouring levels apart."""
     return int(np.clip(np.ceil(-np.log10(np.diff(levels).min())), 2, 5))
+
+
+def _constant(estimate: Estimate) -> str:
+    """To three digits, inside mathematics."""
+    from sweep.figures.ticks import scientific
+
+    plain = f"{estimate.value:.3g}"
+    return scientific(float(plain)).strip("$") if "e" in plain else plain

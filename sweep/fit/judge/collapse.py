@@ -103,7 +103,7 @@ def collapse(curves: Sequence[Curve], runs: RunsLike, E: float | None) -> Collap
     if not (table.loss > E).all():
         raise LawError("bad_E", f"E = {E:.4g} is not below the lowest loss, {table.loss.min():.4g}: give a lower E")
     log_C, reducible = np.log(table.C), np.log(table.loss - E)
-    best = unbeaten(table.C, table.loss)
+    best = unbeaten(np.round(log_C, 2), table.loss)  # what differs by a percent is one budget
     slope, intercept = theilslopes(reducible[best], log_C[best])[:2] if best.sum() > 1 else (0.0, reducible[best].mean())
     near = np.flatnonzero(best & (reducible <= intercept + slope * log_C + np.log(NEAR)))
     near, known = near[np.argsort(table.C[near], kind="stable")], {curve.run_id: curve for curve in curves}
