@@ -24,8 +24,9 @@ def texts(figure: Figure) -> list[tuple[str, Bbox]]:
             for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
                 if not low - margin <= tick.get_loc() <= high + margin:
                     hidden |= {id(tick.label1), id(tick.label2)}
-    found = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip() and id(text) not in hidden]  # type: ignore[attr-defined]
-    return [(text.get_text(), text.get_window_extent()) for text in found]  # type: ignore[attr-defined]
+    every: list[Any] = figure.findobj(Text)
+    found = [text for text in every if text.get_visible() and text.get_text().strip() and id(text) not in hidden]
+    return [(text.get_text(), text.get_window_extent()) for text in found]
 
 
 def overlapping(figure: Figure) -> list[tuple[str, str]]:

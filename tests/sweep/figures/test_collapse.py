@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,9 +86,9 @@ def test_runs_off_the_optimum_and_curves_that_end_early_are_not_compared() -> No
         (lambda curves, runs: ([_sparse(c) for c in curves], runs, SURFACE.E), "too_few_runs", "log losses more often"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(change: object, status: str, message: str) -> None:
+def test_what_cannot_be_compared_is_refused(change: Any, status: str, message: str) -> None:
     with pytest.raises(LawError, match=message) as caught:
-        collapse(*change(*planted()))  # type: ignore[operator]
+        collapse(*change(*planted()))
     assert caught.value.status == status
 
 
