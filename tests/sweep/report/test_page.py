@@ -171,8 +171,8 @@ def test_every_section_and_figure_is_there(document: Element) -> None:
         *("answer", "approaches", "firmness", "runs", "cost", "provenance", "choices")
     ]
     figures = [figure.attributes["id"].removeprefix("figure-") for figure in document.all("figure")]
-    names = ("frontier", "isoflop", "envelope", "parametric", "residuals", "sensitivity", "extrapolation", "conventions")
-    assert figures == list(names)
+    names = ("frontier", "isoflop", "envelope", "thirds", "learning", "tokens_to_loss", "collapse", "parametric", "residuals")
+    assert figures == [*names, "sensitivity", "extrapolation", "conventions", "kaplan"]
     for figure in document.all("figure"):
         assert figure.all("img")[0].attributes["src"].startswith("data:image/")
         assert len(figure.all("figcaption")[0].text) > 60
