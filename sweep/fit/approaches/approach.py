@@ -37,7 +37,7 @@ class Options:
     tied: bool = False
     fixed_E: float | None = None
     seed_noise: float | None = None
-    envelope: str = "interpolated"
+    envelope: str = "between_sizes"
     envelope_points: int = 1500
     intervals: Intervals = Intervals()
 

@@ -1,0 +1,172 @@
+"""The best size at each C, read between the sizes that were trained.
+
+The run that is best at a C is one of a few. So the paper's envelope is a staircase: where it begins and ends there are no
+smaller or larger sizes to win, and in between the luckiest runs win. Here all runs near the optimum count at each C: a parabola
+in log N through their losses has its minimum between them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sweep.errors import LawError
+from sweep.fit.approaches.valley import KNOWN, MIN_RUNNING, Sheet, Valley
+from sweep.tables.curves import Curve
+
+SLICES = 120
+MIN_SLICES = 8
+MIN_DECADES = 0.7  # of C between the sizes: a law through less says little
+ROUNDS, STILL = 60, 1e-6
+WARMED_UP = 0.005  # share of a run before which its learning rate may still rise
+LATE = 0.4  # share of a run before which points count less, where the learning rate decays: its effect is only roughly the cosine
+LIFTED = 0.005  # of the loss: a smaller effect of the schedule is none
+SPED_UP, STEEP = 1.2, 0.75  # how much faster than a power law, and than before, losses fall under a decaying learning rate
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Slices:
+    """The optimum at those of SLICES log-spaced C that have one between the sizes.
+
+    Attributes:
+        x: log C, shape (slices,).
+        log_N, loss: the best size and its loss, shape (slices,).
+        weight: of each slice in a law, shape (slices,): the inverse variance of log_N.
+        drawn_log_N, drawn_loss: both for each resample, shape (resamples, slices).
+        lift: how much higher losses are before the learning rate has decayed, nats.
+        decades, of_decades: of C, how many have an optimum between the sizes, and how many any run covers.
+    """
+
+    x: np.ndarray
+    log_N: np.ndarray
+    loss: np.ndarray
+    weight: np.ndarray
+    drawn_log_N: np.ndarray = field(repr=False)
+    drawn_loss: np.ndarray = field(repr=False)
+    lift: float
+    decades: float
+    of_decades: float
+
+
+def read_between_sizes(curves: Sequence[Curve], losses: Sequence[np.ndarray], *, resamples: int, seed: int) -> Slices:
+    """The optima of `curves`, sorted by N; `losses` are theirs, smoothed.
+
+    Raises:
+        LawError: "undecayed" if losses in mid-schedule cannot be compared, "too_few_sizes" if the best size is the smallest or
+            the largest at nearly all C.
+    """
+    ends = np.log([curve.tokens[-1] * curve.flops_per_token for curve in curves])
+    starts = np.maximum(np.log([curve.tokens[0] * curve.flops_per_token for curve in curves]), ends + np.log(WARMED_UP))
+    x = np.linspace(np.sort(starts)[min(MIN_RUNNING, len(starts)) - 1], ends.max(), SLICES)
+    step = (x[1] - x[0]) / np.log(10)
+    sheet, valley = _settle(curves, losses, x, late=0)
+    if (valley is None or valley.known <= KNOWN) and _speeds_up(curves, losses):
+        raise LawError(
+            "undecayed",
+            "losses fall faster towards the end of each run, as under a decaying learning rate, and no two horizons of a size "
+            "tell by how much: losses in mid-schedule cannot be compared; train each size to several horizons, or fit "
+            "Approaches 2 and 3 to the final losses",
+        )
+    if valley is not None and valley.lift > LIFTED * valley.loss[valley.convex].mean():
+        sheet, valley = _settle(curves, losses, x, LATE)
+    decades = float(valley.convex.sum() * step) if valley is not None else 0.0
+    if valley is None or decades < MIN_DECADES:
+        raise LawError("too_few_sizes", _too_little(sheet, decades, SLICES * step))
+    kept = valley.convex
+    drawn_log_N, drawn_loss = _draw(valley, resamples, np.random.default_rng(seed))
+    return Slices(
+        x=x[kept],
+        log_N=valley.log_N[kept],
+        loss=valley.loss[kept],
+        weight=valley.slice_weight[kept],
+        drawn_log_N=drawn_log_N[:, kept],
+        drawn_loss=drawn_loss[:, kept],
+        lift=valley.lift,
+        decades=decades,
+        of_decades=float(SLICES * step),
+    )
+
+
+def _settle(
+    curves: Sequence[Curve], losses: Sequence[np.ndarray], x: np.ndarray, late: float
+) -> tuple[Sheet, Valley | None]:
+    """The parabolas about the line through their own minima, found in rounds; None where too few have a minimum."""
+    sheet = Sheet(curves, losses, x, WARMED_UP, late)
+    law, trust = sheet.first_guess(), np.ones(len(curves))
+    for _ in range(ROUNDS):
+        valley = Valley(sheet, law, trust)
+        if valley.convex.sum() < MIN_SLICES:
+            return sheet, None
+        found = valley.law()
+        moved, law = np.abs(found - law).max(), (law + found) / 2
+        trust = (trust + valley.trust()) / 2
+        if moved < STILL:
+            break
+    return sheet, valley
+
+
+def _too_little(sheet: Sheet, decades: float, of: float) -> str:
+    """Why there is no law, and what to do."""
+    best = sheet.y[np.where(sheet.running, sheet.loss, np.inf).argmin(axis=0)]
+    any_run = sheet.running.any(axis=0)
+    small, large = (float(np.mean(best[any_run] == edge[any_run])) for edge in (sheet.smallest, sheet.largest))
+    add = f"smaller than {np.exp(sheet.y[0]):.3g}" if small > large else f"larger than {np.exp(sheet.y[-1]):.3g}"
+    return (
+        f"the best size lies between {MIN_RUNNING} sizes or more at {decades:.1f} of {of:.1f} decades of C, and Approach 1 needs "
+        f"{MIN_DECADES}; the smallest size that runs is best at {small:.0%} of C, the largest at {large:.0%}: add sizes {add}"
+    )
+
+
+def _speeds_up(curves: Sequence[Curve], losses: Sequence[np.ndarray]) -> bool:
+    """Whether losses fall faster as the runs end than a power law that goes on as it began."""
+    at = np.log([0.05, 0.1, 0.2, 0.4, 0.8])
+    seen = [
+        np.interp(at, np.log(curve.tokens / curve.tokens[-1]), loss)
+        for curve, loss in zip(curves, losses, strict=True)
+        if curve.tokens[0] <= 0.05 * curve.tokens[-1]
+    ]
+    if not seen:
+        return False
+    first, second, _, last = -np.diff(np.sum(seen, axis=0))
+    return bool(second > 0 and first > 0 and last > STEEP * second and last > SPED_UP * second * (second / first) ** 2)
+
+
+def _draw(valley: Valley, resamples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Optima and losses with new deviations of the curves, each of shape (resamples, slices).
+
+    Deviations are drawn with the variance, and the correlation along a curve, of the curves' distances from the parabolas;
+    how they move the optimum is linear. Student's t counts how few curves the variance is known from.
+    """
+    sheet, V = valley.sheet, valley.weight
+    level = np.where(sheet.loss > 0, sheet.loss, 1)
+    e = np.sqrt(V) * valley.residual / level
+    spare = np.sqrt(V * np.clip(1 - valley.leverage, 0, None))
+    slices = len(sheet.x)
+    products = [float((e[:, lag:] * e[:, : slices - lag]).sum()) for lag in range(slices)]
+    room = [float((spare[:, lag:] * spare[:, : slices - lag]).sum()) for lag in range(slices)]
+    own = V.sum(axis=1)
+    freedom = float(((V * (1 - valley.leverage)).sum(axis=1) / np.where(own > 0, own, 1)).sum())
+    covariance = np.array([p / r if r > 1e-3 * room[0] else 0.0 for p, r in zip(products, room, strict=True)])
+    # Runs of one size may share a deviation: the mean product of different ones.
+    (shared, space), (own_e, own_room) = (
+        [np.bincount(sheet.size, each.sum(axis=1)) for each in (e, spare)],
+        [float((each.sum(axis=1) ** 2).sum()) for each in (e, spare)],
+    )
+    space = float((space**2).sum()) - own_room
+    shared = float(np.clip((float((shared**2).sum()) - own_e) / space, 0, covariance[0])) if space > 1e-9 * room[0] else 0.0
+    covariance -= shared
+    values, vectors = np.linalg.eigh(covariance[np.abs(np.subtract.outer(np.arange(slices), np.arange(slices)))])
+    root = vectors * np.sqrt(np.clip(values, 0, None))
+    c1, c2 = -2 * valley.curvature * valley.shift, valley.curvature
+    to_N = (-valley.solve[..., 1] / (2 * c2) + valley.solve[..., 2] * c1 / (2 * c2**2)) * valley.convex
+    to_loss = (valley.solve[..., 0] + valley.solve[..., 1] * valley.shift + valley.solve[..., 2] * valley.shift**2) * valley.convex
+    lifted = [(to * sheet.schedule).sum(axis=0) for to in (to_N, to_loss)]
+    N, loss = np.empty((resamples, slices)), np.empty((resamples, slices))
+    for i in range(resamples):
+        of_size = np.sqrt(shared) * rng.standard_normal(sheet.size[-1] + 1)[sheet.size]
+        deviation = rng.standard_normal(level.shape) @ root.T + of_size[:, None]
+        moved = level * deviation * np.sqrt(freedom / rng.chisquare(freedom))
+        lift = float((valley.lift_of * moved).sum())
+        N[i] = valley.log_N + (to_N * moved).sum(axis=0) - lift * lifted[0]
+        loss[i] = valley.loss + (to_loss * moved).sum(axis=0) - lift * lifted[1]
+    return N, loss

@@ -1,0 +1,110 @@
+"""Curves side by side at the same C: parabolas in log N through their losses, and the line through the minima."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sweep.fit.result import SAME
+from sweep.tables.curves import Curve
+
+REACH = 2.0  # in log N: sizes further than this from the optimum do not count; a factor of 7
+NEAREST = 5  # sizes, at least, that are within reach where as many run
+MIN_RUNNING = 4  # sizes in a slice: three determine the parabola, and say nothing of its error
+MARGIN = 0.3  # in log N: slices count fully if the optimum is this far from the smallest and the largest size
+KNOWN = 0.01  # share of the schedule's effect that no parabola can take up; below, it cannot be told from that of N
+OUTLIER = 2.5  # standard deviations beyond which a run counts less
+
+
+class Sheet:
+    """All curves at the same C, shape (curves, slices), and the law of the optimum that goes through them."""
+
+    def __init__(self, curves: Sequence[Curve], losses: Sequence[np.ndarray], x: np.ndarray, start: float, late: float) -> None:
+        """`curves`, sorted by N, and their smoothed `losses`, at `x` of log C; what comes before the share `start` of a run
+        does not count, and what comes before `late` counts less."""
+        self.x = x
+        self.y = np.log([curve.N for curve in curves])
+        logs = [np.log(curve.tokens * curve.flops_per_token) for curve in curves]
+        loss = np.stack([np.interp(x, C, L, left=np.nan, right=np.nan) for C, L in zip(logs, losses, strict=True)])
+        share = np.exp(x - np.array([C[-1] for C in logs])[:, None])
+        self.running = np.isfinite(loss) & (share >= start * (1 - SAME))
+        self.maturity = np.minimum(1, share / late) ** 2 if late else np.ones_like(share)
+        self.loss = np.where(self.running, loss, 0)
+        # The cosine schedule at each point, 1 at the start and 0 at the horizon.
+        self.schedule = np.where(self.running, (1 + np.cos(np.pi * np.minimum(share, 1))) / 2, 0)
+        self.smallest = np.where(self.running, self.y[:, None], np.inf).min(axis=0)
+        self.largest = np.where(self.running, self.y[:, None], -np.inf).max(axis=0)
+        self.size = np.concatenate([[0], np.cumsum(np.diff(self.y) > SAME)])  # curves are sorted by N
+
+    def first_guess(self) -> np.ndarray:
+        """A line through the best runs where smaller and larger ones run too."""
+        best = self.y[np.where(self.running, self.loss, np.inf).argmin(axis=0)]
+        inner = (best > self.smallest + SAME) & (best < self.largest - SAME)
+        if inner.sum() < 2:
+            inner = np.isfinite(self.smallest)
+        return np.array([0.5, np.mean(best[inner] - 0.5 * self.x[inner])])
+
+    def weights(self, centre: np.ndarray) -> np.ndarray:
+        """How much each curve counts in each slice: tricube in log N about the `centre` of the slice, shape (slices,)."""
+        distance = np.where(self.running, np.abs(self.y[:, None] - centre), np.inf)
+        nearest = np.full((self.size[-1] + 1, len(self.x)), np.inf)
+        np.minimum.at(nearest, self.size, distance)
+        nearest.sort(axis=0)
+        known = np.isfinite(nearest).sum(axis=0)
+        furthest = nearest[np.clip(np.minimum(NEAREST, known) - 1, 0, None), np.arange(len(self.x))]
+        reach = np.maximum(REACH, 1.1 * np.where(known > 0, furthest, 0))
+        weight = np.clip(1 - np.where(self.running, distance / reach, 1) ** 3, 0, None) ** 3
+        # A slice fades out as its optimum comes to the edge of the sizes that run.
+        edge = np.minimum(centre - self.smallest, self.largest - centre)
+        return self.maturity * weight * np.where(known >= MIN_RUNNING, np.clip(edge / MARGIN, 0, 1), 0)
+
+
+class Valley:
+    """Parabolas through all slices of a sheet, about the line `law` of log N in log C, and what follows from them."""
+
+    def __init__(self, sheet: Sheet, law: np.ndarray, trust: np.ndarray) -> None:
+        """`trust`: of each curve, shape (curves,); less than 1 for outliers."""
+        centre = np.polyval(law, sheet.x)
+        self.sheet = sheet
+        weight = sheet.weights(centre) * trust[:, None]
+        used = weight.sum(axis=0) > 1e-9
+        self.weight = weight * used
+        z = sheet.y[:, None] - centre
+        self.basis = np.stack([np.ones_like(z), z, z * z], axis=-1)
+        gram = np.einsum("nki,nk,nkj->kij", self.basis, self.weight, self.basis)
+        gram[~used] = np.eye(3)
+        inverse = np.linalg.inv(gram)
+        self.solve = np.einsum("kij,nkj,nk->nki", inverse, self.basis, self.weight)  # coefficients from losses
+        self.leverage = np.einsum("nki,nki->nk", self.solve, self.basis)
+        # The schedule's effect, as far as it is no parabola in log N.
+        apart = self.off(sheet.schedule)
+        self.apart = self.weight * apart
+        spread = float((self.apart * apart).sum())
+        self.known = spread / max(float((self.weight * sheet.schedule**2).sum()), 1e-300)
+        self.lift_of = self.apart / spread if self.known > KNOWN else np.zeros_like(apart)
+        self.lift = float((self.lift_of * sheet.loss).sum())
+        if self.lift < 0:
+            self.lift, self.lift_of = 0.0, np.zeros_like(apart)
+        flat = sheet.loss - self.lift * sheet.schedule
+        coefficients = np.einsum("nki,nk->ki", self.solve, flat)
+        self.convex = used & (coefficients[:, 2] > 0)
+        self.curvature = np.where(self.convex, coefficients[:, 2], 1)
+        self.shift = np.where(self.convex, -coefficients[:, 1] / (2 * self.curvature), 0)
+        self.log_N = centre + self.shift
+        self.loss = coefficients[:, 0] - self.curvature * self.shift**2
+        # The inverse variance of a minimum, for losses of equal variance.
+        self.slice_weight = np.where(self.convex, self.curvature**2 / inverse[:, 1, 1], 0)
+        self.residual = np.where(sheet.running, self.off(flat), 0)
+
+    def off(self, values: np.ndarray) -> np.ndarray:
+        """`values`, shape (curves, slices), less each slice's parabola through them."""
+        return values - np.einsum("nki,ki->nk", self.basis, np.einsum("nki,nk->ki", self.solve, values))
+
+    def law(self) -> np.ndarray:
+        return np.polyfit(self.sheet.x[self.convex], self.log_N[self.convex], 1, w=np.sqrt(self.slice_weight[self.convex]))
+
+    def trust(self) -> np.ndarray:
+        """Huber's weight of each curve, by how far it lies from the parabolas on average."""
+        own = self.weight.sum(axis=1)
+        mean = np.abs((self.weight * self.residual).sum(axis=1) / np.where(own > 0, own, 1))
+        typical = 1.4826 * np.median(mean[own > 0])
+        return np.minimum(1, OUTLIER * typical / np.maximum(mean, 1e-12)) if typical > 1e-9 else np.ones_like(mean)
