@@ -19,7 +19,9 @@ MIN_SLICES = 8
 MIN_DECADES = 0.7  # of C between the sizes: a law through less says little
 ROUNDS, STILL = 60, 1e-6
 WARMED_UP = 0.005  # share of a run before which its learning rate may still rise
-LATE = 0.4  # share of a run before which points count less, where the learning rate decays: its effect is only roughly the cosine
+LATE = (
+    0.4  # share of a run before which points count less, where the learning rate decays: its effect is only roughly the cosine
+)
 LIFTED = 0.005  # of the loss: a smaller effect of the schedule is none
 SPED_UP, STEEP = 1.2, 0.75  # how much faster than a power law, and than before, losses fall under a decaying learning rate
 
@@ -30,19 +32,19 @@ class Slices:
 
     Attributes:
         x: log C, shape (slices,).
-        log_N, loss: the best size and its loss, shape (slices,).
+        log_N, log_loss: the best size and its loss, shape (slices,).
         weight: of each slice in a law, shape (slices,): the inverse variance of log_N.
-        drawn_log_N, drawn_loss: both for each resample, shape (resamples, slices).
+        drawn_log_N, drawn_log_loss: both for each resample, shape (resamples, slices).
         lift: how much higher losses are before the learning rate has decayed, nats.
         decades, of_decades: of C, how many have an optimum between the sizes, and how many any run covers.
     """
 
     x: np.ndarray
     log_N: np.ndarray
-    loss: np.ndarray
+    log_loss: np.ndarray
     weight: np.ndarray
     drawn_log_N: np.ndarray = field(repr=False)
-    drawn_loss: np.ndarray = field(repr=False)
+    drawn_log_loss: np.ndarray = field(repr=False)
     lift: float
     decades: float
     of_decades: float
@@ -67,29 +69,27 @@ def read_between_sizes(curves: Sequence[Curve], losses: Sequence[np.ndarray], *,
             "tell by how much: losses in mid-schedule cannot be compared; train each size to several horizons, or fit "
             "Approaches 2 and 3 to the final losses",
         )
-    if valley is not None and valley.lift > LIFTED * valley.loss[valley.convex].mean():
+    if valley is not None and valley.lift > LIFTED * valley.loss[valley.inside].mean():
         sheet, valley = _settle(curves, losses, x, LATE)
-    decades = float(valley.convex.sum() * step) if valley is not None else 0.0
+    decades = float(valley.inside.sum() * step) if valley is not None else 0.0
     if valley is None or decades < MIN_DECADES:
         raise LawError("too_few_sizes", _too_little(sheet, decades, SLICES * step))
-    kept = valley.convex
-    drawn_log_N, drawn_loss = _draw(valley, resamples, np.random.default_rng(seed))
+    kept = valley.inside
+    drawn_log_N, drawn_log_loss = _draw(valley, resamples, np.random.default_rng(seed))
     return Slices(
         x=x[kept],
         log_N=valley.log_N[kept],
-        loss=valley.loss[kept],
+        log_loss=np.log(valley.loss[kept]),
         weight=valley.slice_weight[kept],
         drawn_log_N=drawn_log_N[:, kept],
-        drawn_loss=drawn_loss[:, kept],
+        drawn_log_loss=drawn_log_loss[:, kept],
         lift=valley.lift,
         decades=decades,
         of_decades=float(SLICES * step),
     )
 
 
-def _settle(
-    curves: Sequence[Curve], losses: Sequence[np.ndarray], x: np.ndarray, late: float
-) -> tuple[Sheet, Valley | None]:
+def _settle(curves: Sequence[Curve], losses: Sequence[np.ndarray], x: np.ndarray, late: float) -> tuple[Sheet, Valley | None]:
     """The parabolas about the line through their own minima, found in rounds; None where too few have a minimum."""
     sheet = Sheet(curves, losses, x, WARMED_UP, late)
     law, trust = sheet.first_guess(), np.ones(len(curves))
@@ -112,8 +112,8 @@ def _too_little(sheet: Sheet, decades: float, of: float) -> str:
     small, large = (float(np.mean(best[any_run] == edge[any_run])) for edge in (sheet.smallest, sheet.largest))
     add = f"smaller than {np.exp(sheet.y[0]):.3g}" if small > large else f"larger than {np.exp(sheet.y[-1]):.3g}"
     return (
-        f"the best size lies between {MIN_RUNNING} sizes or more at {decades:.1f} of {of:.1f} decades of C, and Approach 1 needs "
-        f"{MIN_DECADES}; the smallest size that runs is best at {small:.0%} of C, the largest at {large:.0%}: add sizes {add}"
+        f"the best size lies between {MIN_RUNNING} sizes or more at {decades:.1f} of {of:.1f} decades of C; Approach 1 needs "
+        f"{MIN_DECADES}. The smallest size that runs is best at {small:.0%} of C, the largest at {large:.0%}: add sizes {add}"
     )
 
 
@@ -127,17 +127,23 @@ def _speeds_up(curves: Sequence[Curve], losses: Sequence[np.ndarray]) -> bool:
     ]
     if not seen:
         return False
-    first, second, _, last = -np.diff(np.sum(seen, axis=0))
-    return bool(second > 0 and first > 0 and last > STEEP * second and last > SPED_UP * second * (second / first) ** 2)
+    fell = -np.diff(np.array(seen), axis=1)
+    without = fell.sum(axis=0) - np.vstack([np.zeros(4), fell])  # none of the curves, and each in turn
+    if (without <= 0).any():
+        return False
+    first, second, _, last = np.log(without.T)
+    speed = last - second - 2 * (second - first)
+    error = np.sqrt(np.square(speed[1:] - speed[0]).sum() * (1 - 1 / len(seen)))  # the jackknife's
+    return bool(speed[0] - error > np.log(SPED_UP) and last[0] - second[0] > np.log(STEEP))
 
 
 def _draw(valley: Valley, resamples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Optima and losses with new deviations of the curves, each of shape (resamples, slices).
+    """Optima and log losses with new deviations of the curves, each of shape (resamples, slices).
 
     Deviations are drawn with the variance, and the correlation along a curve, of the curves' distances from the parabolas;
     how they move the optimum is linear. Student's t counts how few curves the variance is known from.
     """
-    sheet, V = valley.sheet, valley.weight
+    sheet, V = valley.sheet, valley.near
     level = np.where(sheet.loss > 0, sheet.loss, 1)
     e = np.sqrt(V) * valley.residual / level
     spare = np.sqrt(V * np.clip(1 - valley.leverage, 0, None))
@@ -148,25 +154,26 @@ def _draw(valley: Valley, resamples: int, rng: np.random.Generator) -> tuple[np.
     freedom = float(((V * (1 - valley.leverage)).sum(axis=1) / np.where(own > 0, own, 1)).sum())
     covariance = np.array([p / r if r > 1e-3 * room[0] else 0.0 for p, r in zip(products, room, strict=True)])
     # Runs of one size may share a deviation: the mean product of different ones.
-    (shared, space), (own_e, own_room) = (
-        [np.bincount(sheet.size, each.sum(axis=1)) for each in (e, spare)],
-        [float((each.sum(axis=1) ** 2).sum()) for each in (e, spare)],
-    )
-    space = float((space**2).sum()) - own_room
-    shared = float(np.clip((float((shared**2).sum()) - own_e) / space, 0, covariance[0])) if space > 1e-9 * room[0] else 0.0
+    of_runs, of_room = e.sum(axis=1), spare.sum(axis=1)
+    space = float(np.square(np.bincount(sheet.size, of_room)).sum() - np.square(of_room).sum())
+    product = float(np.square(np.bincount(sheet.size, of_runs)).sum() - np.square(of_runs).sum())
+    shared = float(np.clip(product / space, 0, covariance[0])) if space > 1e-9 * room[0] else 0.0
     covariance -= shared
     values, vectors = np.linalg.eigh(covariance[np.abs(np.subtract.outer(np.arange(slices), np.arange(slices)))])
     root = vectors * np.sqrt(np.clip(values, 0, None))
     c1, c2 = -2 * valley.curvature * valley.shift, valley.curvature
     to_N = (-valley.solve[..., 1] / (2 * c2) + valley.solve[..., 2] * c1 / (2 * c2**2)) * valley.convex
-    to_loss = (valley.solve[..., 0] + valley.solve[..., 1] * valley.shift + valley.solve[..., 2] * valley.shift**2) * valley.convex
+    to_loss = (
+        valley.solve[..., 0] + valley.solve[..., 1] * valley.shift + valley.solve[..., 2] * valley.shift**2
+    ) * valley.convex
     lifted = [(to * sheet.schedule).sum(axis=0) for to in (to_N, to_loss)]
-    N, loss = np.empty((resamples, slices)), np.empty((resamples, slices))
+    lowest = np.where(valley.inside, valley.loss, 1)
+    N, log_loss = np.empty((resamples, slices)), np.empty((resamples, slices))
     for i in range(resamples):
         of_size = np.sqrt(shared) * rng.standard_normal(sheet.size[-1] + 1)[sheet.size]
         deviation = rng.standard_normal(level.shape) @ root.T + of_size[:, None]
         moved = level * deviation * np.sqrt(freedom / rng.chisquare(freedom))
         lift = float((valley.lift_of * moved).sum())
         N[i] = valley.log_N + (to_N * moved).sum(axis=0) - lift * lifted[0]
-        loss[i] = valley.loss + (to_loss * moved).sum(axis=0) - lift * lifted[1]
-    return N, loss
+        log_loss[i] = np.log(lowest) + ((to_loss * moved).sum(axis=0) - lift * lifted[1]) / lowest
+    return N, log_loss

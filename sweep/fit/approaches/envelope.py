@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -9,8 +10,8 @@ import numpy as np
 from sweep.errors import LawError
 from sweep.fit.approaches.approach import Options, PowerLaws
 from sweep.fit.approaches.between_sizes import Slices, read_between_sizes
-from sweep.fit.approaches.lower_envelope import LowerEnvelope
-from sweep.fit.result import Estimate, Intervals, PowerLaw, Record, count_distinct, positive
+from sweep.fit.approaches.lower_envelope import MIN_WINNERS, Curvature, LowerEnvelope, statistics
+from sweep.fit.result import Estimate, Intervals, PowerLaw, count_distinct, positive
 from sweep.fit.surface import Compute
 from sweep.store.curves import smooth_curve
 from sweep.tables.curves import Curve, as_curves
@@ -22,24 +23,8 @@ if TYPE_CHECKING:
 
 MIN_POINTS = 30
 MIN_SIZES = 4  # a parabola has three constants
-MIN_WINNERS = 3  # two sizes make a step, not a law
 METHODS = ("between_sizes", "interpolated", "bins", "hull")
 CurvesLike: TypeAlias = "Sequence[Curve] | pd.DataFrame"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Curvature(Record):
-    """Whether log N_opt bends in log C (Hoffmann et al. 2022, Fig. A5).
-
-    Attributes:
-        thirds: the exponent of N_opt in the first, middle and last third of log C.
-        second: d^2 log N_opt / d (log C)^2 of a parabola through the optima; negative where the frontier is concave.
-        bends: whether the interval of `second` excludes zero; None if there is no interval.
-    """
-
-    thirds: tuple[Estimate, Estimate, Estimate]
-    second: Estimate
-    bends: bool | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,15 +32,13 @@ class EnvelopeFit(PowerLaws):
     """Power laws through the best sizes at log-spaced FLOPs, from training losses.
 
     Attributes:
-        flops, loss, N, D: the paper's envelope, or that of `envelope`, shape (points,): the lowest loss at each C, and the run
-            that has it; without the C at which no smaller or no larger size competes.
-        a_points, a_hull: a along the paper's envelope, and along the vertices of the convex hull; None where fewer than three
-            sizes win. They have no interval: resampling a few winners does not tell how far they are off.
-        decades, of_decades: of C: how many have a best size between others, and how many any run covers.
-        lift: how much higher losses are before the learning rate has decayed, nats; it is taken off.
+        flops, loss, N, D: the lowest loss at each C and the size that has it, shape (points,); without the C at which no smaller
+            or no larger size competes.
+        a_points, a_hull: a by the methods "interpolated", as in the paper, and "hull", without intervals; None where fewer than
+            three sizes win.
         curvature: whether one power law is enough.
         envelope: where a is read off, one of `METHODS`.
-        slices: the optima between sizes.
+        slices: the optima between sizes; how much of C has one; how much higher losses are before the learning rate has decayed.
     """
 
     name: ClassVar[str] = "envelope"
@@ -75,9 +58,6 @@ class EnvelopeFit(PowerLaws):
     D: np.ndarray
     a_points: Estimate | None
     a_hull: Estimate | None
-    decades: float
-    of_decades: float
-    lift: float
     curvature: Curvature
     envelope: str
     slices: Slices = field(repr=False)
@@ -97,19 +77,19 @@ class EnvelopeFit(PowerLaws):
 
     def optimal_loss(self, C: Any) -> Any:
         """The lowest training loss: the envelope's own in the range of C that was fitted, and the power law beyond."""
-        return self._loss(C, self.slices.loss, self.loss_law)
+        return self._loss(C, self.slices.log_loss, self.loss_law)
 
     def resampled_at(self, C: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         N, D, _ = super().resampled_at(C)
         laws = self.replicates["loss"]
-        each = zip(self.slices.drawn_loss, laws.coefficient, laws.exponent, strict=True)
-        return N, D, np.array([self._loss(C, loss, PowerLaw(coefficient=k, exponent=g)) for loss, k, g in each])
+        each = zip(self.slices.drawn_log_loss, laws.coefficient, laws.exponent, strict=True)
+        return N, D, np.array([self._loss(C, log_loss, PowerLaw(coefficient=k, exponent=g)) for log_loss, k, g in each])
 
-    def _loss(self, C: Any, loss: np.ndarray, law: PowerLaw) -> Any:
-        """`loss` of the slices at `C`; beyond them by `law`, shifted to meet it."""
+    def _loss(self, C: Any, log_loss: np.ndarray, law: PowerLaw) -> Any:
+        """The loss of the slices at `C`; beyond them by `law`, shifted to meet it."""
         x = np.log(positive("C", C))
         inside = np.clip(x, self.slices.x[0], self.slices.x[-1])
-        return (np.interp(inside, self.slices.x, loss) * law(np.exp(x)) / law(np.exp(inside)))[()]
+        return (np.exp(np.interp(inside, self.slices.x, log_loss)) * law(np.exp(x)) / law(np.exp(inside)))[()]
 
     def predict(self, N: Any, D: Any) -> Any:
         """The lowest training loss that the FLOPs of (N, D) buy, at their best split; any other split has a higher loss."""
@@ -120,8 +100,8 @@ class EnvelopeFit(PowerLaws):
             "status": self.status,
             "loss": "train",  # under any convention: curves have no other
             **self.laws_to_dict(),
-            **self.pick("a_points", "a_hull", "decades", "of_decades", "lift"),
-            "sizes_on_envelope": count_distinct(self.N),
+            **self.pick("a_points", "a_hull"),
+            **{name: getattr(self.slices, name) for name in ("decades", "of_decades", "lift")},
             "flops_range": [float(np.exp(x)) for x in self.slices.x[[0, -1]]],
             "method": self.envelope,
             "curvature": self.curvature.to_dict(),
@@ -131,11 +111,12 @@ class EnvelopeFit(PowerLaws):
         thirds = ", ".join(f"{third.value:.3g}" for third in self.curvature.thirds)
         verdict = {True: "the frontier bends", False: "no sign that the frontier bends", None: "no interval"}
         points, hull = (f"{each.value:.4g}" if each else "too few sizes win" for each in (self.a_points, self.a_hull))
-        lifted = f"; {self.lift:.3g} nats taken off before the learning rate has decayed" if self.lift > 0 else ""
+        of = self.slices
+        lifted = f", less {of.lift:.2g} nats before the learning rate has decayed" if of.lift > 0 else ""
         return [
-            f"training losses, at the {self.decades:.1f} of {self.of_decades:.1f} decades of C where the best size has smaller and "
-            f"larger ones beside it{lifted}",
-            f"a along the best runs themselves, as in the paper: {points}; along their convex hull: {hull}",
+            f"training losses{lifted}; the best size has smaller and larger ones beside it at {of.decades:.1f} of "
+            f"{of.of_decades:.1f} decades of C, and only these count",
+            f"a along the best runs themselves, as in the paper: {points}; along the convex hull: {hull}",
             f"a in the first, middle and last third of log C: {thirds}",
             f"d²log N_opt/d(log C)² = {self.curvature.second}: {verdict[self.curvature.bends]}",
         ]
@@ -158,12 +139,12 @@ def fit_envelope(
     draw new deviations of the curves, as large and as correlated along a curve as theirs are.
 
     Args:
-        curves: `Curve`s, or a pandas table with columns run_id, N, tokens and loss (and flops_per_token, by default 6 N). Neither
-            their order nor their names matter.
+        curves: `Curve`s, or a pandas table with columns run_id, N, tokens and loss (and flops_per_token, by default 6 N). Their
+            order and their names do not matter.
         method: "between_sizes": the minima of parabolas through the losses of all runs near the optimum; "interpolated": the
-            best of all curves, read off at `points` log-spaced FLOPs, as in the paper; "bins": the lowest measured point of each
+            best of all curves, read off at `points` log-spaced FLOPs, as in the paper; "bins": the lowest measured point in each
             of 50 bins of log C; "hull": the vertices of the lower convex hull of all measured points in log C and log L. Only
-            the first has intervals.
+            the first has intervals: resampling a few winners does not tell how far they are off.
         smoothing: standard deviation, in points of a curve, of the Gaussian to smooth with; the paper takes 10 steps. 0 for
             curves that are already smooth, such as those in a sweep's curves.parquet.
         points: along the envelope.
@@ -177,7 +158,9 @@ def fit_envelope(
         raise LawError("bad_option", f"method={method!r} is none of {', '.join(METHODS)}")
     if points < MIN_POINTS:
         raise LawError("bad_option", f"points={points} is out of range; it must be at least {MIN_POINTS}")
-    known = sorted(as_curves(curves), key=lambda curve: (curve.N, curve.tokens[-1], curve.loss.tobytes(), curve.tokens.tobytes()))
+    known = sorted(
+        as_curves(curves), key=lambda curve: (curve.N, curve.tokens[-1], curve.loss.tobytes(), curve.tokens.tobytes())
+    )
     if not known:
         raise LawError("no_curves", "there are no training curves; Approach 1 needs them beside the table of runs")
     N = np.array([curve.N for curve in known])
@@ -189,83 +172,46 @@ def fit_envelope(
     losses = [smooth_curve(curve.loss, smoothing) for curve in known]
     slices = read_between_sizes(known, losses, resamples=intervals.resamples, seed=intervals.seed)
     x, weight = slices.x, slices.weight
-    lower = LowerEnvelope(known, losses, x[0], x[-1])
-    winners = {
-        name: _competing(lower, *drawn)
-        for name, drawn in (("interpolated", lower.interpolated(points)), ("bins", lower.bins()), ("hull", lower.hull()))
-    }
-    shown = "interpolated" if method == "between_sizes" else method
-    at, best, lowest = winners[shown]
+    lower = LowerEnvelope(known, losses, slices.x[0], slices.x[-1])
     if method == "between_sizes":
-        found = _statistics(
-            slices.x,
-            np.vstack([slices.log_N, slices.drawn_log_N]),
-            np.log(np.vstack([slices.loss, slices.drawn_loss])),
-            slices.weight,
-        )
+        x, weight, log_N, log_loss = slices.x, slices.weight, slices.log_N, slices.log_loss
+        found = statistics(x, np.vstack([log_N, slices.drawn_log_N]), np.vstack([log_loss, slices.drawn_log_loss]), weight)
     else:
-        if count_distinct(N[best]) < MIN_WINNERS:
-            reason = f"only {count_distinct(N[best])} sizes are ever best by fit.envelope={method}: leave it at between_sizes"
+        x, log_N, log_loss = lower.points(method, points)
+        if (winners := count_distinct(np.exp(log_N))) < MIN_WINNERS:
+            reason = f"only {winners} sizes are ever best by fit.envelope={method}: leave it at between_sizes"
             raise LawError("too_few_sizes", reason)
-        value = _statistics(at, np.log(N[best])[None], np.log(lowest)[None], np.ones_like(at))
-        found = np.vstack([value, np.full((intervals.resamples, value.shape[1]), np.nan)])
-    a, k, g, k_loss, *bends = (Estimate.from_resamples(column[0], column[1:], intervals.level) for column in found.T)
-    second = bends[3]
-    laws = [(found[:, 0], found[:, 1]), (1 - compute.eta * found[:, 0], -np.log(compute.kappa) - compute.eta * found[:, 1])]
-    power = [PowerLaw(exponent=e, coefficient=np.exp(c)) for e, c in (*laws, (found[:, 2], found[:, 3]))]
-    first = [PowerLaw(exponent=float(law.exponent[0]), coefficient=float(law.coefficient[0])) for law in power]
-    rest = [PowerLaw(exponent=law.exponent[1:], coefficient=law.coefficient[1:]) for law in power]
-    exponents = {name: _exponent(drawn[0], N[drawn[1]]) for name, drawn in winners.items()}
+        found = np.full((1 + intervals.resamples, 8), np.nan)
+        found[0] = statistics(x, log_N[None], log_loss[None], np.ones_like(x))[0]
+    laws = {
+        "N": PowerLaw(exponent=found[:, 0], coefficient=np.exp(found[:, 1])),
+        "loss": PowerLaw(exponent=found[:, 2], coefficient=np.exp(found[:, 3])),
+    }
+    eta, log_kappa = compute.eta, np.log(compute.kappa)
+    laws["D"] = PowerLaw(exponent=1 - eta * found[:, 0], coefficient=np.exp(-log_kappa - eta * found[:, 1]))
+    estimate = partial(_estimate, level=intervals.level)
     return EnvelopeFit(
-        a=a,
-        b=Estimate.from_resamples(power[1].exponent[0], power[1].exponent[1:], intervals.level),
-        N_law=first[0],
-        D_law=first[1],
-        loss_law=first[2],
-        flops=np.exp(at),
-        loss=lowest,
-        N=N[best],
-        D=np.exp(at) / per_token[best],
-        a_points=exponents["interpolated"],
-        a_hull=exponents["hull"],
-        decades=slices.decades,
-        of_decades=slices.of_decades,
-        lift=slices.lift,
-        curvature=Curvature(
-            thirds=(bends[0], bends[1], bends[2]),
-            second=second,
-            bends=None if second.low is None or second.high is None else not second.low <= 0 <= second.high,
-        ),
+        a=estimate(laws["N"].exponent),
+        b=estimate(laws["D"].exponent),
+        **{
+            f"{name}_law": PowerLaw(exponent=float(law.exponent[0]), coefficient=float(law.coefficient[0]))
+            for name, law in laws.items()
+        },
+        flops=np.exp(x),
+        loss=np.exp(log_loss),
+        N=np.exp(log_N),
+        D=compute.tokens(np.exp(log_N), np.exp(x)),
+        a_points=lower.exponent("interpolated", points),
+        a_hull=lower.exponent("hull", points),
+        curvature=Curvature.of(*map(estimate, found[:, 4:].T)),
         envelope=method,
         slices=slices,
         compute=compute,
-        replicates=dict(zip(("N", "D", "loss"), rest, strict=True)),
+        replicates={name: PowerLaw(exponent=law.exponent[1:], coefficient=law.coefficient[1:]) for name, law in laws.items()},
         level=intervals.level,
     )
 
 
-def _competing(
-    lower: LowerEnvelope, x: np.ndarray, best: np.ndarray, loss: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    kept = lower.competes(x, best)
-    return x[kept], best[kept], loss[kept]
-
-
-def _exponent(x: np.ndarray, N: np.ndarray) -> Estimate | None:
-    return Estimate(float(np.polyfit(x, np.log(N), 1)[0])) if count_distinct(N) >= MIN_WINNERS else None
-
-
-def _statistics(x: np.ndarray, log_N: np.ndarray, log_loss: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Exponent and log-coefficient of N and of the loss in C; the exponent of N in thirds of log C; its second derivative.
-
-    x and weight have shape (points,), log_N and log_loss (rows, points); returns shape (rows, 8).
-    """
-    root = np.sqrt(weight)
-    thirds = []
-    for part in range(3):
-        low, high = x[0] + (x[-1] - x[0]) * np.array([part, part + 1]) / 3
-        inside = (x >= low) & (x <= high)
-        enough = inside.sum() > 1
-        thirds.append(np.polyfit(x[inside], log_N[:, inside].T, 1, w=root[inside])[0] if enough else np.full(len(log_N), np.nan))
-    second = 2 * np.polyfit(x - x.mean(), log_N.T, 2, w=root)[0]
-    return np.vstack([np.polyfit(x, log_N.T, 1, w=root), np.polyfit(x, log_loss.T, 1), *thirds, second]).T
+def _estimate(values: np.ndarray, level: float) -> Estimate:
+    """The first of `values`, with an interval from the others."""
+    return Estimate.from_resamples(values[0], values[1:], level)

@@ -1,13 +1,36 @@
-"""The lower envelope of training curves, drawn in one of three ways."""
+"""The lower envelope of training curves, drawn in one of three ways, and what is read off points along an envelope."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from sweep.fit.result import SAME
+from sweep.fit.result import SAME, Estimate, Record, count_distinct
 from sweep.tables.curves import Curve
 
+MIN_WINNERS = 3  # two sizes make a step, not a law
 BINS = 50  # wide enough that every bin has points of every size that competes there
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curvature(Record):
+    """Whether log N_opt bends in log C (Hoffmann et al. 2022, Fig. A5).
+
+    Attributes:
+        thirds: the exponent of N_opt in the first, middle and last third of log C.
+        second: d^2 log N_opt / d (log C)^2 of a parabola through the optima; negative where the frontier is concave.
+        bends: whether the interval of `second` excludes zero; None if there is no interval.
+    """
+
+    thirds: tuple[Estimate, Estimate, Estimate]
+    second: Estimate
+    bends: bool | None
+
+    @classmethod
+    def of(cls, first: Estimate, middle: Estimate, last: Estimate, second: Estimate) -> "Curvature":
+        known = second.low is not None and second.high is not None
+        bends = not second.low <= 0 <= second.high if known else None  # type: ignore[operator]
+        return cls(thirds=(first, middle, last), second=second, bends=bends)
 
 
 class LowerEnvelope:
@@ -28,6 +51,23 @@ class LowerEnvelope:
         C, owner = np.concatenate(self.logs), np.repeat(np.arange(len(curves)), [len(loss) for loss in losses])
         order = np.argsort(C, kind="stable")
         self.C, self.owner, self.L = C[order], owner[order], np.concatenate(list(losses))[order]
+
+    def points(self, method: str, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """log C, log N of the best size and its log loss, each of shape (points,), by "interpolated", "bins" or "hull";
+        without the C at which no smaller or no larger size runs beside the best, which may be so for want of a better one."""
+        x, best, loss = (
+            self.interpolated(number) if method == "interpolated" else self.bins() if method == "bins" else self.hull()
+        )
+        running = np.array([(C[0] - SAME <= x) & (C[-1] + SAME >= x) for C in self.logs])
+        smallest = np.where(running, self.N[:, None], np.inf).min(axis=0)
+        largest = np.where(running, self.N[:, None], -np.inf).max(axis=0)
+        kept = (self.N[best] > smallest + SAME) & (self.N[best] < largest - SAME)
+        return x[kept], self.N[best[kept]], np.log(loss[kept])
+
+    def exponent(self, method: str, number: int) -> Estimate | None:
+        """a along these points, without an interval; None where too few sizes win."""
+        x, log_N, _ = self.points(method, number)
+        return Estimate(float(np.polyfit(x, log_N, 1)[0])) if count_distinct(np.exp(log_N)) >= MIN_WINNERS else None
 
     def interpolated(self, points: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The lowest curve at `points` log-spaced C (Hoffmann et al. 2022): log C, the curve's index and its loss."""
@@ -56,12 +96,23 @@ class LowerEnvelope:
         chosen = chosen[(self.low - SAME <= self.C[chosen]) & (self.high + SAME >= self.C[chosen])]
         return self.C[chosen], self.owner[chosen], self.L[chosen]
 
-    def competes(self, x: np.ndarray, best: np.ndarray) -> np.ndarray:
-        """Whether a smaller and a larger size run at each `x` of log C too; else `best` may be so for want of a better one."""
-        running = np.array([(C[0] - SAME <= x) & (C[-1] + SAME >= x) for C in self.logs])
-        smallest = np.where(running, self.N[:, None], np.inf).min(axis=0)
-        largest = np.where(running, self.N[:, None], -np.inf).max(axis=0)
-        return (self.N[best] > smallest + SAME) & (self.N[best] < largest - SAME)
+
+def statistics(x: np.ndarray, log_N: np.ndarray, log_loss: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Exponent and log-coefficient of N and of the loss in C; the exponent of N in thirds of log C; its second derivative.
+
+    x and weight have shape (points,), log_N and log_loss (rows, points); returns shape (rows, 8).
+    """
+    root = np.sqrt(weight)
+    thirds = []
+    for part in range(3):
+        low, high = x[0] + (x[-1] - x[0]) * np.array([part, part + 1]) / 3
+        inside = (x >= low) & (x <= high)
+        enough = inside.sum() > 1
+        thirds.append(
+            np.polyfit(x[inside], log_N[:, inside].T, 1, w=root[inside])[0] if enough else np.full(len(log_N), np.nan)
+        )
+    second = 2 * np.polyfit(x - x.mean(), log_N.T, 2, w=root)[0]
+    return np.vstack([np.polyfit(x, log_N.T, 1, w=root), np.polyfit(x, log_loss.T, 1), *thirds, second]).T
 
 
 def _lower_hull(x: np.ndarray, y: np.ndarray) -> np.ndarray:

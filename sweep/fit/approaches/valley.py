@@ -10,9 +10,10 @@ from sweep.tables.curves import Curve
 REACH = 2.0  # in log N: sizes further than this from the optimum do not count; a factor of 7
 NEAREST = 5  # sizes, at least, that are within reach where as many run
 MIN_RUNNING = 4  # sizes in a slice: three determine the parabola, and say nothing of its error
+BEYOND = 0.7  # in log N: while the line settles, slices still count if it leaves the sizes by less, lest it lose them
 MARGIN = 0.3  # in log N: slices count fully if the optimum is this far from the smallest and the largest size
 KNOWN = 0.01  # share of the schedule's effect that no parabola can take up; below, it cannot be told from that of N
-OUTLIER = 2.5  # standard deviations beyond which a run counts less
+OUTLIER = 3  # standard deviations beyond which a run counts less
 
 
 class Sheet:
@@ -53,9 +54,11 @@ class Sheet:
         furthest = nearest[np.clip(np.minimum(NEAREST, known) - 1, 0, None), np.arange(len(self.x))]
         reach = np.maximum(REACH, 1.1 * np.where(known > 0, furthest, 0))
         weight = np.clip(1 - np.where(self.running, distance / reach, 1) ** 3, 0, None) ** 3
-        # A slice fades out as its optimum comes to the edge of the sizes that run.
-        edge = np.minimum(centre - self.smallest, self.largest - centre)
-        return self.maturity * weight * np.where(known >= MIN_RUNNING, np.clip(edge / MARGIN, 0, 1), 0)
+        return self.maturity * weight * (known >= MIN_RUNNING)
+
+    def between(self, centre: np.ndarray) -> np.ndarray:
+        """How far each `centre` is from the smallest and the largest size that run, in log N; negative beyond them."""
+        return np.minimum(centre - self.smallest, self.largest - centre)
 
 
 class Valley:
@@ -65,9 +68,11 @@ class Valley:
         """`trust`: of each curve, shape (curves,); less than 1 for outliers."""
         centre = np.polyval(law, sheet.x)
         self.sheet = sheet
-        weight = sheet.weights(centre) * trust[:, None]
-        used = weight.sum(axis=0) > 1e-9
-        self.weight = weight * used
+        edge = sheet.between(centre)
+        near = sheet.weights(centre) * (edge > -BEYOND)
+        used = (near * trust[:, None]).sum(axis=0) > 1e-9
+        self.near = near * used  # as if there were no outliers
+        self.weight = self.near * trust[:, None]
         z = sheet.y[:, None] - centre
         self.basis = np.stack([np.ones_like(z), z, z * z], axis=-1)
         gram = np.einsum("nki,nk,nkj->kij", self.basis, self.weight, self.basis)
@@ -88,11 +93,15 @@ class Valley:
         coefficients = np.einsum("nki,nk->ki", self.solve, flat)
         self.convex = used & (coefficients[:, 2] > 0)
         self.curvature = np.where(self.convex, coefficients[:, 2], 1)
-        self.shift = np.where(self.convex, -coefficients[:, 1] / (2 * self.curvature), 0)
+        self.shift = np.where(self.convex, np.clip(-coefficients[:, 1] / (2 * self.curvature), -REACH, REACH), 0)
         self.log_N = centre + self.shift
+        self.inside = self.convex & (edge > 0)
         self.loss = coefficients[:, 0] - self.curvature * self.shift**2
-        # The inverse variance of a minimum, for losses of equal variance.
-        self.slice_weight = np.where(self.convex, self.curvature**2 / inverse[:, 1, 1], 0)
+        # The inverse variance of a minimum, for losses of equal variance; with a ceiling, lest few slices make the law.
+        firm = np.where(self.convex, self.curvature**2 / inverse[:, 1, 1], 0)
+        firm /= firm + (np.median(firm[self.convex]) if self.convex.any() else 1)
+        self.steady = firm * np.clip((edge + BEYOND) / BEYOND, 0, 1)
+        self.slice_weight = firm * np.clip(edge / MARGIN, 0, 1)
         self.residual = np.where(sheet.running, self.off(flat), 0)
 
     def off(self, values: np.ndarray) -> np.ndarray:
@@ -100,7 +109,7 @@ class Valley:
         return values - np.einsum("nki,ki->nk", self.basis, np.einsum("nki,nk->ki", self.solve, values))
 
     def law(self) -> np.ndarray:
-        return np.polyfit(self.sheet.x[self.convex], self.log_N[self.convex], 1, w=np.sqrt(self.slice_weight[self.convex]))
+        return np.polyfit(self.sheet.x[self.convex], self.log_N[self.convex], 1, w=np.sqrt(self.steady[self.convex]))
 
     def trust(self) -> np.ndarray:
         """Huber's weight of each curve, by how far it lies from the parabolas on average."""
