@@ -17,6 +17,7 @@ from sweep.tables.curves import Curve
 SLICES = 120
 MIN_SLICES = 8
 MIN_DECADES = 0.7  # of C between the sizes: a law through less says little
+CHANCE = 0.95  # of the resamples of a smooth law are closer to it
 ROUNDS, STILL = 60, 1e-6
 WARMED_UP = 0.005  # share of a run before which its learning rate may still rise
 LATE = (
@@ -35,6 +36,8 @@ class Slices:
         log_N, log_loss: the best size and its loss, shape (slices,).
         weight: of each slice in a law, shape (slices,): the inverse variance of log_N.
         drawn_log_N, drawn_log_loss: both for each resample, shape (resamples, slices).
+        misfit: how many times as far the optima are off a smooth law as the curves' deviations explain; 1 where that is chance.
+            The resamples of log_N are spread by it.
         lift: how much higher losses are before the learning rate has decayed, nats.
         decades, of_decades: of C, how many have an optimum between the sizes, and how many any run covers.
     """
@@ -45,6 +48,7 @@ class Slices:
     weight: np.ndarray
     drawn_log_N: np.ndarray = field(repr=False)
     drawn_log_loss: np.ndarray = field(repr=False)
+    misfit: float
     lift: float
     decades: float
     of_decades: float
@@ -75,14 +79,16 @@ def read_between_sizes(curves: Sequence[Curve], losses: Sequence[np.ndarray], *,
     if valley is None or decades < MIN_DECADES:
         raise LawError("too_few_sizes", _too_little(sheet, decades, SLICES * step))
     kept = valley.inside
-    drawn_log_N, drawn_log_loss = _draw(valley, resamples, np.random.default_rng(seed))
+    drawn_log_N, drawn_log_loss = (drawn[:, kept] for drawn in _draw(valley, resamples, np.random.default_rng(seed)))
+    misfit = _misfit(x[kept], valley.log_N[kept], drawn_log_N, valley.slice_weight[kept])
     return Slices(
         x=x[kept],
         log_N=valley.log_N[kept],
         log_loss=np.log(valley.loss[kept]),
         weight=valley.slice_weight[kept],
-        drawn_log_N=drawn_log_N[:, kept],
-        drawn_log_loss=drawn_log_loss[:, kept],
+        drawn_log_N=valley.log_N[kept] + misfit * (drawn_log_N - valley.log_N[kept]),
+        drawn_log_loss=drawn_log_loss,
+        misfit=misfit,
         lift=valley.lift,
         decades=decades,
         of_decades=float(SLICES * step),
@@ -103,6 +109,17 @@ def _settle(curves: Sequence[Curve], losses: Sequence[np.ndarray], x: np.ndarray
         if moved < STILL:
             break
     return sheet, valley
+
+
+def _misfit(x: np.ndarray, log_N: np.ndarray, drawn: np.ndarray, weight: np.ndarray) -> float:
+    """See `Slices`; a smooth law is a parabola in log C, so that a bend is none."""
+    if not len(drawn):
+        return 1.0
+    rows, root = np.vstack([log_N, drawn - log_N]), np.sqrt(weight)
+    basis = root[:, None] * np.vander(x - x.mean(), 3)
+    rest = root * rows - (basis @ np.linalg.lstsq(basis, (root * rows).T, rcond=None)[0]).T
+    off = np.square(rest).sum(axis=1)
+    return float(np.sqrt(off[0] / off[1:].mean())) if off[0] > np.quantile(off[1:], CHANCE) else 1.0
 
 
 def _too_little(sheet: Sheet, decades: float, of: float) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from sweep.errors import LawError
 from sweep.fit.approaches.approach import Options, PowerLaws
 from sweep.fit.approaches.between_sizes import Slices, read_between_sizes
-from sweep.fit.approaches.lower_envelope import MIN_WINNERS, Curvature, LowerEnvelope, statistics
+from sweep.fit.approaches.lower_envelope import MIN_WINNERS, Curvature, LowerEnvelope, power_laws, statistics
 from sweep.fit.result import Estimate, Intervals, PowerLaw, count_distinct, positive
 from sweep.fit.surface import Compute
 from sweep.store.curves import smooth_curve
@@ -32,13 +31,12 @@ class EnvelopeFit(PowerLaws):
     """Power laws through the best sizes at log-spaced FLOPs, from training losses.
 
     Attributes:
-        flops, loss, N, D: the lowest loss at each C and the size that has it, shape (points,); without the C at which no smaller
-            or no larger size competes.
+        flops, loss, N, D: the lowest loss at each C and the size that has it, shape (points,), where others compete.
         a_points, a_hull: a by the methods "interpolated", as in the paper, and "hull", without intervals; None where fewer than
             three sizes win.
         curvature: whether one power law is enough.
         envelope: where a is read off, one of `METHODS`.
-        slices: the optima between sizes; how much of C has one; how much higher losses are before the learning rate has decayed.
+        slices: the optima between sizes, and how much of C has one.
     """
 
     name: ClassVar[str] = "envelope"
@@ -46,11 +44,7 @@ class EnvelopeFit(PowerLaws):
     method: ClassVar[str] = "envelope of the training curves"
     resampled: ClassVar[str] = "the curves' deviations"
     reads_curves: ClassVar[bool] = True
-    variants: ClassVar[dict[str, str]] = {
-        "envelope": "a",
-        "envelope, the paper's points": "a_points",
-        "envelope, convex hull": "a_hull",
-    }
+    variants: ClassVar[dict[str, str]] = {"envelope": "a", "the paper's points": "a_points", "convex hull": "a_hull"}
 
     flops: np.ndarray
     loss: np.ndarray
@@ -71,9 +65,7 @@ class EnvelopeFit(PowerLaws):
     def largest(self) -> float:
         return float(np.exp(self.slices.x[-1]))
 
-    @property
-    def reach(self) -> float:
-        return self.largest
+    reach = largest
 
     def optimal_loss(self, C: Any) -> Any:
         """The lowest training loss: the envelope's own in the range of C that was fitted, and the power law beyond."""
@@ -101,7 +93,7 @@ class EnvelopeFit(PowerLaws):
             "loss": "train",  # under any convention: curves have no other
             **self.laws_to_dict(),
             **self.pick("a_points", "a_hull"),
-            **{name: getattr(self.slices, name) for name in ("decades", "of_decades", "lift")},
+            **{name: getattr(self.slices, name) for name in ("decades", "of_decades", "lift", "misfit")},
             "flops_range": [float(np.exp(x)) for x in self.slices.x[[0, -1]]],
             "method": self.envelope,
             "curvature": self.curvature.to_dict(),
@@ -113,16 +105,21 @@ class EnvelopeFit(PowerLaws):
         points, hull = (f"{each.value:.4g}" if each else "too few sizes win" for each in (self.a_points, self.a_hull))
         of = self.slices
         lifted = f", less {of.lift:.2g} nats before the learning rate has decayed" if of.lift > 0 else ""
+        misfit = [
+            f"the optima are {of.misfit:.2g} times as far off one law as the curves' noise explains: intervals are as wide"
+        ]
         return [
             f"training losses{lifted}; the best size has smaller and larger ones beside it at {of.decades:.1f} of "
             f"{of.of_decades:.1f} decades of C, and only these count",
             f"a along the best runs themselves, as in the paper: {points}; along the convex hull: {hull}",
             f"a in the first, middle and last third of log C: {thirds}",
             f"d²log N_opt/d(log C)² = {self.curvature.second}: {verdict[self.curvature.bends]}",
+            *(misfit if of.misfit > 1 else []),
         ]
 
     def choices(self, options: Options, unit: str) -> Iterator[tuple[str, str]]:
-        yield "Approach 1's envelope", f"{options.envelope}, {options.envelope_points} points"
+        points = "" if options.envelope == "between_sizes" else f", {options.envelope_points} points"
+        yield "Approach 1's envelope", options.envelope.replace("_", " ") + points
 
 
 def fit_envelope(
@@ -142,9 +139,9 @@ def fit_envelope(
         curves: `Curve`s, or a pandas table with columns run_id, N, tokens and loss (and flops_per_token, by default 6 N). Their
             order and their names do not matter.
         method: "between_sizes": the minima of parabolas through the losses of all runs near the optimum; "interpolated": the
-            best of all curves, read off at `points` log-spaced FLOPs, as in the paper; "bins": the lowest measured point in each
-            of 50 bins of log C; "hull": the vertices of the lower convex hull of all measured points in log C and log L. Only
-            the first has intervals: resampling a few winners does not tell how far they are off.
+            best of all curves at `points` log-spaced FLOPs, as in the paper; "bins": the lowest point in each of 50 bins
+            of log C; "hull": the vertices of the lower convex hull of all points in log C and log L. Only the first has
+            intervals: resampling a few winners does not tell how far they are off.
         smoothing: standard deviation, in points of a curve, of the Gaussian to smooth with; the paper takes 10 steps. 0 for
             curves that are already smooth, such as those in a sweep's curves.parquet.
         points: along the envelope.
@@ -158,20 +155,15 @@ def fit_envelope(
         raise LawError("bad_option", f"method={method!r} is none of {', '.join(METHODS)}")
     if points < MIN_POINTS:
         raise LawError("bad_option", f"points={points} is out of range; it must be at least {MIN_POINTS}")
-    known = sorted(
-        as_curves(curves), key=lambda curve: (curve.N, curve.tokens[-1], curve.loss.tobytes(), curve.tokens.tobytes())
-    )
+    known = sorted(as_curves(curves), key=lambda of: (of.N, of.tokens[-1], of.loss.tobytes(), of.tokens.tobytes()))
     if not known:
         raise LawError("no_curves", "there are no training curves; Approach 1 needs them beside the table of runs")
     N = np.array([curve.N for curve in known])
     if (sizes := count_distinct(N)) < MIN_SIZES:
-        reason = f"the curves are of {sizes} sizes; Approach 1 needs at least {MIN_SIZES}: add sizes"
-        raise LawError("too_few_sizes", reason)
-    per_token = np.array([curve.flops_per_token for curve in known])
-    compute = Compute.of_runs(N, np.ones_like(N), per_token)
+        raise LawError("too_few_sizes", f"the curves are of {sizes} sizes; Approach 1 needs {MIN_SIZES} or more: add sizes")
+    compute = Compute.of_runs(N, np.ones_like(N), np.array([curve.flops_per_token for curve in known]))
     losses = [smooth_curve(curve.loss, smoothing) for curve in known]
     slices = read_between_sizes(known, losses, resamples=intervals.resamples, seed=intervals.seed)
-    x, weight = slices.x, slices.weight
     lower = LowerEnvelope(known, losses, slices.x[0], slices.x[-1])
     if method == "between_sizes":
         x, weight, log_N, log_loss = slices.x, slices.weight, slices.log_N, slices.log_loss
@@ -183,35 +175,27 @@ def fit_envelope(
             raise LawError("too_few_sizes", reason)
         found = np.full((1 + intervals.resamples, 8), np.nan)
         found[0] = statistics(x, log_N[None], log_loss[None], np.ones_like(x))[0]
-    laws = {
-        "N": PowerLaw(exponent=found[:, 0], coefficient=np.exp(found[:, 1])),
-        "loss": PowerLaw(exponent=found[:, 2], coefficient=np.exp(found[:, 3])),
-    }
-    eta, log_kappa = compute.eta, np.log(compute.kappa)
-    laws["D"] = PowerLaw(exponent=1 - eta * found[:, 0], coefficient=np.exp(-log_kappa - eta * found[:, 1]))
-    estimate = partial(_estimate, level=intervals.level)
+    first, replicates = power_laws(found, compute)
+    a, b, *bends = (
+        Estimate.from_resamples(column[0], column[1:], intervals.level)
+        for column in (found[:, 0], 1 - compute.eta * found[:, 0], *found[:, 4:].T)
+    )
     return EnvelopeFit(
-        a=estimate(laws["N"].exponent),
-        b=estimate(laws["D"].exponent),
-        **{
-            f"{name}_law": PowerLaw(exponent=float(law.exponent[0]), coefficient=float(law.coefficient[0]))
-            for name, law in laws.items()
-        },
+        a=a,
+        b=b,
+        N_law=first["N"],
+        D_law=first["D"],
+        loss_law=first["loss"],
         flops=np.exp(x),
         loss=np.exp(log_loss),
         N=np.exp(log_N),
         D=compute.tokens(np.exp(log_N), np.exp(x)),
         a_points=lower.exponent("interpolated", points),
         a_hull=lower.exponent("hull", points),
-        curvature=Curvature.of(*map(estimate, found[:, 4:].T)),
+        curvature=Curvature.of(*bends),
         envelope=method,
         slices=slices,
         compute=compute,
-        replicates={name: PowerLaw(exponent=law.exponent[1:], coefficient=law.coefficient[1:]) for name, law in laws.items()},
+        replicates=replicates,
         level=intervals.level,
     )
-
-
-def _estimate(values: np.ndarray, level: float) -> Estimate:
-    """The first of `values`, with an interval from the others."""
-    return Estimate.from_resamples(values[0], values[1:], level)

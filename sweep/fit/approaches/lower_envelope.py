@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweep.fit.result import SAME, Estimate, Record, count_distinct
+from sweep.fit.result import SAME, Estimate, PowerLaw, Record, count_distinct
+from sweep.fit.surface import Compute
 from sweep.tables.curves import Curve
 
 MIN_WINNERS = 3  # two sizes make a step, not a law
@@ -113,6 +114,17 @@ def statistics(x: np.ndarray, log_N: np.ndarray, log_loss: np.ndarray, weight: n
         )
     second = 2 * np.polyfit(x - x.mean(), log_N.T, 2, w=root)[0]
     return np.vstack([np.polyfit(x, log_N.T, 1, w=root), np.polyfit(x, log_loss.T, 1), *thirds, second]).T
+
+
+def power_laws(found: np.ndarray, compute: Compute) -> tuple[dict[str, PowerLaw], dict[str, PowerLaw]]:
+    """The laws "N", "D" and "loss" of the first row of `statistics`, and those of the others, each of shape (rows - 1,)."""
+    a, k, g, k_loss = found.T[:4]
+    pairs = {"N": (a, k), "D": (1 - compute.eta * a, -np.log(compute.kappa) - compute.eta * k), "loss": (g, k_loss)}
+    with np.errstate(over="ignore"):  # a resample may be anything
+        return (
+            {name: PowerLaw(exponent=float(e[0]), coefficient=float(np.exp(c[0]))) for name, (e, c) in pairs.items()},
+            {name: PowerLaw(exponent=e[1:], coefficient=np.exp(c[1:])) for name, (e, c) in pairs.items()},
+        )
 
 
 def _lower_hull(x: np.ndarray, y: np.ndarray) -> np.ndarray:

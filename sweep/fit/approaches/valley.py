@@ -13,7 +13,7 @@ MIN_RUNNING = 4  # sizes in a slice: three determine the parabola, and say nothi
 BEYOND = 0.7  # in log N: while the line settles, slices still count if it leaves the sizes by less, lest it lose them
 MARGIN = 0.3  # in log N: slices count fully if the optimum is this far from the smallest and the largest size
 KNOWN = 0.01  # share of the schedule's effect that no parabola can take up; below, it cannot be told from that of N
-OUTLIER = 3  # standard deviations beyond which a run counts less
+OUTLIER = 8  # times the typical distance from the parabolas: a run that far off, as one that diverged, does not count
 
 
 class Sheet:
@@ -21,7 +21,7 @@ class Sheet:
 
     def __init__(self, curves: Sequence[Curve], losses: Sequence[np.ndarray], x: np.ndarray, start: float, late: float) -> None:
         """`curves`, sorted by N, and their smoothed `losses`, at `x` of log C; what comes before the share `start` of a run
-        does not count, and what comes before `late` counts less."""
+        does not count, and what comes before `late` counts less, and beside later points only."""
         self.x = x
         self.y = np.log([curve.N for curve in curves])
         logs = [np.log(curve.tokens * curve.flops_per_token) for curve in curves]
@@ -54,7 +54,8 @@ class Sheet:
         furthest = nearest[np.clip(np.minimum(NEAREST, known) - 1, 0, None), np.arange(len(self.x))]
         reach = np.maximum(REACH, 1.1 * np.where(known > 0, furthest, 0))
         weight = np.clip(1 - np.where(self.running, distance / reach, 1) ** 3, 0, None) ** 3
-        return self.maturity * weight * (known >= MIN_RUNNING)
+        weight *= self.running * (known >= MIN_RUNNING)
+        return self.maturity * weight * ((weight > 0) & (self.maturity == 1)).any(axis=0)
 
     def between(self, centre: np.ndarray) -> np.ndarray:
         """How far each `centre` is from the smallest and the largest size that run, in log N; negative beyond them."""
@@ -112,8 +113,8 @@ class Valley:
         return np.polyfit(self.sheet.x[self.convex], self.log_N[self.convex], 1, w=np.sqrt(self.steady[self.convex]))
 
     def trust(self) -> np.ndarray:
-        """Huber's weight of each curve, by how far it lies from the parabolas on average."""
-        own = self.weight.sum(axis=1)
-        mean = np.abs((self.weight * self.residual).sum(axis=1) / np.where(own > 0, own, 1))
-        typical = 1.4826 * np.median(mean[own > 0])
-        return np.minimum(1, OUTLIER * typical / np.maximum(mean, 1e-12)) if typical > 1e-9 else np.ones_like(mean)
+        """Tukey's weight of each curve, by how far it lies from the parabolas on average."""
+        near = self.near.sum(axis=1)
+        mean = np.abs((self.near * self.residual).sum(axis=1) / np.where(near > 0, near, 1))
+        typical = 1.4826 * np.median(mean[near > 0])
+        return np.clip(1 - (mean / (OUTLIER * typical)) ** 2, 0, 1) ** 2 if typical > 1e-9 else np.ones_like(mean)
