@@ -169,7 +169,9 @@ def _draw(valley: Valley, resamples: int, rng: np.random.Generator) -> tuple[np.
     room = [float((spare[:, lag:] * spare[:, : slices - lag]).sum()) for lag in range(slices)]
     own = V.sum(axis=1)
     freedom = float(((V * (1 - valley.leverage)).sum(axis=1) / np.where(own > 0, own, 1)).sum())
-    covariance = np.array([p / r if r > 1e-3 * room[0] else 0.0 for p, r in zip(products, room, strict=True)])
+    # Lags that hardly any curve spans are taken to be like the longest that some do.
+    known = np.flatnonzero(np.array(room) > 0.02 * room[0])
+    covariance = (np.array(products) / np.where(np.array(room) > 0, room, 1))[np.minimum(np.arange(slices), known[-1])]
     # Runs of one size may share a deviation: the mean product of different ones.
     of_runs, of_room = e.sum(axis=1), spare.sum(axis=1)
     space = float(np.square(np.bincount(sheet.size, of_room)).sum() - np.square(of_room).sum())
@@ -177,9 +179,13 @@ def _draw(valley: Valley, resamples: int, rng: np.random.Generator) -> tuple[np.
     shared = float(np.clip(product / space, 0, covariance[0])) if space > 1e-9 * room[0] else 0.0
     covariance -= shared
     values, vectors = np.linalg.eigh(covariance[np.abs(np.subtract.outer(np.arange(slices), np.arange(slices)))])
-    root = vectors * np.sqrt(np.clip(values, 0, None))
-    c1, c2 = -2 * valley.curvature * valley.shift, valley.curvature
-    to_N = (-valley.solve[..., 1] / (2 * c2) + valley.solve[..., 2] * c1 / (2 * c2**2)) * valley.convex
+    root = vectors * np.sqrt(np.clip(values, 0, None))  # an estimate may have negative ones; without them it is larger
+    root *= np.sqrt(covariance[0] / np.maximum(np.square(root).sum(axis=1), 1e-300))[:, None]
+    # How far a loss moves a minimum follows from the curvature, of which each slice's own is one noisy value.
+    kept = valley.convex
+    trend = np.polyfit(sheet.x[kept], np.log(valley.curvature[kept]), 1, w=np.sqrt(valley.steady[kept]))
+    curvature = np.exp(np.polyval(trend, sheet.x))
+    to_N = -(valley.solve[..., 1] / 2 + valley.solve[..., 2] * valley.shift) / curvature * kept
     to_loss = (
         valley.solve[..., 0] + valley.solve[..., 1] * valley.shift + valley.solve[..., 2] * valley.shift**2
     ) * valley.convex
