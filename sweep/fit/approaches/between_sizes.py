@@ -11,20 +11,20 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sweep.errors import LawError
-from sweep.fit.approaches.valley import KNOWN, MIN_RUNNING, Sheet, Valley
+from sweep.fit.approaches.valley import KNOWN, MIN_RUNNING, Sheet, Valley, speeds_up
 from sweep.tables.curves import Curve
 
 SLICES = 120
 MIN_SLICES = 8
 MIN_DECADES = 0.7  # of C between the sizes: a law through less says little
 CHANCE = 0.95  # of the resamples of a smooth law are closer to it
+MIN_FREEDOM = 0.9  # of the curves about the parabolas, for intervals
 ROUNDS, STILL = 60, 1e-6
-WARMED_UP = 0.005  # share of a run before which its learning rate may still rise
+WARMED_UP = 1e-4  # share of a run before which its learning rate still rises, even in the longest runs
 LATE = (
     0.4  # share of a run before which points count less, where the learning rate decays: its effect is only roughly the cosine
 )
 LIFTED = 0.005  # of the loss: a smaller effect of the schedule is none
-SPED_UP, STEEP = 1.2, 0.75  # how much faster than a power law, and than before, losses fall under a decaying learning rate
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,14 +66,14 @@ def read_between_sizes(curves: Sequence[Curve], losses: Sequence[np.ndarray], *,
     x = np.linspace(np.sort(starts)[min(MIN_RUNNING, len(starts)) - 1], ends.max(), SLICES)
     step = (x[1] - x[0]) / np.log(10)
     sheet, valley = _settle(curves, losses, x, late=0)
-    if (valley is None or valley.known <= KNOWN) and _speeds_up(curves, losses):
+    if (valley is None or valley.known <= KNOWN) and speeds_up(curves, losses):
         raise LawError(
             "undecayed",
             "losses fall faster towards the end of each run, as under a decaying learning rate, and no two horizons of a size "
             "tell by how much: losses in mid-schedule cannot be compared; train each size to several horizons, or fit "
             "Approaches 2 and 3 to the final losses",
         )
-    if valley is not None and valley.lift > LIFTED * valley.loss[valley.inside].mean():
+    if valley is not None and valley.lift > LIFTED * np.median(valley.loss[valley.convex]):
         sheet, valley = _settle(curves, losses, x, LATE)
     decades = float(valley.inside.sum() * step) if valley is not None else 0.0
     if valley is None or decades < MIN_DECADES:
@@ -134,44 +134,26 @@ def _too_little(sheet: Sheet, decades: float, of: float) -> str:
     )
 
 
-def _speeds_up(curves: Sequence[Curve], losses: Sequence[np.ndarray]) -> bool:
-    """Whether losses fall faster as the runs end than a power law that goes on as it began."""
-    at = np.log([0.05, 0.1, 0.2, 0.4, 0.8])
-    seen = [
-        np.interp(at, np.log(curve.tokens / curve.tokens[-1]), loss)
-        for curve, loss in zip(curves, losses, strict=True)
-        if curve.tokens[0] <= 0.05 * curve.tokens[-1]
-    ]
-    if not seen:
-        return False
-    fell = -np.diff(np.array(seen), axis=1)
-    without = fell.sum(axis=0) - np.vstack([np.zeros(4), fell])  # none of the curves, and each in turn
-    if (without <= 0).any():
-        return False
-    first, second, _, last = np.log(without.T)
-    speed = last - second - 2 * (second - first)
-    error = np.sqrt(np.square(speed[1:] - speed[0]).sum() * (1 - 1 / len(seen)))  # the jackknife's
-    return bool(speed[0] - error > np.log(SPED_UP) and last[0] - second[0] > np.log(STEEP))
-
-
 def _draw(valley: Valley, resamples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Optima and log losses with new deviations of the curves, each of shape (resamples, slices).
 
     Deviations are drawn with the variance, and the correlation along a curve, of the curves' distances from the parabolas;
-    how they move the optimum is linear. Student's t counts how few curves the variance is known from.
+    how they move the optimum is linear. Student's t counts how few curves the variance is known from. NaN if there are too few.
     """
     sheet, V = valley.sheet, valley.near
     level = np.where(sheet.loss > 0, sheet.loss, 1)
     e = np.sqrt(V) * valley.residual / level
     spare = np.sqrt(V * np.clip(1 - valley.leverage, 0, None))
     slices = len(sheet.x)
-    products = [float((e[:, lag:] * e[:, : slices - lag]).sum()) for lag in range(slices)]
-    room = [float((spare[:, lag:] * spare[:, : slices - lag]).sum()) for lag in range(slices)]
-    own = V.sum(axis=1)
-    freedom = float(((V * (1 - valley.leverage)).sum(axis=1) / np.where(own > 0, own, 1)).sum())
+    products, room = (
+        np.array([float((of[:, lag:] * of[:, : slices - lag]).sum()) for lag in range(slices)]) for of in (e, spare)
+    )
+    freedom = float(((V * (1 - valley.leverage)).sum(axis=1) / np.maximum(V.sum(axis=1), 1e-300)).sum())
+    if freedom < MIN_FREEDOM:
+        return (np.full((resamples, slices), np.nan),) * 2
     # Lags that hardly any curve spans are taken to be like the longest that some do.
-    known = np.flatnonzero(np.array(room) > 0.02 * room[0])
-    covariance = (np.array(products) / np.where(np.array(room) > 0, room, 1))[np.minimum(np.arange(slices), known[-1])]
+    longest = np.flatnonzero(room > 0.02 * room[0])[-1]
+    covariance = (products / np.maximum(room, 1e-300))[np.minimum(np.arange(slices), longest)]
     # Runs of one size may share a deviation: the mean product of different ones.
     of_runs, of_room = e.sum(axis=1), spare.sum(axis=1)
     space = float(np.square(np.bincount(sheet.size, of_room)).sum() - np.square(of_room).sum())
@@ -182,13 +164,11 @@ def _draw(valley: Valley, resamples: int, rng: np.random.Generator) -> tuple[np.
     root = vectors * np.sqrt(np.clip(values, 0, None))  # an estimate may have negative ones; without them it is larger
     root *= np.sqrt(covariance[0] / np.maximum(np.square(root).sum(axis=1), 1e-300))[:, None]
     # How far a loss moves a minimum follows from the curvature, of which each slice's own is one noisy value.
-    kept = valley.convex
-    trend = np.polyfit(sheet.x[kept], np.log(valley.curvature[kept]), 1, w=np.sqrt(valley.steady[kept]))
-    curvature = np.exp(np.polyval(trend, sheet.x))
-    to_N = -(valley.solve[..., 1] / 2 + valley.solve[..., 2] * valley.shift) / curvature * kept
-    to_loss = (
-        valley.solve[..., 0] + valley.solve[..., 1] * valley.shift + valley.solve[..., 2] * valley.shift**2
-    ) * valley.convex
+    convex, shift = valley.convex, valley.shift
+    trend = np.polyfit(sheet.x[convex], np.log(valley.curvature[convex]), 1, w=np.sqrt(valley.steady[convex]))
+    of_height, of_slope, of_curvature = np.moveaxis(valley.solve, -1, 0) * convex
+    to_N = -(of_slope / 2 + of_curvature * shift) / np.exp(np.polyval(trend, sheet.x))
+    to_loss = of_height + of_slope * shift + of_curvature * shift**2
     lifted = [(to * sheet.schedule).sum(axis=0) for to in (to_N, to_loss)]
     lowest = np.where(valley.inside, valley.loss, 1)
     N, log_loss = np.empty((resamples, slices)), np.empty((resamples, slices))

@@ -118,8 +118,7 @@ class EnvelopeFit(PowerLaws):
         ]
 
     def choices(self, options: Options, unit: str) -> Iterator[tuple[str, str]]:
-        points = "" if options.envelope == "between_sizes" else f", {options.envelope_points} points"
-        yield "Approach 1's envelope", options.envelope.replace("_", " ") + points
+        yield "Approach 1's envelope", options.envelope.replace("_", " ")
 
 
 def fit_envelope(

@@ -12,7 +12,9 @@ NEAREST = 5  # sizes, at least, that are within reach where as many run
 MIN_RUNNING = 4  # sizes in a slice: three determine the parabola, and say nothing of its error
 BEYOND = 0.7  # in log N: while the line settles, slices still count if it leaves the sizes by less, lest it lose them
 MARGIN = 0.3  # in log N: slices count fully if the optimum is this far from the smallest and the largest size
-KNOWN = 0.01  # share of the schedule's effect that no parabola can take up; below, it cannot be told from that of N
+KNOWN = 0.05  # share of the schedule's variation that no parabola can take up; below, it cannot be told from that of N
+FLAT = 0.003  # variance of a schedule that does not change
+SPED_UP, STEEP = 1.2, 0.75  # how much faster than a power law, and than before, losses fall under a decaying learning rate
 OUTLIER = 8  # times the typical distance from the parabolas: a run that far off, as one that diverged, does not count
 
 
@@ -25,7 +27,7 @@ class Sheet:
         self.x = x
         self.y = np.log([curve.N for curve in curves])
         logs = [np.log(curve.tokens * curve.flops_per_token) for curve in curves]
-        loss = np.stack([np.interp(x, C, L, left=np.nan, right=np.nan) for C, L in zip(logs, losses, strict=True)])
+        loss = np.stack([_means(C, L, x) for C, L in zip(logs, losses, strict=True)])
         share = np.exp(x - np.array([C[-1] for C in logs])[:, None])
         self.running = np.isfinite(loss) & (share >= start * (1 - SAME))
         self.maturity = np.minimum(1, share / late) ** 2 if late else np.ones_like(share)
@@ -62,6 +64,19 @@ class Sheet:
         return np.minimum(centre - self.smallest, self.largest - centre)
 
 
+def _means(at: np.ndarray, loss: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The mean of a curve, given `at` values of log C, about each of the equidistant `x`, to half way to the next; NaN where it
+    does not reach. A curve that is not smooth has many points between two x, and all of them count."""
+    from scipy.interpolate import PchipInterpolator
+
+    curve = PchipInterpolator(at, loss)
+    half = np.minimum((x[1] - x[0]) / 2, np.minimum(x - at[0], at[-1] - x))  # as far to the left as to the right
+    inside = np.clip(x, at[0], at[-1])
+    low, high = (curve.antiderivative()(np.clip(x + side * half, at[0], at[-1])) for side in (-1, 1))
+    wide = half > 1e-6
+    return np.where(half < -SAME, np.nan, np.where(wide, (high - low) / np.where(wide, 2 * half, 1), curve(inside)))
+
+
 class Valley:
     """Parabolas through all slices of a sheet, about the line `law` of log N in log C, and what follows from them."""
 
@@ -85,7 +100,11 @@ class Valley:
         apart = self.off(sheet.schedule)
         self.apart = self.weight * apart
         spread = float((self.apart * apart).sum())
-        self.known = spread / max(float((self.weight * sheet.schedule**2).sum()), 1e-300)
+        total = max(float(self.weight.sum()), 1e-300)
+        variance = (
+            float((self.weight * sheet.schedule**2).sum()) / total - float((self.weight * sheet.schedule).sum() / total) ** 2
+        )
+        self.known = spread / total / max(variance, FLAT)
         self.lift_of = self.apart / spread if self.known > KNOWN else np.zeros_like(apart)
         self.lift = float((self.lift_of * sheet.loss).sum())
         if self.lift < 0:
@@ -118,3 +137,23 @@ class Valley:
         mean = np.abs((self.near * self.residual).sum(axis=1) / np.where(near > 0, near, 1))
         typical = 1.4826 * np.median(mean[near > 0])
         return np.clip(1 - (mean / (OUTLIER * typical)) ** 2, 0, 1) ** 2 if typical > 1e-9 else np.ones_like(mean)
+
+
+def speeds_up(curves: Sequence[Curve], losses: Sequence[np.ndarray]) -> bool:
+    """Whether losses fall faster as the runs end than a power law that goes on as it began."""
+    at = np.log([0.05, 0.1, 0.2, 0.4, 0.8])
+    seen = [
+        np.interp(at, np.log(curve.tokens / curve.tokens[-1]), loss)
+        for curve, loss in zip(curves, losses, strict=True)
+        if curve.tokens[0] <= 0.05 * curve.tokens[-1]
+    ]
+    if not seen:
+        return False
+    fell = -np.diff(np.array(seen), axis=1)
+    without = fell.sum(axis=0) - np.vstack([np.zeros(4), fell])  # none of the curves, and each in turn
+    if (without <= 0).any():
+        return False
+    first, second, _, last = np.log(without.T)
+    speed = last - second - 2 * (second - first)
+    error = np.sqrt(np.square(speed[1:] - speed[0]).sum() * (1 - 1 / len(seen)))  # the jackknife's
+    return bool(speed[0] - error > np.log(SPED_UP) and last[0] - second[0] > np.log(STEEP))
