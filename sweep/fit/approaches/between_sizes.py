@@ -24,6 +24,7 @@ WARMED_UP = 1e-4  # share of a run before which its learning rate still rises, e
 LATE = (
     0.4  # share of a run before which points count less, where the learning rate decays: its effect is only roughly the cosine
 )
+SURE = 2  # standard errors
 LIFTED = 0.005  # of the loss: a smaller effect of the schedule is none
 
 
@@ -73,8 +74,11 @@ def read_between_sizes(curves: Sequence[Curve], losses: Sequence[np.ndarray], *,
             "tell by how much: losses in mid-schedule cannot be compared; train each size to several horizons, or fit "
             "Approaches 2 and 3 to the final losses",
         )
-    if valley is not None and valley.lift > LIFTED * np.median(valley.loss[valley.convex]):
-        sheet, valley = _settle(curves, losses, x, LATE)
+    if valley is not None and valley.lift > max(LIFTED * np.median(valley.loss[valley.convex]), SURE * valley.lift_error()):
+        late = _settle(curves, losses, x, LATE)
+        # Where late points alone cannot tell the schedule's effect, all do better.
+        if late[1] is not None and late[1].known > KNOWN:
+            sheet, valley = late
     decades = float(valley.inside.sum() * step) if valley is not None else 0.0
     if valley is None or decades < MIN_DECADES:
         raise LawError("too_few_sizes", _too_little(sheet, decades, SLICES * step))

@@ -9,10 +9,11 @@ from sweep.tables.curves import Curve
 
 REACH = 2.0  # in log N: sizes further than this from the optimum do not count; a factor of 7
 NEAREST = 5  # sizes, at least, that are within reach where as many run
-MIN_RUNNING = 4  # sizes in a slice: three determine the parabola, and say nothing of its error
+SLIGHT = 1e-3  # of the largest weight in a slice: sizes of less do not count
+MIN_RUNNING = 4  # sizes that count in a slice: three determine the parabola, and say nothing of its error
 BEYOND = 0.7  # in log N: while the line settles, slices still count if it leaves the sizes by less, lest it lose them
 MARGIN = 0.3  # in log N: slices count fully if the optimum is this far from the smallest and the largest size
-KNOWN = 0.05  # share of the schedule's variation that no parabola can take up; below, it cannot be told from that of N
+KNOWN = 0.12  # share of the schedule's variation that no parabola can take up; below, it cannot be told from that of N
 FLAT = 0.003  # variance of a schedule that does not change
 SPED_UP, STEEP = 1.2, 0.75  # how much faster than a power law, and than before, losses fall under a decaying learning rate
 OUTLIER = 8  # times the typical distance from the parabolas: a run that far off, as one that diverged, does not count
@@ -56,8 +57,14 @@ class Sheet:
         furthest = nearest[np.clip(np.minimum(NEAREST, known) - 1, 0, None), np.arange(len(self.x))]
         reach = np.maximum(REACH, 1.1 * np.where(known > 0, furthest, 0))
         weight = np.clip(1 - np.where(self.running, distance / reach, 1) ** 3, 0, None) ** 3
-        weight *= self.running * (known >= MIN_RUNNING)
+        weight *= self.running
         return self.maturity * weight * ((weight > 0) & (self.maturity == 1)).any(axis=0)
+
+    def sizes(self, weight: np.ndarray) -> np.ndarray:
+        """How many sizes count in each slice, for `weight` of shape (curves, slices)."""
+        of_size = np.zeros((self.size[-1] + 1, len(self.x)))
+        np.maximum.at(of_size, self.size, weight)
+        return (of_size > SLIGHT * of_size.max(axis=0)).sum(axis=0)
 
     def between(self, centre: np.ndarray) -> np.ndarray:
         """How far each `centre` is from the smallest and the largest size that run, in log N; negative beyond them."""
@@ -86,7 +93,7 @@ class Valley:
         self.sheet = sheet
         edge = sheet.between(centre)
         near = sheet.weights(centre) * (edge > -BEYOND)
-        used = (near * trust[:, None]).sum(axis=0) > 1e-9
+        used = sheet.sizes(near * trust[:, None]) >= MIN_RUNNING
         self.near = near * used  # as if there were no outliers
         self.weight = self.near * trust[:, None]
         z = sheet.y[:, None] - centre
@@ -127,6 +134,13 @@ class Valley:
     def off(self, values: np.ndarray) -> np.ndarray:
         """`values`, shape (curves, slices), less each slice's parabola through them."""
         return values - np.einsum("nki,ki->nk", self.basis, np.einsum("nki,nk->ki", self.solve, values))
+
+    def lift_error(self) -> float:
+        """The standard error of `lift`, for curves that are off as a whole."""
+        level = np.where(self.sheet.loss > 0, self.sheet.loss, 1)
+        room = max(float((self.near * np.clip(1 - self.leverage, 0, None)).sum()), 1e-300)
+        off = float((self.near * (self.residual / level) ** 2).sum()) / room
+        return float(np.sqrt(off * np.square((self.lift_of * level).sum(axis=1)).sum()))
 
     def law(self) -> np.ndarray:
         return np.polyfit(self.sheet.x[self.convex], self.log_N[self.convex], 1, w=np.sqrt(self.steady[self.convex]))
