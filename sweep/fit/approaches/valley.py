@@ -10,7 +10,7 @@ from sweep.tables.curves import Curve
 REACH = 2.0  # in log N: sizes further than this from the optimum do not count; a factor of 7
 NEAREST = 5  # sizes, at least, that are within reach where as many run
 SLIGHT = 1e-3  # of the largest weight in a slice: sizes of less do not count
-MIN_RUNNING = 4  # sizes that count in a slice: three determine the parabola, and say nothing of its error
+MIN_RUNNING = 3  # sizes that count in a slice, to determine a parabola
 BEYOND = 0.7  # in log N: while the line settles, slices still count if it leaves the sizes by less, lest it lose them
 MARGIN = 0.3  # in log N: slices count fully if the optimum is this far from the smallest and the largest size
 KNOWN = 0.12  # share of the schedule's variation that no parabola can take up; below, it cannot be told from that of N
