@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweep.errors import LawError
-from sweep.fit.approaches.isoflop import IsoflopFit
 from sweep.fit.frontier import (
     Allocation,
     Footprint,
@@ -125,7 +124,7 @@ def answer(fits: Sequence[Any], questions: Questions, *, largest: float, best: t
     budgets = [float(C) for C in questions.budgets] or [factor * largest for factor in DECADES]
     fitted, rate = [fit for fit in fits if fit.fitted], questions.flops_per_second
     surface = next((fit for fit in fitted if fit.has_surface), None)
-    valley = next((fit for fit in fitted if fit.name == IsoflopFit.name), surface)
+    valley = next((fit for fit in fitted if fit.has_other_sizes), None)
     start = questions.at or best
     if questions.improve and start is None:
         raise LawError("bad_option", "ask.improve needs a run to improve on: give ask.at, an N and a D")

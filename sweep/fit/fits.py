@@ -12,7 +12,7 @@ from sweep.fit.approaches.parametric import ParametricFit
 from sweep.fit.judge.collapse import Collapse, collapse
 from sweep.fit.judge.conventions import ConventionRow, compare_conventions
 from sweep.fit.judge.decide import decide
-from sweep.fit.judge.form_fits import FittedForm, fit_forms
+from sweep.fit.judge.form_fits import fit_forms
 from sweep.fit.judge.holdout import RollingHoldOut, rolling_hold_out
 from sweep.fit.judge.sensitivity import Variant, sensitivity
 from sweep.fit.judge.verdict import Verdict
@@ -56,7 +56,7 @@ class Fits:
     sensitivity: tuple[Variant, ...]
     conventions: tuple[ConventionRow, ...]
     adequacy: LackOfFit | None
-    forms: dict[str, FittedForm | Refused]
+    forms: dict[str, Any]
     verdict: Verdict | None
     kaplan: dict[str, LawFit[Any] | Refused]
     kaplan_runs: RunTable
@@ -128,7 +128,7 @@ class Fits:
             "Forms of L(N, D), by how they predict larger budgets",
         ]
         for name, form in self.forms.items():
-            lines.append(f"  {form.line() if isinstance(form, FittedForm) else f'{name}: not fitted: {form}'}")
+            lines.append(f"  {form.line() if form.fitted else f'{name}: not fitted: {form}'}")
         lines += ["", "Extrapolation, held out", f"  {self.extrapolation.summary()}"]
         lines += ["", "a under other choices", *(f"  {variant.line()}" for variant in self.sensitivity)]
         if self.conventions:

@@ -77,6 +77,7 @@ class Approach(Record, ABC):
         variants: its estimates of a: the attribute of each, by a label for readers.
         reads_curves: whether it is fitted to training curves; else to the runs' final losses.
         by_convention: whether it can be fitted when N and C are counted otherwise than the grid was planned.
+        has_other_sizes: whether it knows what another size than N_opt costs, its `penalty`.
         has_surface: whether it knows L(N, D), and so E; if so `surface` and `replicates` are a `Surface`.
         a, b: the exponents of N_opt and D_opt in C.
         level: of the intervals.
@@ -91,6 +92,7 @@ class Approach(Record, ABC):
     variants: ClassVar[dict[str, str]]
     reads_curves: ClassVar[bool] = False
     by_convention: ClassVar[bool] = True
+    has_other_sizes: ClassVar[bool] = False
     has_surface: ClassVar[bool] = False
     fitted: ClassVar[bool] = True
 

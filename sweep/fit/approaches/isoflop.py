@@ -59,6 +59,7 @@ class IsoflopFit(PowerLaws):
         "parabolas without their bias": "a_corrected",
         "local cubics": "a_cubic",
     }
+    has_other_sizes: ClassVar[bool] = True
     by_convention: ClassVar[bool] = False  # counted otherwise, the runs of a planned budget differ in C
 
     a_parabola: Estimate | None

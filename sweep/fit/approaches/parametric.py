@@ -54,6 +54,7 @@ class ParametricFit(Approach):
     form: ClassVar[str] = "L(N, D) = E + A / N^alpha + B / D^beta"
     resampled: ClassVar[str] = "runs (Bayesian bootstrap)"
     variants: ClassVar[dict[str, str]] = {"parametric surface": "a"}
+    has_other_sizes: ClassVar[bool] = True
     has_surface: ClassVar[bool] = True
 
     E: Estimate

@@ -11,11 +11,10 @@ from sweep.fit.approaches import APPROACHES, Approach
 from sweep.fit.frontier import Allocation
 from sweep.fit.judge.choices import Choices, TwoParts
 from sweep.fit.judge.form_fits import FittedForm
-from sweep.fit.judge.predictions import RollingHoldOut
 from sweep.fit.judge.sensitivity import Variant
 from sweep.fit.judge.verdict import Recommended, Verdict
 from sweep.fit.lack_of_fit import LackOfFit
-from sweep.fit.result import Estimate, Refused
+from sweep.fit.result import Estimate
 
 IN_DOUBT = ("flat", "unidentified")  # statuses of a surface whose constants mean little
 ROWS = 2  # budgets: the largest and the next
@@ -29,9 +28,9 @@ def decide(
     answers: Answers,
     *,
     adequacy: LackOfFit | None,
-    forms: Mapping[str, FittedForm | Refused],
+    forms: Mapping[str, Any],
     variants: Sequence[Variant],
-    extrapolation: RollingHoldOut | Refused,
+    extrapolation: Any,
 ) -> Verdict | None:
     """The verdict on the laws of one table; None if no approach was fitted.
 
@@ -51,7 +50,7 @@ def decide(
     law, others = fitted[chosen], [name for name in sound if name != chosen]
     choices = Choices(
         variants=[variant for variant in variants if law.has_surface],
-        forms=[form for form in forms.values() if isinstance(form, FittedForm) and not form.set_aside],
+        forms=[form for form in forms.values() if form.fitted and not form.set_aside],
     )
     by_hand = [(label, getattr(law, name)) for label, name in law.variants.items() if getattr(law, name) is not None]
     a = choices.spread(law.a, lambda other: other.a, [*by_hand, *((_title(name), fitted[name].a) for name in others)])
@@ -119,9 +118,9 @@ def _against(law: Any, adequacy: LackOfFit | None) -> str | None:
     return None
 
 
-def _errors(extrapolation: RollingHoldOut | Refused) -> dict[str, float]:
+def _errors(extrapolation: Any) -> dict[str, float]:
     """The root mean square error of log N_opt on held-out budgets, by approach."""
-    if isinstance(extrapolation, Refused):
+    if not extrapolation.fitted:
         return {}
     optima = [optimum for held in extrapolation.each for optimum in held.optima]
     off: dict[str, list[float]] = {}
@@ -131,8 +130,8 @@ def _errors(extrapolation: RollingHoldOut | Refused) -> dict[str, float]:
     return {name: float(np.sqrt(np.mean(np.square(values)))) for name, values in off.items()}
 
 
-def _held_out(extrapolation: RollingHoldOut | Refused, off: Mapping[str, float]) -> str | None:
-    if isinstance(extrapolation, Refused):
+def _held_out(extrapolation: Any, off: Mapping[str, float]) -> str | None:
+    if not extrapolation.fitted:
         return None
     last = extrapolation.each[-1]
     inside = "" if last.covered is None else f", {last.covered:.0%} inside {last.level:.0%} intervals"

@@ -100,23 +100,22 @@ def fit_forms(table: RunTable, delta: float = 1e-3) -> dict[str, FittedForm | Re
         delta: of the Huber loss of log residuals, as in Approach 3.
     """
     folds = _folds(table)
-    fitted: dict[str, FittedForm | Refused] = {name: attempt(partial(_fit, name, table, delta)) for name in FORMS}
+    fitted: dict[str, Any] = {name: attempt(partial(_fit, name, table, delta)) for name in FORMS}
     errors: dict[str, np.ndarray] = {}
     for name, form in fitted.items():
-        if isinstance(form, Refused) or not folds:
+        if not form.fitted or not folds:
             continue
-        off = [attempt(partial(_fit, name, small, delta, form.theta)) for small, _ in folds]
-        if all(isinstance(each, FittedForm) for each in off):
+        off: list[Any] = [attempt(partial(_fit, name, small, delta, form.theta)) for small, _ in folds]
+        if all(each.fitted for each in off):
             errors[name] = np.concatenate(
-                [np.log(each.predict(held.N, held.D) / held.loss) for each, (_, held) in zip(off, folds, strict=True)]  # type: ignore[union-attr]
+                [np.log(each.predict(held.N, held.D) / held.loss) for each, (_, held) in zip(off, folds, strict=True)]
             )
     if not errors:
         return fitted
     best = min(errors, key=lambda name: float((errors[name] ** 2).sum()))
-    judged: dict[str, FittedForm | Refused] = {}
+    judged: dict[str, Any] = {}
     for name in sorted(errors, key=lambda name: float((errors[name] ** 2).sum())):
         form, squares, least = fitted[name], errors[name] ** 2, errors[best] ** 2
-        assert isinstance(form, FittedForm)
         error = float((squares - least).std(ddof=1)) / len(squares) ** 0.5 if len(squares) > 1 else 0.0
         judged[name] = replace(
             form,
