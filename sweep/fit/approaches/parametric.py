@@ -166,10 +166,12 @@ def fit_parametric(
     labels = check_clusters(table.cluster if clusters is None else clusters, len(table))
     labels = labels if labels is None else labels.astype(str)
 
+    arrays = [table.N, table.D, table.C, table.loss, weight]
+    options = objective, delta, tied, fixed_E
+    minima, certificate = MEMORY.get(arrays, options, search.run)
+
     def make() -> ParametricFit:
         drawn = resample_weights(len(table), intervals.resamples, seed=intervals.seed, clusters=labels)
-
-        minima, certificate = search.run()
         theta = minima[:1]
         share_of_E = problem.require_identified(theta, search.objective)
         compute = Compute.of_runs(table.N, table.D, table.C)
@@ -193,5 +195,4 @@ def fit_parametric(
             level=intervals.level,
         )
 
-    arrays = [table.N, table.D, table.C, table.loss, weight, labels]
-    return MEMORY.get(arrays, (objective, delta, tied, fixed_E, intervals), make)
+    return MEMORY.get([*arrays, labels], (*options, intervals), make)
