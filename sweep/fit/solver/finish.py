@@ -76,7 +76,7 @@ def _linear_program(r: np.ndarray, J: np.ndarray, weight: np.ndarray, radius: fl
     radius sum |s| over |z| <= w, with J'z = s. The multipliers of the rows are d."""
     from scipy.optimize import linprog
 
-    runs, free = J.shape
+    free = J.shape[1]
     solution = linprog(
         np.concatenate([-r, np.full(2 * free, radius)]),
         A_eq=np.hstack([J.T, np.eye(free), -np.eye(free)]),
