@@ -44,7 +44,7 @@ def plot(options: Namespace) -> int:
     from sweep.figures import draw_all
 
     print_verdict(fits)
-    for path in draw_all(fits, Path(config.out)):
+    for path in draw_all(fits, Path(config.out), config.figures.formats):
         print(f"wrote {path}")
     return DONE
 

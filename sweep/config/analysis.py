@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from sweep.config.fields import choice, number
+from sweep.config.fields import choice, choices, number
 from sweep.config.training import NamedRun
 
 
@@ -50,6 +50,13 @@ class AskConfig:
     watts: float = number(700, above=0)
     pue: float = number(1.1, at_least=1)
     tonnes_per_MWh: float = number(0.385, at_least=0)
+
+
+@dataclass(kw_only=True)
+class FiguresConfig:
+    """The files that `plot` writes of each figure: png, svg, pdf."""
+
+    formats: list[str] = choices("png", "svg", "pdf", default=("png", "svg"))
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,7 @@ The bound stands beside the field it binds:
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, field, fields, is_dataclass
 from operator import ge, gt, le, lt
 from typing import Any
@@ -43,6 +43,16 @@ def choice(*choices: str, default: str | None = MISSING) -> Any:  # type: ignore
         return None if value in choices else f"is none of {', '.join(choices)}"
 
     return field(default=choices[0] if default is MISSING else default, metadata={ALLOWED: check})
+
+
+def choices(*choices: str, default: Sequence[str]) -> Any:
+    """A field that is a list of some of `choices`, at least one and each once."""
+
+    def check(value: Any) -> str | None:
+        wrong = not value or len(set(value)) < len(value) or not set(value) <= set(choices)
+        return f"is no list of at least one of {', '.join(choices)}, each once" if wrong else None
+
+    return field(default_factory=lambda: list(default), metadata={ALLOWED: check})
 
 
 def nonempty(default: Any = MISSING) -> Any:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from sweep.config.analysis import AskConfig, Columns, FitConfig, NextConfig, ReportConfig
+from sweep.config.analysis import AskConfig, Columns, FiguresConfig, FitConfig, NextConfig, ReportConfig
 from sweep.config.data import DataConfig
 from sweep.config.fields import choice, number
 from sweep.config.machine import BenchConfig, ClusterConfig, RuntimeConfig, TrackerConfig
@@ -31,6 +31,7 @@ class SweepConfig:
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     ask: AskConfig = field(default_factory=AskConfig)
+    figures: FiguresConfig = field(default_factory=FiguresConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     next: NextConfig = field(default_factory=NextConfig)
     table: str | None = None

@@ -3,13 +3,15 @@
 The figures of an approach are drawn by the function in `DRAWINGS` under the approach's name.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import InputError
-from sweep.figures.approaches import draw_envelope, draw_frontier, draw_isoflop, draw_parametric
+from sweep.figures.approaches import draw_envelope, draw_frontier, draw_isoflop, draw_parametric, draw_thirds
 from sweep.figures.checks import draw_exponents, draw_extrapolation, draw_residuals, draw_sensitivity
+from sweep.figures.curves import draw_collapse, draw_learning, draw_tokens_to_loss, tokens_to_loss
+from sweep.figures.kaplan import NAMES, draw_kaplan
 from sweep.figures.style import save, set_style
 from sweep.fit import Fits
 
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 
 # By the name of the approach: the figures, by name, of its law or of why it was refused.
 DRAWINGS: "dict[str, Callable[[Fits, Any], dict[str, Figure]]]" = {
-    "envelope": lambda fits, law: {"envelope": draw_envelope(fits, law)} if law.fitted else {},
+    "envelope": lambda fits, law: (
+        {"envelope": draw_envelope(fits, law), "thirds": draw_thirds(fits, law)} if law.fitted else {}
+    ),
     # Profiles are worth drawing where they are too few for a law, too.
     "isoflop": lambda fits, law: {"isoflop": draw_isoflop(fits, law)} if law.profiles else {},
     "parametric": lambda fits, law: (
@@ -27,10 +31,10 @@ DRAWINGS: "dict[str, Callable[[Fits, Any], dict[str, Figure]]]" = {
 }
 
 
-def draw_all(fits: Fits, out: Path) -> list[Path]:
-    """Every figure that `fits` has data for, as PNG and SVG under `out`; the paths written, PNG first. Raises InputError if no
-    law could be fitted, or `out` cannot be written."""
-    return [path for name, figure in figures_of(fits).items() for path in save(figure, out / name)]
+def draw_all(fits: Fits, out: Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
+    """Every figure that `fits` has data for, in each of `formats` (png, svg, pdf) under `out`; the paths written, in this
+    order. Raises InputError if no law could be fitted, a format is not known, or `out` cannot be written."""
+    return [path for name, figure in figures_of(fits).items() for path in save(figure, out / name, formats)]
 
 
 def figures_of(fits: Fits) -> "dict[str, Figure]":
@@ -51,4 +55,12 @@ def figures_of(fits: Fits) -> "dict[str, Figure]":
         figures["conventions"] = draw_exponents(fits.conventions, fits.level)
     if fits.extrapolation.fitted:
         figures["extrapolation"] = draw_extrapolation(fits, fits.extrapolation.each)  # type: ignore[union-attr]
+    if any(fits.kaplan[name].fitted for name in NAMES):
+        figures["kaplan"] = draw_kaplan(fits)
+    if fits.curves:
+        figures["learning"] = draw_learning(fits)
+        if reached := tokens_to_loss(fits.curves):
+            figures["tokens_to_loss"] = draw_tokens_to_loss(fits, reached)
+    if fits.collapse.fitted:
+        figures["collapse"] = draw_collapse(fits, fits.collapse)  # type: ignore[arg-type]
     return figures

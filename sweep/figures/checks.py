@@ -1,13 +1,14 @@
 """The figures by which to judge the fits, by other choices, other conventions and predictions of held-out runs; and those by
 which to judge the runs: losses on other text, and along the context."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sweep.figures import style
-from sweep.figures.style import C_LABEL, D_LABEL, HIGHLIGHT, N_LABEL, SIZES
+from sweep.figures.style import C_LABEL, D_LABEL, HIGHLIGHT, N_LABEL
 from sweep.fit import APPROACHES, Estimate, Fits, HoldOut, ParametricFit
 from sweep.fit.judge.conventions import ConventionRow
 
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 
 KAPLAN, CHINCHILLA = 0.73, 0.50  # a of Kaplan et al. 2020 and of Hoffmann et al. 2022
 ROW = 0.23  # inches
+MAX_LABEL = 60  # letters
+MAX_BAR = 8  # times the largest error, of a prediction interval
 BINS = 24  # of positions in the context
-A_RANGE = (-0.1, 1.1)  # of a: values beyond it are not shown
+A_RANGE = (-0.5, 1.5)  # of a: arrows show what lies beyond
 
 
 def draw_sensitivity(fits: Fits) -> "Figure":
@@ -38,6 +41,8 @@ def draw_exponents(conventions: Sequence[ConventionRow], level: float) -> "Figur
 
 def draw_extrapolation(fits: Fits, held: Sequence[HoldOut]) -> "Figure":
     """Held-out losses against their predictions from smaller budgets, and the errors with their prediction intervals."""
+    from sweep.figures.ticks import scientific
+
     figure, (losses, errors) = style.panels(2, 11, width_ratios=(1, 1.5))
     predictions = [prediction for one in held for prediction in one.predictions]
     C, measured = (np.array([getattr(p, name) for p in predictions]) for name in ("C", "loss"))
@@ -51,36 +56,44 @@ def draw_extrapolation(fits: Fits, held: Sequence[HoldOut]) -> "Figure":
     )
     order = np.argsort(C, kind="stable")
     ends = np.array([(predictions[i].predicted.low, predictions[i].predicted.high) for i in order], dtype=float)
+    off, ends, at = (expected - measured)[order], (ends - measured[order, None]).T, np.arange(len(order))
+    # One interval far wider than any error is large would press the errors to a line: arrows show where it goes on.
+    extent = 1.1 * min(np.nanmax(np.abs([off, *ends])), MAX_BAR * np.abs(off).max())
     bars = {"color": "0.6", "linewidth": 1.2, "zorder": 1, "capstyle": "projecting", "rasterized": style.dense(len(order))}
-    errors.vlines(np.arange(len(order)), *(ends - measured[order, None]).T, **bars)
-    off = (expected - measured)[order]
-    errors.scatter(np.arange(len(order)), off, s=22, color=[colour(value) for value in C[order]], **style.markers(len(order)))
+    errors.vlines(at, *ends.clip(-extent, extent), **bars, label=f"{fits.level:.0%} prediction interval")
+    for beyond, edge, arrow in ((ends[0] < -extent, -extent, "v"), (ends[1] > extent, extent, "^")):
+        if beyond.any():  # what has no points and is not clipped has no size that a layout could use
+            errors.plot(at[beyond], np.full(beyond.sum(), edge), arrow, color="0.6", markersize=5, clip_on=False)
+    errors.scatter(at, off, s=22, color=[colour(value) for value in C[order]], **style.markers(len(order)))
     errors.axhline(0, color=HIGHLIGHT, linewidth=1)
-    extent = 1.5 * np.abs(off).max()
-    errors.set(xlabel="held-out runs, by C", ylabel=f"predicted - measured ({style.loss_unit(fits)})", ylim=(-extent, extent))
+    by = "by $C$" if colour.several else f"all at $C$ = {scientific(C[0])} FLOPs"
+    errors.set(xlabel=f"held-out runs, {by}", ylabel=f"predicted - measured ({style.loss_unit(fits)})", ylim=(-extent, extent))
     inside = [p.inside for p in predictions if p.inside is not None]
     share = f", {np.mean(inside):.0%} inside" if inside else ""
     errors.set_title(f"errors and {fits.level:.0%} prediction intervals{share}")
-    figure.colorbar(colour.map, ax=errors, label=C_LABEL)
+    errors.xaxis.get_major_locator().set_params(integer=True)
+    colour.bar(errors, C_LABEL)
     figure.suptitle("Extrapolation, held out: each budget predicted from all smaller ones")
     return figure
 
 
 def draw_residuals(fits: Fits, fit: ParametricFit) -> "Figure":
     """The residual of each run's log loss from the parametric surface, against C, N and D."""
-    figure, axes = style.panels(3, 14, 3.8, sharey=True)
+    figure, axes = style.panels(3, 14, 4.2, sharey=True)
     runs = fits.runs
     residual = np.log(runs.loss / fit.predict(runs.N, runs.D))
     colour = style.colours(runs.C)
+    shades = [colour(C) for C in runs.C]
     for axis, values, label in zip(axes, (runs.C, runs.N, runs.D), (C_LABEL, N_LABEL, D_LABEL), strict=True):
-        axis.axhspan(-fit.residual_sd, fit.residual_sd, color="0.9", zorder=0)
+        axis.axhspan(-fit.residual_sd, fit.residual_sd, color="0.9", zorder=0, label="robust standard deviation")
         axis.axhline(0, color=HIGHLIGHT, linewidth=1)
-        shades = [colour(C) for C in runs.C]
         axis.scatter(values, residual, s=20, color=shades, **style.markers(len(runs)))
-        axis.set(xscale="log", xlabel=label)
+        axis.set(xlabel=label)
+        style.log_axes(axis, "x")
     axes[0].set_ylabel("log measured loss - log fitted loss")
-    figure.colorbar(colour.map, ax=axes[-1], label=C_LABEL)
-    figure.suptitle(f"Residuals of {fit.title()}, with their robust standard deviation")
+    colour.bar(axes[-1], C_LABEL)
+    style.legend(axes)
+    figure.suptitle(f"Residuals of {fit.title()}")
     return figure
 
 
@@ -105,8 +118,8 @@ def draw_transfer(losses: "pd.DataFrame", own: str) -> "Figure":
         gap = float(np.median(there["loss"] - x))
         axis.plot(span, span + gap, color=HIGHLIGHT, linewidth=1, label=f"own loss {gap:+.2f}")
         axis.set(xlabel="loss on the own held-out text", ylabel=f"loss on {name}", title=name)
-        axis.legend()
-    figure.colorbar(colour.map, ax=axes[0][-1], label=N_LABEL)
+        style.legend_below(axis)
+    colour.bar(axes[0][-1], N_LABEL)
     return figure
 
 
@@ -124,48 +137,64 @@ def draw_positions(runs: Sequence[tuple[int, int, Sequence[float]]]) -> "Figure"
         edges = np.unique(np.geomspace(1, len(losses) + 1, BINS + 1).round().astype(int))
         means = np.add.reduceat(np.asarray(losses), edges[:-1] - 1) / np.diff(edges)
         axis.plot(np.sqrt(edges[:-1] * (edges[1:] - 1)), means, color=colour(N), linewidth=1.2)
-    axis.set(xscale="log", xlabel="position in the context", ylabel="loss (nats per token)", title="loss along the context")
-    figure.colorbar(colour.map, ax=axis, label=N_LABEL)
+    axis.set(xlabel="position in the context", ylabel="loss (nats per token)", title="loss along the context")
+    style.log_axes(axis, "x")
+    colour.bar(axis, N_LABEL)
     return figure
 
 
 def _forest(rows: Sequence[tuple[str, str, Estimate | None]], title: str, reference: Sequence[tuple[str, float]]) -> "Figure":
     """One line for each (group, label, estimate), top to bottom, with a heading for every group."""
-    import matplotlib as mpl
-
     groups = list(dict.fromkeys(group for group, _, _ in rows))
-    shades = [mpl.colormaps[SIZES](0.85 * i / max(1, len(groups) - 1)) for i in range(len(groups))]
-    figure, axis = style.panels(1, 8.5, 1.3 + ROW * (len(rows) + 1.5 * len(groups)))
-    place, places, labels = 0.0, [], []
+    shades = style.ramp()(np.linspace(0, 1, len(groups)))
+    ends = [end for _, _, a in rows if a for end in (a.value, a.low, a.high) if end is not None]
+    ends += [value for _, value in reference]
+    finite = np.clip([end for end in ends if np.isfinite(end)], *A_RANGE)
+    margin = 0.08 * np.ptp(finite) + 0.01
+    limits = (finite.min() - margin, finite.max() + margin)
+    figure, axis = style.panels(1, 8.5, 1.3 + ROW * (len(rows) + 1.5 * len(groups) + 1))
+    place, places, labels = -0.5 if reference else 0.5, [], []
     for group, shade in zip(groups, shades, strict=True):
         place -= 1.5
-        axis.text(0, place, group, transform=axis.get_yaxis_transform(), fontweight="bold", fontsize=8, va="center", ha="left")
+        heading = axis.text(
+            0, place, f" {group}", transform=axis.get_yaxis_transform(), fontweight="bold", va="center", ha="left"
+        )
+        heading.set(fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
         for _, label, estimate in (row for row in rows if row[0] == group):
             place -= 1
             places.append(place)
-            labels.append(label)
-            _draw_estimate(axis, place, estimate, shade)
-    for label, value in reference:
+            labels.append(textwrap.shorten(label, MAX_LABEL, placeholder=" …"))
+            _draw_estimate(axis, place, estimate, shade, limits)
+    # The smaller reference has its name to the left of its line, so that the names do not meet.
+    for side, (label, value) in zip(("left", "right"), sorted(reference, key=lambda one: -one[1]), strict=False):
         axis.axvline(value, color=HIGHLIGHT, linewidth=1, linestyle="--", zorder=0)
-        axis.text(value, -0.4, f" {label}", color=HIGHLIGHT, fontsize=8, ha="left", va="center")
-    ends = [end for _, _, a in rows if a for end in (a.value, a.low, a.high) if end is not None]
-    ends += [value for _, value in reference]
-    low, high = max(min(ends), A_RANGE[0]), min(max(ends), A_RANGE[1])
-    margin = 0.08 * (high - low) + 0.01
-    axis.set(
-        xlabel="exponent $a$ of $N_{opt} \\propto C^a$", title=title, xlim=(low - margin, high + margin), ylim=(place - 1, 0)
-    )
+        axis.text(value, -0.5, f" {label} ", color=HIGHLIGHT, fontsize=8, ha=side, va="center")
+    axis.set(xlabel="exponent $a$ of $N_{opt} \\propto C^a$", title=title, xlim=limits, ylim=(place - 1, 0))
     axis.set_yticks(places, labels, fontsize=8)
     axis.grid(axis="y", visible=False)
     return figure
 
 
-def _draw_estimate(axis: "Axes", place: float, estimate: Estimate | None, colour: tuple[float, ...]) -> None:
+def _draw_estimate(
+    axis: "Axes", place: float, estimate: Estimate | None, colour: Sequence[float], limits: tuple[float, float]
+) -> None:
+    """The value and its interval; an arrow at the edge of the figure where either goes on beyond it."""
     if estimate is None or not np.isfinite(estimate.value):
         axis.text(
-            0.5, place, "not fitted", transform=axis.get_yaxis_transform(), fontsize=7, color="0.5", va="center", ha="center"
+            0.02, place, "not fitted", transform=axis.get_yaxis_transform(), fontsize=7, color="0.4", va="center", ha="left"
         )
         return
-    if estimate.low is not None and estimate.high is not None:
-        axis.plot([estimate.low, estimate.high], [place, place], color=colour, linewidth=1.6, solid_capstyle="butt")
-    axis.plot(estimate.value, place, "o", color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.6)
+    low, high = (
+        estimate.value if estimate.low is None else estimate.low,
+        estimate.value if estimate.high is None else estimate.high,
+    )
+    axis.plot(np.clip([low, high], *limits), [place, place], color=colour, linewidth=1.6, solid_capstyle="butt")
+    for beyond, edge, arrow in ((low < limits[0], limits[0], "<"), (high > limits[1], limits[1], ">")):
+        if beyond:
+            axis.plot(edge, place, arrow, color=colour, markersize=6, clip_on=False, zorder=4)
+    if limits[0] <= estimate.value <= limits[1]:
+        axis.plot(estimate.value, place, "o", color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.6)
+    else:
+        side, edge = ("left", limits[0]) if estimate.value < limits[0] else ("right", limits[1])
+        text = f"  {estimate.value:.2f}  "
+        axis.text(edge, place, text, fontsize=7, color="0.3", va="center", ha=side)

@@ -8,6 +8,7 @@
     allocate        N, D and the loss at any C; budget_for_loss, size_penalty, lifetime_optimum, footprint are its inverses
     improvement     what less loss takes, by N, D or both; doubling, growth, sized_runs and place: more of the papers' questions
     hold_out        predict the largest budgets from the smaller ones; predict_runs predicts single new runs
+    collapse        whether the normalised curves of the best runs fall on each other
     sensitivity     the exponent under every other choice; compare_conventions counts N and C in every way
     next_runs       the runs that would tell most
     fit_all         all of it
@@ -27,6 +28,7 @@ from sweep.fit.approaches.profile import Profile
 from sweep.fit.design import NextRuns, next_runs
 from sweep.fit.fits import Fits, fit_all
 from sweep.fit.frontier import Allocation, allocate, allocate_sizes, budget_for_loss, footprint, lifetime_optimum, size_penalty
+from sweep.fit.judge.collapse import Collapse, collapse
 from sweep.fit.judge.conventions import compare_conventions
 from sweep.fit.judge.holdout import hold_out, predict_runs, rolling_hold_out
 from sweep.fit.judge.predictions import HoldOut, RollingHoldOut

@@ -9,6 +9,7 @@ from sweep.fit.approaches import APPROACHES, Approach, Laws, Options
 from sweep.fit.approaches.envelope import CurvesLike, EnvelopeFit
 from sweep.fit.approaches.isoflop import IsoflopFit
 from sweep.fit.approaches.parametric import ParametricFit
+from sweep.fit.judge.collapse import Collapse, collapse
 from sweep.fit.judge.conventions import ConventionRow, compare_conventions
 from sweep.fit.judge.decide import decide
 from sweep.fit.judge.form_fits import FittedForm, fit_forms
@@ -41,6 +42,8 @@ class Fits:
         forms: other forms of L(N, D) by name, the best at predicting larger budgets first, or a `Refused`.
         verdict: what to go by; None if no approach was fitted.
         kaplan: Kaplan's laws by name, or a `Refused`; of N without embeddings where the table has that.
+        kaplan_runs: the table that these were fitted to.
+        collapse: how well the normalised curves of the runs near the optimum fall on each other, or a `Refused`.
         level: of every interval.
     """
 
@@ -56,6 +59,8 @@ class Fits:
     forms: dict[str, FittedForm | Refused]
     verdict: Verdict | None
     kaplan: dict[str, LawFit[Any] | Refused]
+    kaplan_runs: RunTable
+    collapse: Collapse | Refused
     level: float
 
     @property
@@ -95,6 +100,7 @@ class Fits:
             "adequacy": plain(self.adequacy),
             "forms": plain(self.forms),
             "kaplan": plain(self.kaplan),
+            "collapse": self.collapse.to_dict(),
         }
 
     def summary(self, *, full: bool = True) -> str:
@@ -128,7 +134,8 @@ class Fits:
         if self.conventions:
             lines += ["", "a under other conventions", *(f"  {row.line()}" for row in self.conventions)]
         lines += ["", "Kaplan's laws"]
-        return lines + [f"  {name}: " + law.summary().replace("\n", "\n  ") for name, law in self.kaplan.items()]
+        lines += [f"  {name}: " + law.summary().replace("\n", "\n  ") for name, law in self.kaplan.items()]
+        return [*lines, "", "Collapse of the training curves", f"  {self.collapse.summary()}"]
 
 
 def fit_all(
@@ -156,6 +163,8 @@ def fit_all(
     by_name = {name: laws[name] for name in told(tell, "the approaches", list(APPROACHES))}
     others, intervals = conventions or {}, options.intervals
     parametric, noise = by_name["parametric"], pure_noise(laws.runs, options.seed_noise)
+    E = float(parametric.surface.E) if parametric.fitted and parametric.status == "converged" else None
+    kaplan_runs = others.get(KAPLAN_COUNTING, laws.runs)
     answers = answer(list(by_name.values()), questions, largest=float(laws.runs.C.max()), best=_best(laws.runs))
     judged: dict[str, Any] = {
         "adequacy": lack_of_fit(
@@ -177,9 +186,9 @@ def fit_all(
         sensitivity=variants,
         verdict=decide(by_name, answers, variants=variants, **judged),
         conventions=compare_conventions(others, laws.curves, delta=options.delta, intervals=intervals, tell=tell),
-        kaplan=fit_kaplan(
-            others.get(KAPLAN_COUNTING, laws.runs), laws.curves, critical_batch=options.critical_batch, intervals=intervals
-        ),
+        kaplan=fit_kaplan(kaplan_runs, laws.curves, critical_batch=options.critical_batch, intervals=intervals),
+        kaplan_runs=kaplan_runs,
+        collapse=attempt(lambda: collapse(laws.curves, laws.runs, E)),
         level=intervals.level,
     )
 

@@ -1,7 +1,7 @@
 """What the laws are for: how large a model, on how many tokens, at what loss; and what other choices than the optimum cost."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,8 +17,8 @@ INFERENCE_FLOPS = 2  # per parameter and token: a forward pass
 
 @dataclass(frozen=True, kw_only=True)
 class Allocation(Record):
-    """The compute-optimal run at one budget, by one approach; `loss` is in nats per token. Beyond twice the largest C fitted,
-    Approaches 1 and 2 give no loss: theirs is a power law without E, which falls below any E."""
+    """The compute-optimal run at one budget, by one approach; `loss` is in nats per token, and None beyond the budgets to which
+    Approaches 1 and 2 were fitted; `training_loss` says that it is one, which no other approach's loss is compared with."""
 
     approach: str
     C: float
@@ -26,11 +26,13 @@ class Allocation(Record):
     D: Estimate
     tokens_per_parameter: Estimate
     loss: Estimate | None
+    training_loss: bool = False
 
     def line(self) -> str:
+        kind = "training loss" if self.training_loss else "loss"
         return (
             f"C = {self.C:.3g}: N = {self.N}, D = {self.D}, {self.tokens_per_parameter} tokens per parameter, "
-            f"{f'loss {self.loss}' if self.loss else 'too far for a loss'} ({self.approach})"
+            f"{f'{kind} {self.loss}' if self.loss else 'no law of the loss there'} ({self.approach})"
         )
 
 
@@ -43,7 +45,8 @@ def allocate(fit: Approach, budgets: Sequence[float]) -> list[Allocation]:
         pairs = ((N, drawn_N), (D, drawn_D), (D / N, drawn_D / drawn_N), (loss, drawn_loss))
         of_N, of_D, ratio, of_loss = (Estimate.from_resamples(float(value), drawn, fit.level) for value, drawn in pairs)
         believed = of_loss if fit.reach >= C else None
-        rows.append(Allocation(approach=fit.name, C=C, N=of_N, D=of_D, tokens_per_parameter=ratio, loss=believed))
+        found = Allocation(approach=fit.name, C=C, N=of_N, D=of_D, tokens_per_parameter=ratio, loss=believed)
+        rows.append(replace(found, training_loss=fit.reads_curves))
     return rows
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -37,14 +37,14 @@ class Answer:
         reach: C over the largest that a run took.
         rows: one for each approach that was fitted.
         verdict: whether they agree, in words.
-        agree: whether all intervals of N overlap.
+        differ: the columns in which intervals of two approaches do not overlap.
     """
 
     C: float
     reach: float
     rows: tuple[Allocation, ...]
     verdict: str
-    agree: bool
+    differ: tuple[str, ...]
 
 
 def write_report(fits: Fits, origin: Origin, options: FitConfig, path: Path) -> Path:
@@ -83,8 +83,7 @@ def render(fits: Fits, origin: Origin, options: FitConfig) -> str:
         titles=titles,
         methods={name: approach.method for name, approach in APPROACHES.items()},
         answers=answers,
-        # The row that heads the page is that of the last approach, whose law reaches furthest.
-        headline=max(answers[0].rows, key=lambda row: APPROACHES[row.approach].number) if answers else None,
+        headline=fits.verdict,
         exponents=_disagreement([(titles[name], law.a) for name, law in fits.fitted.items()]),
         figures=figures,
         interactive=_interactive(fits),
@@ -104,8 +103,14 @@ def _answers(fits: Fits) -> tuple[Answer, ...]:
     found = []
     for C in dict.fromkeys(row.C for row in fits.answers.allocations):
         rows = tuple(row for row in fits.answers.allocations if row.C == C)
-        verdict = _disagreement([(APPROACHES[row.approach].title(), row.N) for row in rows])
-        found.append(Answer(C=C, reach=C / largest, rows=rows, verdict=_verdict(rows, verdict), agree=not verdict))
+        held_out = [row for row in rows if not APPROACHES[row.approach].reads_curves]  # a training loss is another quantity
+        columns = {
+            "N": [(APPROACHES[row.approach].title(), row.N) for row in rows],
+            "D": [(APPROACHES[row.approach].title(), row.D) for row in rows],
+            "loss": [(APPROACHES[row.approach].title(), row.loss) for row in held_out if row.loss],
+        }
+        apart = {name: pairs for name, column in columns.items() if (pairs := _disagreement(column))}
+        found.append(Answer(C=C, reach=C / largest, rows=rows, verdict=_verdict(rows, apart), differ=tuple(apart)))
     return tuple(found)
 
 
@@ -119,7 +124,7 @@ def _disagreement(named: Sequence[tuple[str, Any]]) -> list[str]:
     ]
 
 
-def _verdict(rows: Sequence[Allocation], apart: Sequence[str]) -> str:
+def _verdict(rows: Sequence[Allocation], apart: Mapping[str, Sequence[str]]) -> str:
     if len(rows) == 1:
         return f"Only {APPROACHES[rows[0].approach].title()} could be fitted, so nothing checks it."
     sizes = [row.N.value for row in rows]
@@ -127,8 +132,8 @@ def _verdict(rows: Sequence[Allocation], apart: Sequence[str]) -> str:
     spread = f"The approaches' N lie within a factor of {factor:.2g}"
     if factor < DISTINCT:
         spread = f"The approaches agree on N to within {text.share(factor - 1)}"
-    overlap = f"the intervals of {', and of '.join(apart)} do not overlap" if apart else "all intervals overlap"
-    return f"{spread}; {overlap}."
+    told = [f"the intervals of {name} do not overlap between {', nor between '.join(pairs)}" for name, pairs in apart.items()]
+    return f"{spread}; {'; '.join(told) or 'all intervals overlap'}."
 
 
 def _interactive(fits: Fits) -> dict[str, Markup]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sweep.figures.style import HIGHLIGHT, colours, loss_label
+from sweep.figures.style import HIGHLIGHT, SIZES, colours, loss_label
 from sweep.fit import Approach, Fits, IsoflopFit, Refused, allocate
 from sweep.report.text import count, scientific
 
@@ -29,7 +29,7 @@ BEYOND = 10  # the frontier is drawn to so many times the largest C
 
 
 def draw_profiles(fits: Fits, fit: IsoflopFit | Refused) -> str:
-    """IsoFLOP profiles with their parabolas and minima."""
+    """IsoFLOP profiles with their valleys and minima."""
     traces: list[dict[str, Any]] = []
     colour = _Ramp(np.array([profile.budget for profile in fit.profiles]))
     for profile in fit.profiles:
@@ -39,7 +39,7 @@ def draw_profiles(fits: Fits, fit: IsoflopFit | Refused) -> str:
         traces[-1]["hovertemplate"] = "N %{x:.3s}, D %{customdata:.3s}<br>loss %{y:.4f}<extra>%{fullData.name}</extra>"
         if profile.coefficients:
             N = np.geomspace(profile.N[0] / 1.15, profile.N[-1] * 1.15, 60)
-            traces.append(_line(N, profile.parabola(N), name, meta, dash, legendgroup=name, showlegend=False, hoverinfo="skip"))
+            traces.append(_line(N, profile.curve(N), name, meta, dash, legendgroup=name, showlegend=False, hoverinfo="skip"))
     good = [profile for profile in fit.profiles if profile.status == "converged"]
     if good:
         at = np.array([(profile.N_opt, profile.loss_opt) for profile in good])
@@ -116,10 +116,11 @@ class _Ramp(colours):
     """Colours for positive values on a log scale, for a light and for a dark page."""
 
     def __call__(self, value: float) -> dict[str, str]:
+        from matplotlib import colormaps
         from matplotlib.colors import to_hex
 
         place = self.norm(value)
-        return {page: to_hex(self.map.cmap(start + (end - start) * place)) for page, (start, end) in VISIBLE.items()}
+        return {page: to_hex(colormaps[SIZES](start + (end - start) * place)) for page, (start, end) in VISIBLE.items()}
 
 
 def _points(x: Any, y: Any, name: str, meta: Any, *, symbol: str = "circle", size: int = 8, **more: Any) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def _recommended(
     named = {_title(name): rows[name].loss for name in by_loss}
     if not named and choices.forms:
         form = choices.forms[0]
-        named[f"the form {form.name}"] = _as_held_out(form, C, level)
+        named[f"the form '{form.name}'"] = _as_held_out(form, C, level)
     if not named and row.loss is not None:
         named[f"{_title(chosen)} (training loss)"] = row.loss
     by, loss = next(iter(named.items()), (None, None))

@@ -131,7 +131,7 @@ def fit_forms(table: RunTable, delta: float = 1e-3, *, tell: Tell | None = None)
     for name in sorted(errors, key=lambda name: float((errors[name] ** 2).sum())):
         form, squares, least = fitted[name], errors[name] ** 2, errors[best] ** 2
         assert isinstance(form, FittedForm)
-        error = float((squares - least).std(ddof=1)) / len(squares) ** 0.5
+        error = float((squares - least).std(ddof=1)) / len(squares) ** 0.5 if len(squares) > 1 else 0.0
         judged[name] = replace(
             form,
             held_out=float(squares.mean() ** 0.5),

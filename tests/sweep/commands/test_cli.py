@@ -73,7 +73,7 @@ def test_fit_on_a_table_needs_neither_torch_nor_a_store(table: Path, tmp_path: P
     drawn = sorted(path.name for path in (tmp_path / "fits").iterdir())
     figures = [
         f"{name}.{kind}"
-        for name in ("extrapolation", "frontier", "isoflop", "parametric", "residuals", "sensitivity")
+        for name in ("extrapolation", "frontier", "isoflop", "kaplan", "parametric", "residuals", "sensitivity")
         for kind in ("png", "svg")
     ]
     assert drawn == sorted(["fits.json", *figures])

@@ -90,8 +90,7 @@ def test_a_new_law_needs_only_its_entry(fourth: None) -> None:
     assert "twenty" in saved["extrapolation"][-1]["optima"][0]["predicted"]
     (row,) = allocate(fits.laws["twenty"], [1.2e20])
     assert (row.N.value, row.D.value) == (1e9, 2e10)
-    legend = figures_of(fits)["frontier"].axes[0].get_legend()
-    assert legend is not None
+    (legend,) = figures_of(fits)["frontier"].legends
     assert "Approach 4" in [entry.get_text() for entry in legend.get_texts()]
 
 

@@ -93,9 +93,9 @@ def test_the_answer_has_the_numbers_of_fits_json(document: Element, fits: dict[s
         names = ("N", "D", "tokens_per_parameter", "loss")
         assert row.numbers == [value for name in names if expected[name] for value in ends(expected[name])]
     hero = document.all("p", **{"class": "hero"})[0]
-    first = next(row for row in allocations if row["approach"] == "parametric")
-    assert hero.numbers == [first["C"], first["N"]["value"], first["D"]["value"], first["loss"]["value"]]
-    assert f"{first['N']['value'] / 1000:.0f}\u202fk parameters" in hero.text
+    first = fits["verdict"]["rows"][0]
+    assert hero.numbers == [first["C"], *(first[name]["combined"]["value"] for name in ("N", "D", "loss"))]
+    assert f"{first['N']['combined']['value'] / 1000:.0f}\u202fk parameters" in hero.text
 
 
 def test_the_other_questions_have_the_numbers_of_fits_json(document: Element, fits: dict[str, Any]) -> None:
@@ -138,10 +138,23 @@ def test_it_says_where_the_approaches_disagree(document: Element, fits: dict[str
     allocations = fits["answers"]["allocations"]
     boxes = document.all("div", **{"class": "budget"})
     for box, C in zip(boxes, dict.fromkeys(row["C"] for row in allocations), strict=True):
-        N = [row["N"] for row in allocations if row["C"] == C]
-        apart = any(one["high"] < other["low"] for one in N for other in N)
-        assert ("do not overlap" in box.text) == apart
-        assert bool(box.all("span", **{"class": "badge differ"})) == apart
+        rows = [row for row in allocations if row["C"] == C]
+        columns = {"N": [row["N"] for row in rows], "D": [row["D"] for row in rows]}
+        columns["loss"] = [row["loss"] for row in rows if row["loss"] and not row["training_loss"]]
+        apart = [name for name, of in columns.items() if any(one["high"] < other["low"] for one in of for other in of)]
+        assert ("do not overlap" in box.text) == bool(apart)
+        badges = box.all("span", **{"class": "badge differ"})
+        assert [badge.text.strip() for badge in badges] == ([f"approaches differ in {' and '.join(apart)}"] if apart else [])
+
+
+def test_the_headline_is_the_verdict(document: Element, fits: dict[str, Any]) -> None:
+    verdict, answer = fits["verdict"], document.all("section", id="answer")[0]
+    best = verdict["rows"][0]
+    assert answer.numbers[:4] == [best["C"], *(best[name]["combined"]["value"] for name in ("N", "D", "loss"))]
+    for title, reason in verdict["set_aside"].items():
+        assert title in answer.text
+        assert reason in answer.text
+    assert verdict["advice"] in answer.text
 
 
 def test_the_cost_is_that_of_the_table(document: Element) -> None:
@@ -158,8 +171,8 @@ def test_every_section_and_figure_is_there(document: Element) -> None:
         *("answer", "approaches", "firmness", "runs", "cost", "provenance", "choices")
     ]
     figures = [figure.attributes["id"].removeprefix("figure-") for figure in document.all("figure")]
-    names = ("frontier", "isoflop", "envelope", "parametric", "residuals", "sensitivity", "extrapolation", "conventions")
-    assert figures == list(names)
+    names = ("frontier", "isoflop", "envelope", "thirds", "learning", "tokens_to_loss", "collapse", "parametric", "residuals")
+    assert figures == [*names, "sensitivity", "extrapolation", "conventions", "kaplan"]
     for figure in document.all("figure"):
         assert figure.all("img")[0].attributes["src"].startswith("data:image/")
         assert len(figure.all("figcaption")[0].text) > 60
