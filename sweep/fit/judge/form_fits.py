@@ -4,6 +4,7 @@ More constants always fit better; what counts is the loss of larger runs. Each f
 the next one, for the largest few, and is compared with the best of them run by run.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -117,13 +118,11 @@ def fit_forms(table: RunTable, delta: float = 1e-3, *, tell: Tell | None = None)
     fitted: dict[str, FittedForm | Refused] = {name: attempt(partial(_fit, name, table, delta)) for name in FORMS}
     errors: dict[str, np.ndarray] = {}
     for name, form in told(tell, "forms of L(N, D)", list(fitted.items())):
-        if not form.fitted or not folds:
+        if not isinstance(form, FittedForm) or not folds:
             continue
-        off = [attempt(partial(_fit, name, small, delta, form.theta)) for small, _ in folds]
-        if all(each.fitted for each in off):
-            errors[name] = np.concatenate(
-                [np.log(each.predict(held.N, held.D) / held.loss) for each, (_, held) in zip(off, folds, strict=True)]  # type: ignore[union-attr]
-            )
+        with suppress(LawError):  # then the smaller budgets do not bear this form
+            off = [(_fit(name, small, delta, form.theta), held) for small, held in folds]
+            errors[name] = np.concatenate([np.log(each.predict(held.N, held.D) / held.loss) for each, held in off])
     if not errors:
         return fitted
     best = min(errors, key=lambda name: float((errors[name] ** 2).sum()))
