@@ -21,6 +21,7 @@ from sweep.fit import (
     Noise,
     RunTable,
     Simulator,
+    allocate,
     fit_envelope,
     fit_isoflop,
     fit_parametric,
@@ -77,11 +78,30 @@ def parametric(runs: RunTable, seed: int) -> dict[str, bool]:
     }
 
 
+def shifted(noise: Noise, seed: int) -> RunTable:
+    """42 runs, the optimum of each budget shifted by a tenth (sd): what a rate that suits some sizes better does."""
+    runs = small(Noise(), seed)
+    rng = np.random.default_rng([seed, 3])
+    N = runs.N * np.repeat(np.exp(0.1 * rng.standard_normal(len(SMALL))), 7)
+    loss = CHINCHILLA.predict(N, runs.C / (6 * N)) * np.exp(noise.run * rng.standard_normal(len(runs)))
+    return replace(runs, loss=loss)
+
+
+def ladder(noise: Noise, seed: int) -> RunTable:
+    """One ladder of 20 sizes for all of six budgets, wide and off centre, on a surface that leans."""
+    C, N = (grid.ravel() for grid in np.meshgrid(SMALL, np.geomspace(3e7, 1e10, 20), indexing="ij"))
+    return Simulator(surface=CHINCHILLA, noise=noise, seed=seed).runs(N, C / (6 * N), budget=C)
+
+
 def isoflop(runs: RunTable, seed: int) -> dict[str, bool]:
-    """The same of a, as it is and without the parabolas' bias."""
-    fit = fit_isoflop(runs, intervals=Intervals(seed=seed))
-    corrected = fit.a_corrected is not None and holds(fit.a_corrected, CHINCHILLA.a)
-    return {"a": holds(fit.a, CHINCHILLA.a), "a without bias": corrected}
+    """The same of a by each kind of minimum, and of N_opt and the loss at the largest budget."""
+    fit = fit_isoflop(runs, surface=CHINCHILLA, intervals=Intervals(seed=seed))
+    best = allocate(fit, [fit.largest])[0]
+    kinds = {"a": fit.a, "a by parabolas": fit.a_parabola, "a by cubics": fit.a_cubic}
+    return {name: of is not None and holds(of, CHINCHILLA.a) for name, of in kinds.items()} | {
+        "N": holds(best.N, CHINCHILLA.optimal(best.C)[0]),
+        "loss": best.loss is not None and holds(best.loss, CHINCHILLA.frontier_loss(best.C)),
+    }
 
 
 def envelope(runs: RunTable, seed: int) -> dict[str, bool]:
@@ -110,6 +130,8 @@ CASES: list[tuple[str, Callable[[Noise, int], RunTable], Noise, Callable[[RunTab
     ("Approach 3, 42 trajectories of 8 points", trajectories, Noise(run=0.003), parametric),
     ("Approach 2, 42 runs, scatter 0.3 %", small, Noise(run=0.003), isoflop),
     ("Approach 2, 225 runs, scatter 0.5 %", large, Noise(run=0.005), isoflop),
+    ("Approach 2, 42 runs, scatter 0.3 %, optima shifted by 10 %", shifted, Noise(run=0.003), isoflop),
+    ("Approach 2, 120 runs of one ladder, scatter 0.3 %", ladder, Noise(run=0.003), isoflop),
     ("Approach 1, 42 curves, scatter 0.3 %", small, Noise(run=0.003), envelope),
     ("Held-out budget, 42 runs, scatter 0.3 %", small, Noise(run=0.003), held_out),
 ]

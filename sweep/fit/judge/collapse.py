@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import chdtri
-from scipy.stats import theilslopes
 
 from sweep.errors import LawError
 from sweep.fit.kaplan.table import unbeaten
@@ -95,6 +94,8 @@ def collapse(curves: Sequence[Curve], runs: RunsLike, E: float | None) -> Collap
         LawError: "no_curves" or "no_E" without them; "bad_E" if a curve near the optimum ends below E; "too_few_runs" if fewer
             than four runs of three sizes near the optimum have curves from x = 0.1 to the end.
     """
+    from scipy.stats import theilslopes
+
     if not curves:
         raise LawError("no_curves", "there are no training curves to compare: add them beside the table of runs")
     if E is None:
