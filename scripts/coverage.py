@@ -10,6 +10,7 @@ import json
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,28 @@ def trajectories(noise: Noise, seed: int) -> RunTable:
     return RunTable(run_id=names, N=N, D=D, C=6 * N * D, loss=loss, budget=unplanned, cluster=cluster)
 
 
+def plateau(noise: Noise, seed: int) -> RunTable:
+    """14 runs: as many sizes, all on the same tokens; the largest size is best over half of C."""
+    return Simulator(surface=CHINCHILLA, noise=noise, seed=seed).runs(np.geomspace(5e7, 2e9, 14), np.full(14, 3.5e11))
+
+
+def few_sizes(noise: Noise, seed: int) -> RunTable:
+    """Six runs, each twice as large as the last."""
+    return Simulator(surface=CHINCHILLA, noise=noise, seed=seed).runs(1e8 * 2.0 ** np.arange(6), np.full(6, 3e11))
+
+
+def horizons(noise: Noise, seed: int) -> RunTable:
+    """48 runs: 12 sizes, four horizons of each that span a factor of 16, as the paper had."""
+    N = np.repeat(np.geomspace(7e7, 7e9, 12), 4)
+    return Simulator(surface=CHINCHILLA, noise=noise, seed=seed).runs(N, 20 * N * np.tile(np.geomspace(0.25, 4, 4), 12))
+
+
+def ladder(noise: Noise, seed: int) -> RunTable:
+    """12 runs of 100 tokens per parameter."""
+    N = np.geomspace(5e7, 5e9, 12)
+    return Simulator(surface=CHINCHILLA, noise=noise, seed=seed).runs(N, 100 * N)
+
+
 def parametric(runs: RunTable, seed: int) -> dict[str, bool]:
     """Whether each constant's interval holds it."""
     fit = fit_parametric(runs, intervals=Intervals(seed=seed))
@@ -87,7 +110,7 @@ def shifted(noise: Noise, seed: int) -> RunTable:
     return replace(runs, loss=loss)
 
 
-def ladder(noise: Noise, seed: int) -> RunTable:
+def one_ladder(noise: Noise, seed: int) -> RunTable:
     """One ladder of 20 sizes for all of six budgets, wide and off centre, on a surface that leans."""
     C, N = (grid.ravel() for grid in np.meshgrid(SMALL, np.geomspace(3e7, 1e10, 20), indexing="ij"))
     return Simulator(surface=CHINCHILLA, noise=noise, seed=seed).runs(N, C / (6 * N), budget=C)
@@ -104,10 +127,13 @@ def isoflop(runs: RunTable, seed: int) -> dict[str, bool]:
     }
 
 
-def envelope(runs: RunTable, seed: int) -> dict[str, bool]:
-    """The same of a, from curves that end in the runs."""
-    curves = Simulator(surface=CHINCHILLA, noise=Noise(step=0.001), seed=seed).curves(runs)
-    return {"a": holds(fit_envelope(curves, intervals=Intervals(seed=seed)).a, CHINCHILLA.a)}
+def envelope(runs: RunTable, seed: int, step: float = 0.003, undecayed: float = 0.0) -> dict[str, bool]:
+    """The same of a, b and the loss inside the range, from curves that end in the runs."""
+    noise = Noise(step=step, memory=0.9, undecayed=undecayed)
+    fit = fit_envelope(Simulator(surface=CHINCHILLA, noise=noise, seed=seed).curves(runs), intervals=Intervals(seed=seed))
+    C = float(np.sqrt(np.prod(np.quantile(fit.flops, [0.2, 0.8]))))
+    loss = Estimate.from_resamples(fit.optimal_loss(C), fit.resampled_at(C)[2], fit.level)
+    return {"a": holds(fit.a, CHINCHILLA.a), "b": holds(fit.b, CHINCHILLA.b), "loss": holds(loss, CHINCHILLA.frontier_loss(C))}
 
 
 def held_out(runs: RunTable, seed: int) -> dict[str, bool]:
@@ -131,8 +157,15 @@ CASES: list[tuple[str, Callable[[Noise, int], RunTable], Noise, Callable[[RunTab
     ("Approach 2, 42 runs, scatter 0.3 %", small, Noise(run=0.003), isoflop),
     ("Approach 2, 225 runs, scatter 0.5 %", large, Noise(run=0.005), isoflop),
     ("Approach 2, 42 runs, scatter 0.3 %, optima shifted by 10 %", shifted, Noise(run=0.003), isoflop),
-    ("Approach 2, 120 runs of one ladder, scatter 0.3 %", ladder, Noise(run=0.003), isoflop),
+    ("Approach 2, 120 runs of one ladder, scatter 0.3 %", one_ladder, Noise(run=0.003), isoflop),
     ("Approach 1, 42 curves, scatter 0.3 %", small, Noise(run=0.003), envelope),
+    ("Approach 1, 42 curves, scatter 1 %", small, Noise(run=0.01), envelope),
+    ("Approach 1, 42 curves, cosine of 0.1 nats", small, Noise(run=0.003), partial(envelope, undecayed=0.1)),
+    ("Approach 1, 48 curves, four horizons, cosine", horizons, Noise(run=0.003), partial(envelope, undecayed=0.2)),
+    ("Approach 1, 14 sizes on the same tokens", plateau, Noise(run=0.003), envelope),
+    ("Approach 1, the same, steps scatter 1 %", plateau, Noise(), partial(envelope, step=0.01)),
+    ("Approach 1, 12 sizes, 100 tokens per parameter", ladder, Noise(run=0.003), envelope),
+    ("Approach 1, 6 sizes", few_sizes, Noise(run=0.003), envelope),
     ("Held-out budget, 42 runs, scatter 0.3 %", small, Noise(run=0.003), held_out),
 ]
 
@@ -140,11 +173,14 @@ CASES: list[tuple[str, Callable[[Noise, int], RunTable], Noise, Callable[[RunTab
 def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/coverage"), help="folder of coverage.json")
+    parser.add_argument("--only", default="", help="designs whose name holds this")
     parser.add_argument("--cases", type=int, default=500, help="simulated sweeps of each design (default: %(default)s)")
     options = parser.parse_args()
     out, cases = options.out, options.cases
     rows = []
     for name, design, noise, judge in CASES:
+        if options.only not in name:
+            continue
         verdicts, refused = [], 0
         for seed in range(cases):
             try:

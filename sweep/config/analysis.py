@@ -26,7 +26,7 @@ class FitConfig:
     tied: bool = False
     fixed_E: float | None = number(None, at_least=0)
     seed_noise: float | None = number(None, above=0)
-    envelope: str = choice("interpolated", "bins", "hull")
+    envelope: str = choice("between_sizes", "interpolated", "bins", "hull")
     smoothing_steps: float = number(10, at_least=0)
     envelope_points: int = number(1500, at_least=30)
     critical_batch: CriticalBatchConfig | None = None

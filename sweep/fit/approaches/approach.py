@@ -5,7 +5,7 @@ that draws it may register itself in `sweep.figures`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -38,7 +38,7 @@ class Options:
     tied: bool = False
     fixed_E: float | None = None
     seed_noise: float | None = None
-    envelope: str = "interpolated"
+    envelope: str = "between_sizes"
     envelope_points: int = 1500
     critical_batch: CriticalBatch | None = None
     intervals: Intervals = Intervals()
@@ -165,9 +165,9 @@ class PowerLaws(Approach):
 
     N_law: PowerLaw
     D_law: PowerLaw
-    loss_law: Callable[[Any], Any]
+    loss_law: Any
     compute: Compute
-    replicates: dict[str, Callable[[Any], Any]] = field(repr=False)
+    replicates: Mapping[str, Any] = field(repr=False)
 
     @property
     @abstractmethod

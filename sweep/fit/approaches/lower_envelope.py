@@ -1,99 +1,130 @@
-"""The lower envelope of any subset of many training curves, drawn in one of three ways."""
+"""The lower envelope of training curves, drawn in one of three ways, and what is read off points along an envelope."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from sweep.store.curves import smooth_curve
+from sweep.fit.result import SAME, Estimate, PowerLaw, Record, count_distinct
+from sweep.fit.surface import Compute
 from sweep.tables.curves import Curve
 
-MIN_SIZES = 3  # two sizes make a step, not a law
-METHODS = ("interpolated", "bins", "hull")
+MIN_WINNERS = 3  # two sizes make a step, not a law
 BINS = 50  # wide enough that every bin has points of every size that competes there
-RANKS = 32  # at each C: a bootstrap resample lacks all the best 32 curves once in 1e14
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curvature(Record):
+    """Whether log N_opt bends in log C (Hoffmann et al. 2022, Fig. A5).
+
+    Attributes:
+        thirds: the exponent of N_opt in the first, middle and last third of log C.
+        second: d^2 log N_opt / d (log C)^2 of a parabola through the optima; negative where the frontier is concave.
+        bends: whether the interval of `second` excludes zero; None if there is no interval.
+    """
+
+    thirds: tuple[Estimate, Estimate, Estimate]
+    second: Estimate
+    bends: bool | None
+
+    @classmethod
+    def of(cls, first: Estimate, middle: Estimate, last: Estimate, second: Estimate) -> "Curvature":
+        known = second.low is not None and second.high is not None
+        bends = not second.low <= 0 <= second.high if known else None  # type: ignore[operator]
+        return cls(thirds=(first, middle, last), second=second, bends=bends)
 
 
 class LowerEnvelope:
-    """The curves, prepared so that the envelope of any of them is quick.
+    """Curves, and the envelopes of them between two values of log C.
 
     Args:
-        curves: all of them.
-        smoothing, points, method: as in `fit_envelope`.
+        curves: in an order that does not depend on their names; of equal losses the first curve's is the lower.
+        losses: theirs, smoothed.
+        low, high: log C.
     """
 
-    def __init__(self, curves: Sequence[Curve], smoothing: float, points: int, method: str) -> None:
-        self.method = method
-        self.N, self.per_token = (np.array([getattr(curve, name) for curve in curves]) for name in ("N", "flops_per_token"))
-        # As far as three sizes compete; see `fit_envelope`.
-        ends = np.array([curve.tokens[-1] * curve.flops_per_token for curve in curves])
-        low, high = ends.min(), sorted(ends[self.N == N].max() for N in np.unique(self.N))[-MIN_SIZES]
-        self.flops = np.geomspace(low, high, points)
-        smooth = [smooth_curve(curve.loss, smoothing) for curve in curves]
-        if method == "interpolated":
-            self.losses = np.stack([_interpolate(curve, loss, self.flops) for curve, loss in zip(curves, smooth, strict=True)])
-            self.ranking = _lowest(self.losses, min(RANKS, len(curves)))
-            return
-        self.edges = np.geomspace(low, high, BINS + 1)
-        # All measured points in the range, and the curves they belong to, by C.
-        C = np.concatenate([curve.tokens * curve.flops_per_token for curve in curves])
-        owner = np.repeat(np.arange(len(curves)), [len(curve.loss) for curve in curves])
-        inside = np.flatnonzero((low * (1 - 1e-9) <= C) & (high * (1 + 1e-9) >= C))
-        order = inside[np.argsort(C[inside], kind="stable")]
-        self.C, self.owner, self.L = C[order], owner[order], np.concatenate(smooth)[order]
+    def __init__(self, curves: Sequence[Curve], losses: Sequence[np.ndarray], low: float, high: float) -> None:
+        self.low, self.high = low, high
+        self.N = np.log([curve.N for curve in curves])
+        self.logs = [np.log(curve.tokens * curve.flops_per_token) for curve in curves]
+        self.losses = losses
+        # All measured points, and the curves they belong to, by C.
+        C, owner = np.concatenate(self.logs), np.repeat(np.arange(len(curves)), [len(loss) for loss in losses])
+        order = np.argsort(C, kind="stable")
+        self.C, self.owner, self.L = C[order], owner[order], np.concatenate(list(losses))[order]
 
-    def of(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """C, N, D and loss along the envelope of the `chosen` curves (ascending indices), each of shape (points,)."""
-        if self.method == "interpolated":
-            winners = self._best(chosen)
-            loss = self.losses[winners, np.arange(len(self.flops))]
-            reached = np.isfinite(loss)  # a resample may lack the longest run
-            flops, winners, loss = self.flops[reached], winners[reached], loss[reached]
-        else:
-            own = np.flatnonzero(np.isin(self.owner, chosen))
-            C, L = self.C[own], self.L[own]
-            best = _lowest_of_bins(C, L, self.edges) if self.method == "bins" else _lower_hull(np.log(C), np.log(L))[1:-1]
-            flops, winners, loss = C[best], self.owner[own][best], L[best]
-        return flops, self.N[winners], flops / self.per_token[winners], loss
+    def points(self, method: str, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """log C, log N of the best size and its log loss, each of shape (points,), by "interpolated", "bins" or "hull";
+        without the C at which no smaller or no larger size runs beside the best, which may be so for want of a better one."""
+        x, best, loss = (
+            self.interpolated(number) if method == "interpolated" else self.bins() if method == "bins" else self.hull()
+        )
+        running = np.array([(C[0] - SAME <= x) & (C[-1] + SAME >= x) for C in self.logs])
+        smallest = np.where(running, self.N[:, None], np.inf).min(axis=0)
+        largest = np.where(running, self.N[:, None], -np.inf).max(axis=0)
+        kept = (self.N[best] > smallest + SAME) & (self.N[best] < largest - SAME)
+        return x[kept], self.N[best[kept]], np.log(loss[kept])
 
-    def _best(self, chosen: np.ndarray) -> np.ndarray:
-        """The chosen curve with the lowest loss at every C, shape (points,)."""
-        member = np.zeros(len(self.losses), dtype=bool)
-        member[chosen] = True
-        among = member[self.ranking]
-        winners = self.ranking[among.argmax(axis=0), np.arange(len(self.flops))]
-        missing = ~among.any(axis=0)
-        if missing.any():
-            winners[missing] = chosen[self.losses[np.ix_(chosen, missing)].argmin(axis=0)]
-        return winners
+    def exponent(self, method: str, number: int) -> Estimate | None:
+        """a along these points, without an interval; None where too few sizes win."""
+        x, log_N, _ = self.points(method, number)
+        return Estimate(float(np.polyfit(x, log_N, 1)[0])) if count_distinct(np.exp(log_N)) >= MIN_WINNERS else None
+
+    def interpolated(self, points: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The lowest curve at `points` log-spaced C (Hoffmann et al. 2022): log C, the curve's index and its loss."""
+        x = np.linspace(self.low, self.high, points)
+        lowest, best = np.full(points, np.inf), np.zeros(points, dtype=int)
+        for i, (C, loss) in enumerate(zip(self.logs, self.losses, strict=True)):
+            # A rounding error must not keep a run from the point where it ends.
+            at = np.where(np.abs(x - C[-1]) <= SAME, C[-1], x)
+            own = np.exp(np.interp(at, C, np.log(loss), left=np.inf, right=np.inf))
+            best[own < lowest] = i
+            lowest = np.minimum(lowest, own)
+        return x[np.isfinite(lowest)], best[np.isfinite(lowest)], lowest[np.isfinite(lowest)]
+
+    def bins(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The lowest measured point of each bin of log C."""
+        inside = np.flatnonzero((self.low - SAME <= self.C) & (self.high + SAME >= self.C))
+        bins = np.searchsorted(np.linspace(self.low, self.high, BINS + 1)[1:-1], self.C[inside], side="right")
+        order = inside[np.lexsort((self.L[inside], bins))]
+        chosen = order[np.unique(np.sort(bins), return_index=True)[1]]
+        return self.C[chosen], self.owner[chosen], self.L[chosen]
+
+    def hull(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The vertices of the lower convex hull of all measured points in log C and log L, without the first and the last,
+        which depend only on the range."""
+        chosen = _lower_hull(self.C, np.log(self.L))[1:-1]
+        chosen = chosen[(self.low - SAME <= self.C[chosen]) & (self.high + SAME >= self.C[chosen])]
+        return self.C[chosen], self.owner[chosen], self.L[chosen]
 
 
-def statistics(flops: np.ndarray, N: np.ndarray, D: np.ndarray, loss: np.ndarray) -> list[float]:
-    """Exponent and log-coefficient of N, D and loss in C; the exponent of N in thirds of log C; its second derivative."""
-    x = np.log(flops)
-    whole = [term for y in (N, D, loss) for term in np.polyfit(x, np.log(y), 1)]
+def statistics(x: np.ndarray, log_N: np.ndarray, log_loss: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Exponent and log-coefficient of N and of the loss in C; the exponent of N in thirds of log C; its second derivative.
+
+    x and weight have shape (points,), log_N and log_loss (rows, points); returns shape (rows, 8).
+    """
+    root = np.sqrt(weight)
     thirds = []
     for part in range(3):
         low, high = x[0] + (x[-1] - x[0]) * np.array([part, part + 1]) / 3
         inside = (x >= low) & (x <= high)
-        thirds.append(np.polyfit(x[inside], np.log(N[inside]), 1)[0] if inside.sum() > 1 else np.nan)
-    centred = x - x.mean()
-    return [float(v) for v in (*whole, *thirds, 2 * np.polyfit(centred, np.log(N), 2)[0] if len(x) > 2 else np.nan)]
+        enough = inside.sum() > 1
+        thirds.append(
+            np.polyfit(x[inside], log_N[:, inside].T, 1, w=root[inside])[0] if enough else np.full(len(log_N), np.nan)
+        )
+    second = 2 * np.polyfit(x - x.mean(), log_N.T, 2, w=root)[0]
+    return np.vstack([np.polyfit(x, log_N.T, 1, w=root), np.polyfit(x, log_loss.T, 1), *thirds, second]).T
 
 
-def _lowest(losses: np.ndarray, ranks: int) -> np.ndarray:
-    """The curves with the `ranks` lowest of `losses`, shape (curves, points), best first, shape (ranks, points); of equal
-    losses the first curve is the better one."""
-    lowest = np.sort(np.argpartition(losses, ranks - 1, axis=0)[:ranks], axis=0)
-    order = np.argsort(np.take_along_axis(losses, lowest, axis=0), axis=0, kind="stable")
-    return np.take_along_axis(lowest, order, axis=0)
-
-
-def _lowest_of_bins(C: np.ndarray, L: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """The index of the lowest L in every bin of C that is not empty; C ascending."""
-    bins = np.searchsorted(edges[1:-1], C, side="right")
-    order = np.lexsort((L, bins))
-    _, first = np.unique(bins[order], return_index=True)
-    return order[first]
+def power_laws(found: np.ndarray, compute: Compute) -> tuple[dict[str, PowerLaw], dict[str, PowerLaw]]:
+    """The laws "N", "D" and "loss" of the first row of `statistics`, and those of the others, each of shape (rows - 1,)."""
+    a, k, g, k_loss = found.T[:4]
+    pairs = {"N": (a, k), "D": (1 - compute.eta * a, -np.log(compute.kappa) - compute.eta * k), "loss": (g, k_loss)}
+    with np.errstate(over="ignore"):  # a resample may be anything
+        return (
+            {name: PowerLaw(exponent=float(e[0]), coefficient=float(np.exp(c[0]))) for name, (e, c) in pairs.items()},
+            {name: PowerLaw(exponent=e[1:], coefficient=np.exp(c[1:])) for name, (e, c) in pairs.items()},
+        )
 
 
 def _lower_hull(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -107,11 +138,3 @@ def _lower_hull(x: np.ndarray, y: np.ndarray) -> np.ndarray:
             hull.pop()
         hull.append(i)
     return np.array(hull)
-
-
-def _interpolate(curve: Curve, loss: np.ndarray, flops: np.ndarray) -> np.ndarray:
-    """Loss at `flops`, linear in log-log; infinite outside the run, so that it never wins there."""
-    x, log_C = np.log(curve.tokens * curve.flops_per_token), np.log(flops)
-    # A rounding error must not keep a run from the point where it ends.
-    at = np.where(np.abs(log_C - x[-1]) <= 1e-9, x[-1], log_C)
-    return np.exp(np.interp(at, x, np.log(loss), left=np.inf, right=np.inf))

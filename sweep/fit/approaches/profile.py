@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from sweep.fit.approaches.valley_problem import valley
 from sweep.fit.result import SAME, Record, count_distinct
+from sweep.fit.solver.valley import valley
 
 NEIGHBOURS = 7  # runs around the minimum, for a local cubic
 MIN_FOR_CUBIC = 5  # one more than it has coefficients

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweep.fit.approaches.valley_problem import USUAL, Normal, Problem, valley
 from sweep.fit.lack_of_fit import roughness
+from sweep.fit.solver.valley import USUAL, Normal, Problem, valley
 
 SPREAD = 1.5  # of log p and log q about the usual
 MIN_SPARE = 4  # residuals beyond three constants a profile; with fewer, p and q are taken to be the usual ones
