@@ -3,7 +3,7 @@
     python scripts/bench_large.py [--horizons 48] [--out results/large]
 
 Makes 24 IsoFLOP profiles of 20 sizes, and 40 sizes at 48 horizons, in a temporary folder: 2,290 different runs, about 100 MB.
-Times each command as a process of its own.
+Times each command as a process of its own; and `fit` of tables of 10,000 rows of the law, at 100 budgets or 100 x 100 (N, D).
 """
 
 import argparse
@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import yaml
 
 from models import flops_per_token
@@ -26,6 +27,7 @@ from sweep.plan.run import RunConfig
 from sweep.store import Store, states
 
 SURFACE = Surface(E=0.5, A=40.0, B=60.0, alpha=0.4, beta=0.35)
+TABLE = 10_000  # rows
 STEPS = 200  # of each run, to within a power of two of its batch
 
 
@@ -65,6 +67,18 @@ def timed(arguments: list[str]) -> dict[str, float]:
     }
 
 
+def write_table(path: Path, rows: int, *, budgets: bool) -> None:
+    """A planted table: profiles of as many sizes as budgets, or a square of N and D."""
+    side = round(rows**0.5)
+    i, j = (each.ravel() / (side - 1) for each in np.mgrid[:side, :side])
+    C = 1e14 * 1e4**i
+    N = SURFACE.optimal(C)[0] * 10 ** (j - 0.5) if budgets else 1e4 * 1e5**i
+    D = C / (6 * N) if budgets else 1e6 * 1e5**j
+    loss = SURFACE.predict(N, D) * np.exp(np.random.default_rng(0).normal(0, 0.002, len(N)))
+    columns = {"N": N, "D": D, "loss": loss} | ({"budget": C} if budgets else {})
+    pd.DataFrame(columns).to_csv(path, index=False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--horizons", type=int, default=48, help="of each of 40 sizes (default: %(default)s)")
@@ -92,6 +106,10 @@ def main() -> None:
             for words in (["status", "large"], ["plan", "large"], ["fit", "large"])
         }
         found["plan from conf/"] = timed(["plan", *overrides])
+        for budgets_too, name in ((True, "budgets"), (False, "square")):
+            table = Path(folder) / f"{name}.csv"
+            write_table(table, TABLE, budgets=budgets_too)
+            found[f"fit table={name}.csv, {TABLE:,} rows"] = timed(["fit", f"table={table}", f"out={folder}/{name}"])
     text = json.dumps(found, indent=2)
     print(text)
     if options.out:

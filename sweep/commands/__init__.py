@@ -8,9 +8,9 @@ if TYPE_CHECKING:
 DONE, SOME_RUNS_FAILED, BAD_INPUT = 0, 1, 2
 
 
-def console(width: int = 120) -> "Console":
-    """Standard output; off a terminal it is `width` columns wide, so that no table is cut."""
+def console(width: int = 120, *, stderr: bool = False) -> "Console":
+    """Standard output, or standard error; off a terminal it is `width` columns wide, so that no table is cut."""
     from rich.console import Console
 
-    console = Console()
-    return console if console.is_terminal else Console(width=width)
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(width=width, stderr=stderr)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.commands import DONE
+from sweep.commands import DONE, console
 from sweep.commands.sweeps import Sweep, composed, open_sweep
 from sweep.config import SweepConfig
 from sweep.errors import InputError
@@ -97,18 +97,21 @@ def opened(options: Namespace) -> tuple[SweepConfig, Sweep | None]:
 def make_fits(config: SweepConfig, sweep: Sweep | None) -> "Fits":
     """Fits of a sweep, or of `config.table`; fits.json and, of a sweep, the tables are written to `out`."""
     from sweep.fit import Options, Questions, fit_all
+    from sweep.follow.progress import FitProgress
 
     questions = Questions.of(config.ask)  # first: a wrong one should not cost a fit
     runs, curves, conventions = read_tables(config, sweep)
     options = config.fit
-    fits = fit_all(
-        runs,
-        curves,
-        convention={"loss": options.loss, "N": options.parameters, "C": options.flops},
-        conventions=conventions,
-        questions=questions,
-        options=Options.of(options),
-    )
+    with FitProgress(console(stderr=True)) as tell:
+        fits = fit_all(
+            runs,
+            curves,
+            convention={"loss": options.loss, "N": options.parameters, "C": options.flops},
+            conventions=conventions,
+            questions=questions,
+            options=Options.of(options),
+            tell=tell,
+        )
     with writing(Path(config.out)):
         write_json(Path(config.out) / "fits.json", fits.to_dict())
     return fits

@@ -19,7 +19,7 @@ from sweep.fit.judge.verdict import Verdict
 from sweep.fit.kaplan.law_fit import LawFit
 from sweep.fit.kaplan.table import fit_kaplan
 from sweep.fit.lack_of_fit import LackOfFit, lack_of_fit, pure_noise
-from sweep.fit.result import Refused, attempt, plain
+from sweep.fit.result import Refused, Tell, attempt, plain, told
 from sweep.tables.conventions import KAPLAN_COUNTING
 from sweep.tables.curves import Curve, as_curves
 from sweep.tables.table import RunsLike, RunTable, as_runs
@@ -146,6 +146,7 @@ def fit_all(
     conventions: Mapping[str, RunTable] | None = None,
     questions: Questions = Questions(),
     options: Options = Options(),
+    tell: Tell | None = None,
 ) -> Fits:
     """Fit every law. A law that cannot be fitted does not prevent the others.
 
@@ -156,9 +157,11 @@ def fit_all(
         conventions: the same runs under other conventions, by name.
         questions: to answer with the fits.
         options: of the fits.
+        tell: is told what is being fitted and how far that is; see `Tell`.
     """
     laws = Laws(runs=as_runs(runs), curves=as_curves(curves), options=options)
-    by_name, others, intervals = dict(laws.items()), conventions or {}, options.intervals
+    by_name = {name: laws[name] for name in told(tell, "the approaches", list(APPROACHES))}
+    others, intervals = conventions or {}, options.intervals
     parametric, noise = by_name["parametric"], pure_noise(laws.runs, options.seed_noise)
     E = float(parametric.surface.E) if parametric.fitted and parametric.status == "converged" else None
     kaplan_runs = others.get(KAPLAN_COUNTING, laws.runs)
@@ -169,10 +172,10 @@ def fit_all(
         )
         if parametric.fitted and noise
         else None,
-        "forms": fit_forms(laws.runs, options.delta),
-        "extrapolation": attempt(lambda: rolling_hold_out(laws.runs, laws=laws, **options.surface)),
+        "forms": fit_forms(laws.runs, options.delta, tell=tell),
+        "extrapolation": attempt(lambda: rolling_hold_out(laws.runs, laws=laws, tell=tell, **options.surface)),
     }
-    variants = sensitivity(laws.runs, curves=laws.curves, delta=options.delta, intervals=intervals, laws=laws)
+    variants = sensitivity(laws.runs, curves=laws.curves, delta=options.delta, intervals=intervals, laws=laws, tell=tell)
     return Fits(
         convention=convention or {},
         runs=laws.runs,
@@ -182,7 +185,7 @@ def fit_all(
         **judged,
         sensitivity=variants,
         verdict=decide(by_name, answers, variants=variants, **judged),
-        conventions=compare_conventions(others, laws.curves, delta=options.delta, intervals=intervals),
+        conventions=compare_conventions(others, laws.curves, delta=options.delta, intervals=intervals, tell=tell),
         kaplan=fit_kaplan(kaplan_runs, laws.curves, critical_batch=options.critical_batch, intervals=intervals),
         kaplan_runs=kaplan_runs,
         collapse=attempt(lambda: collapse(laws.curves, laws.runs, E)),

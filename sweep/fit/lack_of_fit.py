@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import erfc
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from sweep.fit.result import SAME, Record
 from sweep.tables.table import RunTable
@@ -17,6 +18,7 @@ ENOUGH = 5  # degrees of freedom of replicates, to go by them
 LEVEL = 0.01  # p-value below which a law does not fit
 MAD = 1.4826  # of a normal distribution, over its median absolute value
 EFFICIENCY = 0.37  # of that estimate
+NEAR = [0, 1, 3, 4]  # of five sizes in a row, the neighbours of the middle one
 KNOWN = 10**6  # degrees of freedom of a noise that is given
 
 
@@ -65,17 +67,19 @@ def _replicates(table: RunTable) -> Iterator[np.ndarray]:
 def deviations(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> np.ndarray:
     """How far each `y` with two neighbours on either side lies from the cubic through these four in `x`, in units in which
     independent errors keep their standard deviation; of profiles in any order, shape (runs with such neighbours,)."""
-    off = []
+    off = [np.empty(0)]
     for at, values in zip(x, y, strict=True):
         order = np.argsort(at, kind="stable")
-        at, values = at[order], values[order]
-        for i in range(2, len(at) - 2):
-            near = np.array([i - 2, i - 1, i + 1, i + 2])
-            if (np.diff(at[i - 2 : i + 3]) <= SAME).any():
-                continue  # of one size there is no curve
-            weight = np.array([np.prod([(at[i] - at[k]) / (at[j] - at[k]) for k in near if k != j]) for j in near])
-            off.append((values[i] - weight @ values[near]) / np.sqrt(1 + weight @ weight))
-    return np.array(off)
+        if len(order) < len(NEAR) + 1:
+            continue
+        at, values = (sliding_window_view(each[order], len(NEAR) + 1) for each in (at, values))
+        apart = (np.diff(at) > SAME).all(axis=1)  # of one size there is no curve
+        here, near, values = at[apart, 2, None], at[apart][:, NEAR], values[apart]
+        others = [[k for k in range(len(NEAR)) if k != j] for j in range(len(NEAR))]
+        weight = np.prod((here[..., None] - near[:, others]) / (near[..., None] - near[:, others]), axis=2)
+        miss = values[:, 2] - (weight * values[:, NEAR]).sum(axis=1)
+        off.append(miss / np.sqrt(1 + (weight**2).sum(axis=1)))
+    return np.concatenate(off)
 
 
 def roughness(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> float:

@@ -1,6 +1,6 @@
 """What every fit returns: values with intervals, or the reason why there are none."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -14,6 +14,8 @@ MIN_RESAMPLES = 10
 BEYOND = 1e300  # stands for infinity where quantiles are interpolated
 SAME = 1e-9  # values closer than this, relatively, are equal: far above rounding, far below what is measured
 Result = TypeVar("Result")
+Part = TypeVar("Part")
+Tell = Callable[[str, int, int], None]  # is told what is being fitted, how many parts of it are done, and of how many
 
 
 def plain(value: Any) -> Any:
@@ -96,6 +98,14 @@ class Refused:
 
     def __str__(self) -> str:
         return self.reason
+
+
+def told(tell: Tell | None, what: str, parts: Sequence[Part]) -> Iterator[Part]:
+    """The `parts`, each announced to `tell`."""
+    for done, part in enumerate(parts):
+        if tell:
+            tell(what, done, len(parts))
+        yield part
 
 
 def attempt(fit: Callable[[], Result]) -> Result | Refused:

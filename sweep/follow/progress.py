@@ -13,6 +13,7 @@ from sweep.train.events import Outcome
 from sweep.train.events import Progress as RunProgress
 
 PLAIN_INTERVAL_S = 10.0
+SHORT_S = 2.0  # fits that take less show nothing
 
 
 class _Bars:
@@ -58,6 +59,22 @@ class CorpusProgress(_Bars):
             of = f" of at most {self.known / 1e6:,.0f}" if self.known else ""
             rate = self.done / (time.monotonic() - self.start) / 1e6
             self._line(f"tokenised {self.done / 1e6:,.0f}{of} MB, {rate:.1f} MB/s")
+
+
+class FitProgress(_Bars):
+    """What is being fitted and how far that is, once fitting has taken a while. It is called as `Tell` of `sweep.fit` is."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (progress.TextColumn("fitting {task.description}"), progress.BarColumn(), progress.MofNCompleteColumn())
+        super().__init__(console, *columns, transient=True)
+        self.task = self.bars.add_task("", total=None, visible=False)
+        self.printed += SHORT_S - PLAIN_INTERVAL_S  # the first line is due sooner
+
+    def __call__(self, what: str, done: int, of: int) -> None:
+        late = time.monotonic() - self.start > SHORT_S
+        self.bars.update(self.task, description=what, completed=done, total=of, visible=late)
+        if self._line_is_due():
+            self._line(f"fitting {what}, {done} of {of} done")
 
 
 class SweepProgress(_Bars):

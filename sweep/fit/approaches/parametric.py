@@ -167,32 +167,33 @@ def fit_parametric(
     labels = check_clusters(table.cluster if clusters is None else clusters, len(table))
     labels = labels if labels is None else labels.astype(str)
 
-    def make() -> ParametricFit:
+    # Neither depends on C: other counts of it have the same surface.
+    arrays, options = [table.N, table.D, table.loss, weight], (objective, delta, tied, fixed_E)
+    minima, certificate = MEMORY.get(arrays, options, search.run)
+    theta = minima[:1]
+    share_of_E = problem.require_identified(theta, search.objective)
+    compute = Compute.of_runs(table.N, table.D, table.C)
+    constants = {name: float(value[0]) for name, value in problem.constants_of(theta, centre).items()}
+    surface = Surface(**constants, compute=compute)
+    residual_sd = 1.4826 * float(np.median(np.abs(np.log(table.loss / surface.predict(table.N, table.D)))))
+
+    def resample() -> np.ndarray:
         drawn = resample_weights(len(table), intervals.resamples, seed=intervals.seed, clusters=labels)
+        return search.resample(drawn, minima[:STARTING_MINIMA], residual_sd)
 
-        minima, certificate = search.run()
-        theta = minima[:1]
-        share_of_E = problem.require_identified(theta, search.objective)
-        compute = Compute.of_runs(table.N, table.D, table.C)
-        constants = {name: float(value[0]) for name, value in problem.constants_of(theta, centre).items()}
-        surface = Surface(**constants, compute=compute)
-        residual_sd = 1.4826 * float(np.median(np.abs(np.log(table.loss / surface.predict(table.N, table.D)))))
-        replicas = search.resample(drawn, minima[:STARTING_MINIMA], residual_sd)
-        replicates = Surface(**problem.constants_of(replicas, centre), compute=compute)
-        status = problem.status_of(certificate, E_is_free=fixed_E is None, share_of_E=share_of_E)
-        return ParametricFit(
-            **problem.estimates(surface, replicates, intervals.level, search.basis, status),
-            objective=search.value(theta),
-            kind=objective,
-            delta=delta if objective == "huber" else None,
-            status=status,
-            certificate=certificate,
-            surface=surface,
-            replicates=replicates,
-            residual_sd=residual_sd,
-            free=search.basis,
-            level=intervals.level,
-        )
-
-    arrays = [table.N, table.D, table.C, table.loss, weight, labels]
-    return MEMORY.get(arrays, (objective, delta, tied, fixed_E, intervals), make)
+    replicas = MEMORY.get([*arrays, labels], (*options, intervals), resample)
+    replicates = Surface(**problem.constants_of(replicas, centre), compute=compute)
+    status = problem.status_of(certificate, E_is_free=fixed_E is None, share_of_E=share_of_E)
+    return ParametricFit(
+        **problem.estimates(surface, replicates, intervals.level, search.basis, status),
+        objective=search.value(theta),
+        kind=objective,
+        delta=delta if objective == "huber" else None,
+        status=status,
+        certificate=certificate,
+        surface=surface,
+        replicates=replicates,
+        residual_sd=residual_sd,
+        free=search.basis,
+        level=intervals.level,
+    )

@@ -95,7 +95,7 @@ class Choices:
     def spread(
         self,
         noise: Estimate,
-        quantity: Callable[[Any], Estimate | float],
+        quantity: Callable[[Any], Estimate | float | None],
         others: Iterable[tuple[str, Estimate]] = (),
         *,
         log: bool = False,
@@ -106,7 +106,8 @@ class Choices:
         told = list(others)
         for label, law in laws:
             with suppress(LawError, AttributeError):
-                found = quantity(law)
+                if (found := quantity(law)) is None:
+                    continue  # a form without this constant
                 told.append((label, found if isinstance(found, Estimate) else Estimate(float(found))))
         return two_parts(noise, told, log=log)
 

@@ -7,13 +7,11 @@ and attention, and whether losses are read off one long schedule or each run has
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from sweep.fit.approaches import APPROACHES, Approach, Laws, Options
-from sweep.fit.result import Estimate, Intervals, Record, attempt
-from sweep.fit.surface import Compute
+from sweep.fit.approaches import APPROACHES, Laws, Options
+from sweep.fit.result import Estimate, Intervals, Record, Tell, told
 from sweep.tables.curves import Curve
 from sweep.tables.table import RunsLike, RunTable, as_runs
 
@@ -52,6 +50,7 @@ def compare_conventions(
     *,
     delta: float = 1e-3,
     intervals: Intervals = Intervals(),
+    tell: Tell | None = None,
 ) -> tuple[ConventionRow, ...]:
     """a under each convention, by every approach that does not depend on planned budgets; and, where sizes ran to several
     horizons, by the parametric surface on the same (N, D) under either protocol.
@@ -61,22 +60,11 @@ def compare_conventions(
         curves: training curves of the runs; their N and FLOPs per token are replaced by those of each table.
         delta: of the Huber loss, as in `fit_parametric`.
         intervals: see `Intervals`.
+        tell: is told how far this is; see `Tell`.
     """
     options = Options(delta=delta, intervals=intervals)
-    surfaces: dict[tuple[str, bytes], Any] = {}
-
-    def exponent(approach: type[Approach], protocol: str, table: RunTable, own: list[Curve]) -> Any:
-        if not approach.has_surface:
-            return Laws(runs=table, curves=own, options=options)[approach.name]
-        # Two conventions with the same N have the same surface; they differ only in what C costs.
-        key = (protocol, b"".join(column.tobytes() for column in (table.N, table.D, table.loss)))
-        if key not in surfaces:
-            surfaces[key] = Laws(runs=replace(table, C=6 * table.N * table.D), options=options)[approach.name]
-        fit = surfaces[key]
-        return attempt(lambda: fit.counted(Compute.of_runs(table.N, table.D, table.C))) if fit.fitted else fit
-
     rows = []
-    for convention, given in tables.items():
+    for convention, given in told(tell, "a under other conventions", list(tables.items())):
         table = as_runs(given)
         own = _recount(curves, table)
         chosen = [approach for approach in reversed(APPROACHES.values()) if approach.by_convention]
@@ -88,7 +76,7 @@ def compare_conventions(
         for protocol, points in by_protocol(table, own).items():
             tried += [(protocol, approach, points, len(points)) for approach in chosen if approach.has_surface]
         for protocol, approach, points, used in tried:
-            law = exponent(approach, protocol, points, own)
+            law = Laws(runs=points, curves=own, options=options)[approach.name]
             a, reason = (law.a, None) if law.fitted else (None, law.reason)
             labels = {"convention": convention, "protocol": protocol, "approach": approach.name}
             rows.append(ConventionRow(**labels, a=a, reason=reason, runs=used))

@@ -11,6 +11,7 @@ from sweep.fit.approaches import APPROACHES, Approach
 from sweep.fit.frontier import Allocation
 from sweep.fit.judge.choices import Choices, TwoParts
 from sweep.fit.judge.form_fits import FittedForm
+from sweep.fit.judge.predictions import HoldOut
 from sweep.fit.judge.sensitivity import Variant
 from sweep.fit.judge.verdict import Recommended, Verdict
 from sweep.fit.lack_of_fit import LackOfFit
@@ -42,7 +43,8 @@ def decide(
         return None
     against = {name: reason for name, law in laws.items() if (reason := _against(law, adequacy))}
     sound = [name for name in PREFERRED if name in fitted and name not in against] or [n for n in PREFERRED if n in fitted]
-    off = _errors(extrapolation)
+    held: Sequence[HoldOut] = extrapolation.each if extrapolation.fitted else ()  # type: ignore[union-attr]
+    off = _errors(held)
     chosen = sound[0]
     for name in sound[1:]:
         if name in off and chosen in off and off[name] < CLOSER * off[chosen]:
@@ -65,7 +67,7 @@ def decide(
         agree=tuple(_title(name) for name in agree),
         differ=tuple(_title(name) for name in others if name not in agree),
         set_aside={_title(name): reason for name, reason in against.items()},
-        held_out=_held_out(extrapolation, off),
+        held_out=_held_out(held, off),
         advice="; ".join(_advice(laws, law, a)),
     )
 
@@ -118,11 +120,9 @@ def _against(law: Any, adequacy: LackOfFit | None) -> str | None:
     return None
 
 
-def _errors(extrapolation: Any) -> dict[str, float]:
+def _errors(each: Sequence[HoldOut]) -> dict[str, float]:
     """The root mean square error of log N_opt on held-out budgets, by approach."""
-    if not extrapolation.fitted:
-        return {}
-    optima = [optimum for held in extrapolation.each for optimum in held.optima]
+    optima = [optimum for held in each for optimum in held.optima]
     off: dict[str, list[float]] = {}
     for optimum in optima:
         for name, N in optimum.predicted.items():
@@ -130,10 +130,10 @@ def _errors(extrapolation: Any) -> dict[str, float]:
     return {name: float(np.sqrt(np.mean(np.square(values)))) for name, values in off.items()}
 
 
-def _held_out(extrapolation: Any, off: Mapping[str, float]) -> str | None:
-    if not extrapolation.fitted:
+def _held_out(each: Sequence[HoldOut], off: Mapping[str, float]) -> str | None:
+    if not each:
         return None
-    last = extrapolation.each[-1]
+    last = each[-1]
     inside = "" if last.covered is None else f", {last.covered:.0%} inside {last.level:.0%} intervals"
     sizes = ", ".join(f"{np.expm1(error):.0%} by {APPROACHES[name].title()}" for name, error in off.items())
     best = f"; N_opt of held-out budgets off by {sizes}" if sizes else ""

@@ -4,6 +4,7 @@ More constants always fit better; what counts is the loss of larger runs. Each f
 the next one, for the largest few, and is compared with the best of them run by run.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ import numpy as np
 from sweep.errors import LawError
 from sweep.fit.approaches.parametric import fit_parametric
 from sweep.fit.judge.forms import FORMS, starts_of
-from sweep.fit.result import NO_INTERVALS, Record, Refused, attempt
+from sweep.fit.result import NO_INTERVALS, Record, Refused, Tell, attempt, told
 from sweep.fit.surface import Compute
 from sweep.tables.table import RunTable
 
@@ -21,6 +22,7 @@ FOLDS = 4  # budgets held out
 MOST_RUNS = 400  # of each fit; more are thinned out evenly in C
 SPARE = 3  # runs beyond the constants that a fold must have
 WORSE, MUCH_WORSE = 2.0, 2.0  # standard errors, or times the error, by which a form is set aside for the best
+FURTHER = 10.0  # times the largest C, where optima are told too
 SPAN = 3.0  # about the middle C, over which a is measured
 
 
@@ -36,6 +38,9 @@ class FittedForm(Record):
         held_out: root mean square error of log L on budgets that it was not fitted to; None if none could be held out.
         worse: by how many standard errors its squared errors there exceed those of the best form; 0 for the best.
         times: how many times as large as the best form's these errors are.
+        theta, centre: its constants, and the middle of (log N, log D) that they refer to.
+        compute: what C the runs cost.
+        largest: the largest C.
     """
 
     fitted: ClassVar[bool] = True
@@ -50,6 +55,7 @@ class FittedForm(Record):
     theta: np.ndarray
     centre: np.ndarray
     compute: Compute
+    largest: float
 
     @property
     def set_aside(self) -> bool:
@@ -83,33 +89,40 @@ class FittedForm(Record):
         return float(np.log(high / low) / np.log(SPAN**2))
 
     def to_dict(self) -> dict[str, Any]:
-        return self.pick("name", "equation", "constants", "E", "a", "rms", "held_out", "worse", "times", "set_aside")
+        optima = []
+        for C in (self.largest, FURTHER * self.largest):
+            N, D = self.optimal(C)
+            optima.append({"C": C, "N": N, "D": D, "loss": float(self.predict(N, D))})
+        names = ("name", "equation", "constants", "E", "a", "rms", "held_out", "worse", "times", "set_aside")
+        return self.pick(*names) | {"optima": optima}
 
     def line(self) -> str:
         E = "" if self.E is None else f", E = {self.E:.4g}"
         held = "nothing held out" if self.held_out is None else f"held out off by {self.held_out:.2%}"
         verdict = f", {self.times:.2g} times the best, by {self.worse:.1f} standard errors" if self.set_aside else ""
-        return f"{self.name:17} {held}{verdict}; a = {self.a:.4g} in the middle{E}; own runs off by {self.rms:.2%}"
+        further = FURTHER * self.largest
+        N, D = self.optimal(further)
+        there = f"at C = {further:.3g} N = {N:.3g}, D = {D:.3g}, loss {self.optimal_loss(further):.4g}"
+        return f"{self.name:17} {held}{verdict}; a = {self.a:.4g} in the middle{E}; {there}; own runs off by {self.rms:.2%}"
 
 
-def fit_forms(table: RunTable, delta: float = 1e-3) -> dict[str, FittedForm | Refused]:
+def fit_forms(table: RunTable, delta: float = 1e-3, *, tell: Tell | None = None) -> dict[str, FittedForm | Refused]:
     """Every form by its name, the best at predicting larger budgets first, then what could not be fitted.
 
     Args:
         table: the runs.
         delta: of the Huber loss of log residuals, as in Approach 3.
+        tell: is told how far this is; see `Tell`.
     """
     folds = _folds(table)
     fitted: dict[str, Any] = {name: attempt(partial(_fit, name, table, delta)) for name in FORMS}
     errors: dict[str, np.ndarray] = {}
-    for name, form in fitted.items():
+    for name, form in told(tell, "forms of L(N, D)", list(fitted.items())):
         if not form.fitted or not folds:
             continue
-        off: list[Any] = [attempt(partial(_fit, name, small, delta, form.theta)) for small, _ in folds]
-        if all(each.fitted for each in off):
-            errors[name] = np.concatenate(
-                [np.log(each.predict(held.N, held.D) / held.loss) for each, (_, held) in zip(off, folds, strict=True)]
-            )
+        with suppress(LawError):  # then the smaller budgets do not bear this form
+            off = [(_fit(name, small, delta, form.theta), held) for small, held in folds]
+            errors[name] = np.concatenate([np.log(each.predict(held.N, held.D) / held.loss) for each, held in off])
     if not errors:
         return fitted
     best = min(errors, key=lambda name: float((errors[name] ** 2).sum()))
@@ -171,4 +184,5 @@ def _fit(name: str, table: RunTable, delta: float, near: np.ndarray | None = Non
         theta=theta,
         centre=centre,
         compute=Compute.of_runs(table.N, table.D, table.C),
+        largest=float(table.C.max()),
     )

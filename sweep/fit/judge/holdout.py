@@ -12,7 +12,7 @@ from sweep.errors import LawError
 from sweep.fit.approaches import Laws, Options
 from sweep.fit.approaches.parametric import ParametricFit, fit_parametric
 from sweep.fit.judge.predictions import HoldOut, Optimum, Prediction, RollingHoldOut
-from sweep.fit.result import NO_INTERVALS, SAME, Estimate, Intervals, positive
+from sweep.fit.result import NO_INTERVALS, SAME, Estimate, Intervals, Tell, positive, told
 from sweep.tables.table import RunsLike, RunTable, as_runs
 
 PARTS = 6  # of log C, where the runs name no budgets
@@ -98,13 +98,14 @@ def predict_runs(fit: ParametricFit, fitted: RunsLike, N: ArrayLike, D: ArrayLik
     )
 
 
-def rolling_hold_out(runs: RunsLike, *, laws: Laws | None = None, **options: Any) -> RollingHoldOut:
+def rolling_hold_out(runs: RunsLike, *, laws: Laws | None = None, tell: Tell | None = None, **options: Any) -> RollingHoldOut:
     """`hold_out` for every budget in turn, each predicted from all smaller ones. A budget is left out if they cannot be fitted;
     of more than twelve, twelve are predicted, evenly spread, the largest among them.
 
     Args:
         runs: the table.
         laws: of the same runs, fitted before.
+        tell: is told how far this is; see `Tell`.
         options: of `hold_out`.
 
     Raises:
@@ -114,7 +115,8 @@ def rolling_hold_out(runs: RunsLike, *, laws: Laws | None = None, **options: Any
     laws = laws or Laws(runs=table, options=WITHOUT_INTERVALS)
     found, refusal = [], LawError("too_few_budgets", "there is one budget; predicting a larger one needs smaller ones")
     most = len(_budgets(table)) - 1
-    for last in np.unique(np.linspace(1, most, min(most, MAX_HOLD_OUTS)).round().astype(int))[::-1].tolist():
+    held = np.unique(np.linspace(1, most, min(most, MAX_HOLD_OUTS)).round().astype(int))[::-1].tolist()
+    for last in told(tell, "held-out budgets", held):
         try:
             found.append(hold_out(table, last=last, until=1, laws=laws, **options))
         except LawError as error:

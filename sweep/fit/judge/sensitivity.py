@@ -9,7 +9,7 @@ import numpy as np
 from sweep.fit.approaches import APPROACHES, Laws, Options
 from sweep.fit.approaches.envelope import CurvesLike
 from sweep.fit.approaches.parametric import fit_parametric
-from sweep.fit.result import Estimate, Intervals, Record, attempt, positive
+from sweep.fit.result import Estimate, Intervals, Record, Tell, attempt, positive, told
 from sweep.tables.curves import as_curves
 from sweep.tables.table import RunsLike, RunTable, as_runs
 
@@ -54,6 +54,7 @@ def sensitivity(
     delta: float = 1e-3,
     intervals: Intervals = Intervals(),
     laws: Laws | None = None,
+    tell: Tell | None = None,
 ) -> tuple[Variant, ...]:
     """a by every approach, loss function, selection of runs and convention.
 
@@ -66,6 +67,7 @@ def sensitivity(
         delta: of the Huber loss, as in `fit_parametric`.
         intervals: see `Intervals`.
         laws: of the same runs and curves, fitted before; used if their options are the ones above.
+        tell: is told how far this is; see `Tell`.
     """
     positive("delta", delta)
     options = Options(delta=delta, intervals=intervals)
@@ -79,12 +81,14 @@ def sensitivity(
         a, reason = (law.a, None) if law.fitted else (None, law.reason)
         return Variant(group=group, label=label, runs=len(of), a=a, reason=reason, law=law if law.fitted else None)
 
-    found = list(_by_approach(laws))
-    found += [surface("loss function", f"Huber, delta = {width:g}", table, delta=width) for width in DELTAS]
-    found += [surface("loss function", label, table, objective=kind) for kind, label in OBJECTIVES.items()]
-    found += [surface(group, label, part) for group, label, part in _selections(table, base)]
-    found += [surface("convention", label, other) for label, other in (conventions or {}).items()]
-    return tuple(found)
+    choices: list[tuple[str, str, RunTable, dict[str, Any]]] = [
+        *(("loss function", f"Huber, delta = {width:g}", table, {"delta": width}) for width in DELTAS),
+        *(("loss function", label, table, {"objective": kind}) for kind, label in OBJECTIVES.items()),
+        *((group, label, part, {}) for group, label, part in _selections(table, base)),
+        *(("convention", label, other, {}) for label, other in (conventions or {}).items()),
+    ]
+    found = [surface(group, label, of, **changes) for group, label, of, changes in told(tell, "a under other choices", choices)]
+    return (*_by_approach(laws), *found)
 
 
 def _by_approach(laws: Laws) -> Iterator[Variant]:

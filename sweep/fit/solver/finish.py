@@ -72,21 +72,20 @@ def polish_lad(objective: Objective, theta: np.ndarray, weight: np.ndarray, basi
 
 
 def _linear_program(r: np.ndarray, J: np.ndarray, weight: np.ndarray, radius: float) -> np.ndarray:
-    """argmin over |d| <= radius of sum w |r + J d|: with u >= |r + J d| it is linear."""
+    """argmin over |d| <= radius of sum w |r + J d|, by its dual, which has one row for each of the few d: the largest r'z -
+    radius sum |s| over |z| <= w, with J'z = s. The multipliers of the rows are d."""
     from scipy.optimize import linprog
-    from scipy.sparse import csr_array, eye_array, hstack, vstack
 
-    runs, free = J.shape
-    above, unit = csr_array(J), eye_array(runs)
+    free = J.shape[1]
     solution = linprog(
-        np.concatenate([np.zeros(free), weight]),
-        A_ub=vstack([hstack([above, -unit]), hstack([-above, -unit])], format="csr"),
-        b_ub=np.concatenate([-r, r]),
-        bounds=[(-radius, radius)] * free + [(0, None)] * runs,
+        np.concatenate([-r, np.full(2 * free, radius)]),
+        A_eq=np.hstack([J.T, np.eye(free), -np.eye(free)]),
+        b_eq=np.zeros(free),
+        bounds=[*zip(-weight, weight, strict=True), *[(0, None)] * (2 * free)],
         method="highs-ds",
         options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
-    return np.zeros(free) if solution.x is None else solution.x[:free]
+    return np.zeros(free) if solution.x is None else np.clip(solution.eqlin.marginals, -radius, radius)
 
 
 def _jacobian(objective: Objective, theta: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The last fits, so that none is made twice: many judgements of a table start from the same surface."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -16,7 +16,7 @@ class Memory:
     def __init__(self) -> None:
         self.kept: OrderedDict[Hashable, Any] = OrderedDict()
 
-    def get(self, arrays: list[np.ndarray | None], options: Hashable, make: Callable[[], Any]) -> Any:
+    def get(self, arrays: Sequence[np.ndarray | None], options: Hashable, make: Callable[[], Any]) -> Any:
         """The result of `make`, which depends on nothing but `arrays` and `options`; made if it is not known."""
         digest = blake2b()
         for array in arrays:
