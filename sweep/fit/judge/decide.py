@@ -43,7 +43,7 @@ def decide(
         return None
     against = {name: reason for name, law in laws.items() if (reason := _against(law, adequacy))}
     sound = [name for name in PREFERRED if name in fitted and name not in against] or [n for n in PREFERRED if n in fitted]
-    held: Sequence[HoldOut] = extrapolation.each if extrapolation.fitted else ()  # type: ignore[union-attr]
+    held: Sequence[HoldOut] = extrapolation.each if extrapolation.fitted else ()
     off = _errors(held)
     chosen = sound[0]
     for name in sound[1:]:
