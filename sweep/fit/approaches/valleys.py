@@ -20,7 +20,7 @@ from sweep.fit.solver.valley import USUAL, Normal, Problem, valley
 
 SPREAD = 1.5  # of log p and log q about the usual
 MIN_SPARE = 4  # residuals beyond three constants a profile; with fewer, p and q are taken to be the usual ones
-DOUBTFUL = 0.2  # p-value of the test of shape below which the walls are weighed down
+DOUBTFUL, CONTENT = 0.1, 0.3  # p-values of the test of shape: below the first the walls are weighed down, up to the second
 MISFITS = (0.0, *(0.01 * 2.0 ** np.arange(8)))  # of the shape, as shares of the height above the minimum
 ROUNDS, SETTLED = 12, 1e-3  # of the noise, which weighs the runs and follows from their residuals
 ROUNDING = 2e-6  # of the loss: noise that is lower is rounding
@@ -121,7 +121,7 @@ def fit_valleys(
         gain = _gain(problem.normal(own, shape, walls=True))
         left = max(squares - gain, 1e-9) / (freedom - 2)
         p_value = float(fdtrc(2, freedom - 2, gain / 2 / left) if estimated else np.exp(-gain / 2))
-        if p_value > DOUBTFUL:
+        if p_value > (CONTENT if misfit else DOUBTFUL):
             break
     return Valleys(
         log_N=own[:, 0],
