@@ -99,7 +99,8 @@ def read_curves(
 
     Args:
         source: a table of points with columns run_id, tokens and the loss, see `_points`; the CSV of a wandb chart, which has a
-            column for each run; or wandb://entity/project. Where points have steps and not tokens, the runs' `batch_tokens` convert them.
+            column for each run; or wandb://entity/project. Where points have steps and not tokens, the runs' `batch_tokens`
+            convert them.
         columns: the table's names for run_id, tokens and loss, where they differ.
         runs: whose curves to read.
         units: of tokens and losses.

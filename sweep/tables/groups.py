@@ -9,7 +9,7 @@ from sweep.tables.names import listed
 EXACT = 1e-9  # relative: one number, written with fewer digits
 SAME_SIZE = 0.01  # relative, of N or D
 ROUNDING = 1e-3  # relative: budgets this close are one, whatever else is known
-MAX_WIDTH = 0.15  # of one budget's values, in ln: they scatter by some per cent, and budgets are planned further apart
+MAX_WIDTH = 0.15  # of one budget's values, in ln
 GAP = 1.5  # a budget's values end where a gap is this many times wider than they are
 MIN_SIZES = 3  # that make a profile of one exact value
 MIN_COMPUTE_SIZES, MIN_IN_GROUPS = 4, 0.9  # of each group, and of all rows: before compute alone counts as a budget
@@ -19,8 +19,8 @@ MIN_POINTS, MAX_STEP = 8, 1.6  # of a trajectory: points, and the factor in D fr
 
 
 def group_budgets(budget: np.ndarray, N: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Budgets with nearly equal values made equal, shape (runs,), and a note if they changed. Budgets are told apart by the gaps between
-    them; values that are no clusters stay.
+    """Budgets with nearly equal values made equal, shape (runs,), and a note if they changed. They are told apart by the gaps
+    between them; values that are no clusters stay.
 
     Args:
         budget: FLOPs, shape (runs,); NaN outside any profile.
@@ -42,8 +42,8 @@ def group_budgets(budget: np.ndarray, N: np.ndarray) -> tuple[np.ndarray, tuple[
 
 
 def budgets_of_compute(C: np.ndarray, N: np.ndarray, D: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The budgets of a table without them, shape (runs,): the typical C of rows with nearly equal C, where nearly all rows are in
-    such groups of several sizes; else NaN. And a note if there are any.
+    """The budgets of a table without them, shape (runs,): the typical C of rows with nearly equal C, where nearly all rows are
+    in such groups of several sizes; else NaN. And a note if there are any.
 
     Args:
         C, N, D: FLOPs, parameters, tokens of each run, shape (runs,).

@@ -186,8 +186,8 @@ def replicates(
             loss,
             [],
             (
-                f"{far} of {len(groups)} (N, D) with several rows have losses that differ by more than {FAR_APART:.0%}, which is "
-                f"more than seeds do, and every row is fitted: {pair}; {remedy}",
+                f"{far} of {len(groups)} (N, D) with several rows have losses that differ by more than {FAR_APART:.0%}, more "
+                f"than seeds do, and every row is fitted: {pair}; {remedy}",
             ),
         )
     best = np.array([group[np.argmin(loss[group])] for group in groups])
