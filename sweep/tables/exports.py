@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
+
 from sweep.errors import LawError, one_line
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ def unfold_chart(frame: "pd.DataFrame", columns: Mapping[str, str], source: Path
     if not names:
         return None
     # pandas numbers the columns of runs with one name; the line that goes furthest is the run that was not broken off.
-    reach = {name: frame[name].last_valid_index() or 0 for name in names}
+    reach = {name: int(np.flatnonzero(frame[name].notna().to_numpy()).max(initial=0)) for name in names}
     found: dict[str, str] = {}
     for name in names:
         once = name.rpartition(".")[0] if re.search(r"\.\d+$", name) and name.rpartition(".")[0] in names else name

@@ -10,12 +10,12 @@ EXACT = 1e-9  # relative: one number, written with fewer digits
 SAME_SIZE = 0.01  # relative, of N or D
 ROUNDING = 1e-3  # relative: budgets this close are one, whatever else is known
 MAX_WIDTH = 0.15  # of one budget's values, in ln
-GAP = 1.5  # a budget's values end where a gap is this many times wider than they are
+GAP, COMPUTE_GAP = 1.0, 1.5  # a budget's values end where a gap is this many times wider than they are
+INNER_GAP = 3.0  # values are two budgets if a gap between them is this many times wider than each half
 MIN_SIZES = 3  # that make a profile of one exact value
 MIN_COMPUTE_SIZES, MIN_IN_GROUPS = 4, 0.9  # of each group, and of all rows: before compute alone counts as a budget
-MAX_COMPUTE_WIDTH = 0.05
 RECTANGLE = 0.8  # of all pairs of some N and some D: a grid, whose diagonals have equal compute
-MIN_POINTS, MAX_STEP = 8, 1.6  # of a trajectory: points, and the factor in D from one to the next
+MIN_POINTS, MAX_STEP = 6, 1.4  # of a trajectory: points, and the factor in D from one to the next
 
 
 def group_budgets(budget: np.ndarray, N: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -28,7 +28,7 @@ def group_budgets(budget: np.ndarray, N: np.ndarray) -> tuple[np.ndarray, tuple[
     """
     known = np.isfinite(budget)
     grouped = budget.copy()
-    groups = list(_clusters(np.log(budget[known]), N[known], MAX_WIDTH)) if known.any() else []
+    groups = list(_clusters(np.log(budget[known]), N[known], GAP)) if known.any() else []
     rows = np.flatnonzero(known)
     if 2 * sum(len(group) for group in groups if _sizes(N[rows[group]]) >= MIN_SIZES) < len(rows):
         return budget, ()
@@ -38,7 +38,8 @@ def group_budgets(budget: np.ndarray, N: np.ndarray) -> tuple[np.ndarray, tuple[
     before, after = (len(np.unique(each[known])) for each in (budget, grouped))
     if before == after:
         return budget, ()
-    return grouped, (f"{before} values of the budget are {after} budgets, each within a few per cent: {_named(grouped)}",)
+    off = np.abs(budget[known] / grouped[known] - 1).max()
+    return grouped, (f"{before} values of the budget are {after} budgets, each within {off:.1%}: {_named(grouped)}",)
 
 
 def budgets_of_compute(C: np.ndarray, N: np.ndarray, D: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -51,7 +52,7 @@ def budgets_of_compute(C: np.ndarray, N: np.ndarray, D: np.ndarray) -> tuple[np.
     none: tuple[np.ndarray, tuple[str, ...]] = np.full(len(C), np.nan), ()
     if len(N) >= RECTANGLE * _sizes(N) * _sizes(D):
         return none
-    groups = [group for group in _clusters(np.log(C), N, MAX_COMPUTE_WIDTH) if _sizes(N[group]) >= MIN_COMPUTE_SIZES]
+    groups = [group for group in _clusters(np.log(C), N, COMPUTE_GAP) if _sizes(N[group]) >= MIN_COMPUTE_SIZES]
     if len(groups) < 2 or sum(map(len, groups)) < MIN_IN_GROUPS * len(C):
         return none
     budget = np.full(len(C), np.nan)
@@ -91,30 +92,32 @@ def trajectories(N: np.ndarray, D: np.ndarray, budget: np.ndarray, named: bool) 
     )
 
 
-def _clusters(values: np.ndarray, N: np.ndarray, widest: float) -> Iterator[np.ndarray]:
-    """Indices of each cluster of `values`, shape (values,): split at the widest gap until all are narrow, and narrow compared
-    with the gaps around them."""
+def _clusters(values: np.ndarray, N: np.ndarray, gap: float) -> Iterator[np.ndarray]:
+    """Indices of each cluster of `values`, shape (values,): split at the widest gap until all are narrow, and the gaps around
+    each are `gap` times wider than it."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     gaps = np.diff(ordered)
     parts = [(0, len(values), np.inf)]  # begin, end, and the gap that ends it; those around it are as wide or wider
     while parts:
         begin, end, around = parts.pop()
-        inside = gaps[begin : end - 1]
         width = ordered[end - 1] - ordered[begin]
-        if width <= ROUNDING or (
-            width <= widest and around >= GAP * width and not _several(ordered[begin:end], N[order[begin:end]])
-        ):
+        narrow = width <= min(MAX_WIDTH, around / gap)
+        if width <= ROUNDING or (narrow and not _several(ordered[begin:end], N[order[begin:end]])):
             yield order[begin:end]
             continue
-        cut = begin + int(inside.argmax()) + 1
-        parts += [(begin, cut, inside.max()), (cut, end, inside.max())]
+        cut = begin + int(gaps[begin : end - 1].argmax()) + 1
+        parts += [(begin, cut, gaps[cut - 1]), (cut, end, gaps[cut - 1])]
 
 
 def _several(values: np.ndarray, N: np.ndarray) -> bool:
-    """Whether several exact values are profiles by themselves, and so budgets that were meant to be different."""
-    starts = np.flatnonzero(np.diff(values) > EXACT) + 1
-    return sum(_sizes(part) >= MIN_SIZES for part in np.split(N, starts)) > 1
+    """Whether ascending values are profiles by themselves, and so budgets that were meant to be different: several exact
+    values, or two halves far apart, of enough sizes each."""
+    gaps = np.diff(values)
+    exact = [_sizes(part) >= MIN_SIZES for part in np.split(N, np.flatnonzero(gaps > EXACT) + 1)]
+    cut = int(gaps.argmax()) + 1
+    apart = gaps[cut - 1] > INNER_GAP * max(values[cut - 1] - values[0], values[-1] - values[cut])
+    return sum(exact) > 1 or (apart and min(_sizes(N[:cut]), _sizes(N[cut:])) >= MIN_SIZES)
 
 
 def _sizes(N: np.ndarray) -> int:

@@ -4,7 +4,7 @@ import ast
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,7 +39,11 @@ def filtered(frame: "pd.DataFrame", where: str, columns: Mapping[str, str]) -> "
 
     def bad(reason: str) -> LawError:
         names = listed([repr(str(name)) for name in frame.columns])
-        return LawError("bad_option", f"where={where} {reason}; write it as in \"loss < 5 and dataset == 'rpj'\", over {names}")
+        return LawError(
+            "bad_option",
+            f"where={where} {reason}; it compares columns, "
+            f"as in loss < 5 and dataset == 'rpj', with backticks around names such as `eval/loss`; there are {names}",
+        )
 
     quoted: dict[str, str] = {}
 
@@ -61,7 +65,9 @@ def filtered(frame: "pd.DataFrame", where: str, columns: Mapping[str, str]) -> "
     if unknown := [used[name] for name, column in found.items() if column not in frame]:
         raise bad(f"names {unknown[0]!r}, which is no column")
     try:
-        chosen = pd.DataFrame({name: _numbers(frame[column]) for name, column in found.items()}).eval(text, engine="python")
+        chosen: Any = pd.DataFrame({name: _numbers(frame[column]) for name, column in found.items()}).eval(
+            text, engine="python"
+        )
         mask = pd.Series(chosen, index=frame.index).fillna(False).astype("boolean").to_numpy(dtype=bool)
     except Exception as error:  # pandas raises what the values raise
         raise bad(f"cannot be evaluated ({one_line(error)})") from error
