@@ -160,7 +160,7 @@ def runs_from_frame(
     run_id = names_of(frame, columns)
     named = columns["run_id"] in frame
     cluster = frame[columns["cluster"]].astype(str).to_numpy() if columns["cluster"] in frame else None
-    if named and columns["cluster"] == columns["run_id"]:
+    if named and cluster is not None:
         run_id = points_of(run_id, known_D)
     kept, loss, others, more = replicates(N, known_D, loss, run_id, how)
     excluded += [(str(run_id[row]), reason) for row, reason in others]
