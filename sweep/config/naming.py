@@ -36,7 +36,8 @@ def _quoted(override: str) -> str:
     if not equals or _type_of(key.lstrip("+")) not in TEXT:
         return override
     try:
-        if not OverridesParser.create().parse_override(override).is_sweep_override():
+        parsed = OverridesParser.create().parse_override(override)
+        if not parsed.is_sweep_override() and not isinstance(parsed.value(), list | dict):
             return override
     except HydraException:
         pass

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sweep.errors import LawError
 from sweep.store.curves import smooth_curve
@@ -23,6 +24,7 @@ STEPS = ("step", "_step", "global_step", "trainer/global_step", "train/global_st
 
 
 FIELDS = ("run_id", "N", "tokens", "loss", "flops_per_token")  # of a table of points
+REMEDY = "fix those rows, or leave them out of the file"
 MIN_PIECE = 3  # points, on average, between two places where tokens fall: fewer is a table that is not sorted
 
 
@@ -37,24 +39,32 @@ class Curve:
     loss: np.ndarray
 
 
-def as_curves(curves: "Sequence[Curve] | pd.DataFrame") -> Sequence[Curve]:
+def as_curves(curves: "Sequence[Curve] | pd.DataFrame | Mapping[str, ArrayLike]") -> Sequence[Curve]:
     """Checked curves from `Curve`s, or from a pandas table with columns run_id, N, tokens, loss and optionally
     flops_per_token (6 N by default). Raises LawError if a column is missing, or a value is not a positive number."""
-    if not hasattr(curves, "columns"):
+    import pandas as pd
+
+    if isinstance(curves, Mapping):
+        try:
+            curves = pd.DataFrame(curves)
+        except ValueError as error:
+            raise LawError("bad_value", f"the curves do not make a table ({error}); give one number for each point") from error
+    if not isinstance(curves, pd.DataFrame):
         known = list(curves)
         if not all(isinstance(curve, Curve) for curve in known):
             raise LawError("bad_value", "the curves are neither `Curve`s nor a pandas table with run_id, N, tokens and loss")
         check_curves(known, "the curves")
         return known
-    frame: pd.DataFrame = counted(curves)  # type: ignore[arg-type]
+    frame = counted(curves)
     frame = frame.rename(columns={written: name for name, written in resolve(frame, {name: name for name in FIELDS}).items()})
     if "run_id" not in frame:
         raise missing_column(frame, "run_id", "run_id", "the curves")
     frame = _points(frame, {name: name for name in FIELDS}, "the curves")
-    frame = frame.assign(N=positive_column(frame, "N", "N", "the curves"))
-    given = "flops_per_token" in frame
-    per_token = positive_column(frame, "flops_per_token", "flops_per_token", "the curves") if given else 6 * frame["N"]
-    frame = frame.assign(flops_per_token=per_token)
+    frame = frame.assign(N=positive_column(frame, "N", "N", "the curves", remedy=REMEDY))
+    if (name := "flops_per_token") in frame:
+        frame = frame.assign(**{name: positive_column(frame, name, name, "the curves", remedy=REMEDY)})
+    else:
+        frame = frame.assign(**{name: 6 * frame["N"]})
     sizes = frame.groupby("run_id", sort=False)["N"].nunique()
     if (sizes > 1).any():
         raise LawError("bad_value", f"the curve of {sizes.index[sizes > 1][0]} has several N; give each run one")
@@ -140,7 +150,7 @@ def _points(frame: "pd.DataFrame", columns: Mapping[str, str], source: Path | st
     tokens, _, _ = positive_values(frame, columns["tokens"])
     _, blank, _ = positive_values(frame, columns["loss"])
     frame = frame[~blank & (tokens != 0)]
-    values = {name: positive_column(frame, columns[name], name, source) for name in ("tokens", "loss")}
+    values = {name: positive_column(frame, columns[name], name, source, remedy=REMEDY) for name in ("tokens", "loss")}
     frame = frame.assign(**values, run_id=frame[columns["run_id"]].astype(str))
     kept = [points[_last_written(points["tokens"].to_numpy())] for _, points in frame.groupby("run_id", sort=False)]
     import pandas as pd

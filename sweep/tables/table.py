@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -107,11 +107,11 @@ def as_runs(
     return runs_from_frame(pd.DataFrame(arrays), source="the arrays")
 
 
-def read_runs(
-    source: Path | str, columns: Mapping[str, str] = COLUMNS, *, units: Units = Units(), require_C: bool = False
-) -> RunTable:
-    """The table of runs in a file or a wandb project; see `read_frame` and `runs_from_frame`."""
-    return runs_from_frame(units.convert(read_frame(source), columns), columns, source, require_C=require_C)
+def read_runs(source: Path | str, columns: Mapping[str, str] = COLUMNS, *, units: Units = Units(), **options: Any) -> RunTable:
+    """The table of runs in a file or a wandb project; see `read_frame`, and `runs_from_frame`, which takes `options`."""
+    frame = read_frame(source)
+    named = resolve(frame, {**COLUMNS, **{name: value for name, value in columns.items() if value is not None}})
+    return runs_from_frame(units.convert(frame, named), named, source, **options)
 
 
 def runs_from_frame(

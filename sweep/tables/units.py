@@ -137,7 +137,13 @@ def positive_values(frame: "pd.DataFrame", column: str) -> tuple[np.ndarray, np.
 
 
 def positive_column(
-    frame: "pd.DataFrame", column: str, field: str, source: Path | str, *, optional: bool = False
+    frame: "pd.DataFrame",
+    column: str,
+    field: str,
+    source: Path | str,
+    *,
+    optional: bool = False,
+    remedy: str = "fix those rows, or leave them out with missing=drop",
 ) -> np.ndarray:
     """A column as positive finite floats; a missing value becomes NaN if `optional`. Raises LawError if there is no such
     column, or a value is not a positive number; it names the row as the frame's index counts it (see `readers.counted`)."""
@@ -154,7 +160,7 @@ def positive_column(
         raise LawError(
             "bad_value",
             f"{source}: column {column!r} is {value} in row {row}{of} ({int(bad.sum())} bad in all; row 1 is the first below "
-            f"the header); {field} must be a positive number: fix those rows, or leave them out with missing=drop",
+            f"the header); {field} must be a positive number: {remedy}",
         )
     return values
 

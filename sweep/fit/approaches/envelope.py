@@ -1,10 +1,11 @@
 """Approach 1: the lower envelope of all training curves (Hoffmann et al. 2022, section 3.1)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sweep.errors import LawError
 from sweep.fit.approaches.approach import Options, PowerLaws
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from sweep.fit.approaches import Laws
 
 MIN_POINTS = 30  # ten in each third
-CurvesLike: TypeAlias = "Sequence[Curve] | pd.DataFrame"
+CurvesLike: TypeAlias = "Sequence[Curve] | pd.DataFrame | Mapping[str, ArrayLike]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +114,7 @@ def fit_envelope(
     is higher, so the resamples of the loss law are shifted to have their median at its value.
 
     Args:
-        curves: `Curve`s, or a pandas table with columns run_id, N, tokens and loss (and flops_per_token, by default 6 N).
+        curves: `Curve`s, or a table with columns run_id, N, tokens and loss (and flops_per_token, by default 6 N).
         method: "interpolated": the best of all curves, read off at `points` log-spaced FLOPs, as in the paper; "bins": the
             lowest measured point of each of 50 bins of log C; "hull": the vertices of the lower convex hull of all measured
             points in log C and log L. The hull's first and last vertices depend only on the range and are left out, and it has

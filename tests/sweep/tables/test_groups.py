@@ -134,7 +134,7 @@ def test_points_of_trajectories_are_resampled_together() -> None:
     alone = frame.drop(columns="run_id").assign(cluster=np.arange(len(frame)))
     assert fit_parametric(found, intervals=intervals).a == known
     narrow = fit_parametric(alone, intervals=intervals).a
-    assert known.high - known.low > 2 * (narrow.high - narrow.low)
+    assert np.ptp([known.low, known.high]) > 2 * np.ptp([narrow.low, narrow.high])
 
 
 def test_grids_of_runs_are_no_trajectories() -> None:
