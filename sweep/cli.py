@@ -1,5 +1,6 @@
 """The command line: `isosweep <command> …`, the same as `python -m sweep <command> …`."""
 
+import io
 import os
 import re
 import sys
@@ -33,7 +34,7 @@ SWEEP = ("experiment", "model", "data", "optimizer", "schedule", "grid", "name",
 EXTRAS = {"torch": "train", "tokenizers": "train", "datasets": "train", "safetensors": "train", "wandb": "wandb"}
 WRITTEN = ("name", "store")
 WORDS = {"sweep": ("[NAME]", "a launched sweep"), "run": ("RUN_ID", "a run, by the first digits of its run_id")}
-TABLE = ("table", "curves", "columns", "out", "fit")
+TABLE = ("table", "curves", "columns", "where", "missing", "out", "fit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("PYTHONSAFEPATH", "1")  # no child process imports from the working directory
         arguments = sys.argv[1:]
     arguments = list(arguments)
+    for stream in (sys.stdout, sys.stderr):  # a terminal without Unicode shows ? for what it lacks
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview(), end="")
         return DONE if arguments else BAD_INPUT

@@ -126,7 +126,7 @@ def read_tables(config: SweepConfig, sweep: Sweep | None) -> tuple["RunTable", "
     if table is None:
         assert sweep is not None
         table, curves = _collect(sweep)
-    return tables.read_tables(config.columns, config.fit, table, curves)
+    return tables.read_tables(config.columns, config.fit, table, curves, where=config.where, missing=config.missing)
 
 
 def _sizes_and_tokens(sweep: Sweep) -> tuple[list[float], float]:

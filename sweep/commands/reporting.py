@@ -41,7 +41,7 @@ def report(options: Namespace) -> int:
 def _origin(config: SweepConfig, sweep: Sweep | None, fits: "Fits") -> "Origin":
     from sweep.fit import read_frame
     from sweep.report import Cost, Origin, costs, origin
-    from sweep.tables.readers import SCHEME
+    from sweep.tables.exports import SCHEME
 
     table = config.table
     cost: list[Cost] | str = "The runs are wandb's, and their hours are not read from there."

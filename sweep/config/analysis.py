@@ -82,7 +82,7 @@ class NextConfig:
 class Columns:
     """Names of a table's columns, and their units (see `sweep.tables.units.Units`). `weight`, `cluster`, `batch_tokens`, and
     N and C under other conventions, are used if they are there; `tokens` and `curve_loss` (null: as `loss`) are columns
-    of the curves."""
+    of the curves. `replicates` says what becomes of several rows of one (N, D); see `sweep.tables.rows.replicates`."""
 
     run_id: str = "run_id"
     N: str = "N"
@@ -105,3 +105,4 @@ class Columns:
     tokens_unit: str = "1"
     loss_unit: str = choice("nats", "bits", "bits_per_byte", "perplexity")
     bytes_per_token: float | None = number(None, above=0)
+    replicates: str | None = choice("best", "seeds", "refuse", default=None)

@@ -1,10 +1,12 @@
 """Compose conf/ and the overrides with Hydra, and check names, types and ranges. Nothing in a file is instantiated."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.config.fields import check_fields
+from sweep.config.naming import literal, unknown_field
 from sweep.config.sweep import SweepConfig
 from sweep.errors import InputError
 
@@ -45,7 +47,7 @@ def compose_with_choices(
     from omegaconf import OmegaConf
     from yaml import YAMLError
 
-    overrides = list(overrides)
+    overrides = literal(overrides)
     if config_dir is not None:
         if not Path(config_dir).is_dir():
             raise InputError(f"--config-dir {config_dir} is not a folder; name one with the layout of conf/")
@@ -54,7 +56,8 @@ def compose_with_choices(
         with initialize_config_dir(str(conf_directory()), version_base="1.3"):
             composed = hydra_compose(config_name, overrides, return_hydra_config=True)
     except HydraException as error:
-        raise InputError(_one_line(error)) from error
+        unknown = re.match(r"Could not override '([^']+)'", str(error))
+        raise InputError(unknown_field(unknown[1]) if unknown else _one_line(error)) from error
     except (ValueError, YAMLError) as error:  # Hydra does not catch these, for instance for model=null, and they name no field
         raise InputError(f"{_one_line(error)}; one of these is wrong: {' '.join(overrides)}") from error
     OmegaConf.set_struct(composed, False)
@@ -65,15 +68,20 @@ def compose_with_choices(
 def from_omegaconf(composed: "DictConfig | Mapping[str, Any]") -> SweepConfig:
     """The configuration from what Hydra composed, or from plain values as of `dataclasses.asdict`, checked; see `compose`."""
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
     try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepConfig), composed))
+    except ConfigKeyError as error:
+        raise InputError(unknown_field(error.full_key) if error.full_key else _one_line(error)) from error
     except OmegaConfBaseException as error:
         where = f"{error.full_key}: " if error.full_key else ""
         raise InputError(f"{where}{_one_line(error)}") from error
     assert isinstance(config, SweepConfig)
     check_fields(config)
+    for name in ("table", "curves", "store", "out"):
+        if (path := getattr(config, name) or "").startswith("~"):
+            setattr(config, name, str(Path(path).expanduser()))
     _check_cluster(config)
     return config
 

@@ -37,7 +37,7 @@ def number(
 
 
 def choice(*choices: str, default: str | None = MISSING) -> Any:  # type: ignore[assignment]
-    """A field that is one of `choices`; the first is the default, unless `default` is given."""
+    """A field that is one of `choices`, or None where its type allows that; the first is the default, unless `default` is."""
 
     def check(value: Any) -> str | None:
         return None if value in choices else f"is none of {', '.join(choices)}"

@@ -5,6 +5,7 @@ from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from sweep.config.composing import conf_directory, from_omegaconf
+from sweep.config.naming import literal
 from sweep.config.sweep import SweepConfig
 from sweep.errors import InputError
 
@@ -18,7 +19,7 @@ def parse_overrides(overrides: Sequence[str]) -> list[tuple[str, Any]]:
     from hydra.errors import HydraException
 
     try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        parsed = OverridesParser.create().parse_overrides(literal(overrides))
         return [(each.key_or_group, each.value()) for each in parsed]
     except HydraException as error:
         raise InputError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from error

@@ -36,4 +36,6 @@ class SweepConfig:
     next: NextConfig = field(default_factory=NextConfig)
     table: str | None = None
     curves: str | None = None
+    where: str | None = None
+    missing: str = choice("refuse", "drop")
     columns: Columns = field(default_factory=Columns)

@@ -91,7 +91,7 @@ class Fits:
             "verdict": plain(self.verdict),
             "convention": self.convention,
             "level": self.level,
-            "runs": {"used": len(self.runs), "excluded": excluded},
+            "runs": {"used": len(self.runs), "excluded": excluded, "notes": list(self.runs.notes)},
             **{name: law.to_dict() for name, law in self.laws.items()},
             "answers": self.answers.to_dict(),
             "extrapolation": self.extrapolation.to_dict(),
@@ -110,6 +110,7 @@ class Fits:
         lines += [
             f"{len(self.runs)} runs, {len(self.runs.excluded)} left out; {convention}",
             *(f"  left out: {run.run_id}, {run.reason}" for run in self.runs.excluded),
+            *(f"  {note}" for note in self.runs.notes),
             f"N_opt = k C^a, D_opt = k' C^b; {self.level:.0%} intervals",
             "",
         ]

@@ -5,11 +5,14 @@ Most of the way between Kaplan's exponent and Chinchilla's is accounting (Porian
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweep.tables.curves import Curve, read_curves
+from sweep.tables.names import resolve
 from sweep.tables.readers import read_frame
+from sweep.tables.rows import filtered
 from sweep.tables.table import COLUMNS, RunTable, runs_from_frame
 from sweep.tables.units import COUNTS, Units
 
@@ -30,7 +33,13 @@ CONVENTIONS = (
 
 
 def read_tables(
-    columns: "Columns", fit: "FitConfig", table: Path | str, curves: Path | str | None
+    columns: "Columns",
+    fit: "FitConfig",
+    table: Path | str,
+    curves: Path | str | None,
+    *,
+    where: str | None = None,
+    missing: str = "refuse",
 ) -> tuple[RunTable, list[Curve], dict[str, RunTable]]:
     """The runs and curves that a fit needs, and the runs under every convention that the table has; see `read_runs`. Raises
     LawError if a table cannot be read or is not one of runs or curves.
@@ -39,6 +48,8 @@ def read_tables(
         columns: the tables' names for fields, and their units.
         fit: says which N, C and loss.
         table, curves: files or addresses of the runs and of their curves; None if there are no curves.
+        where: an expression over columns that says which rows are wanted; see `sweep.tables.rows.filtered`.
+        missing: as `runs_from_frame` takes it.
     """
     declared = {"N": "N_non_embedding"} if fit.parameters == "non_embedding" else {}
     declared |= {"C": f"C_{fit.flops}"} if fit.flops != "6N" else {}
@@ -49,33 +60,40 @@ def read_tables(
     chosen = {**names, **{field: names[convention] for field, convention in declared.items()}}
     if fit.loss != "val" and names["loss"] == "loss":
         chosen["loss"] = {"train": "train_loss", "bits_per_byte": "bits_per_byte"}[fit.loss]
-    frame = units.convert(read_frame(table), names)
-    runs = runs_from_frame(frame, chosen, table, require_C=fit.flops != "6N")
+    read = read_frame(table)
+    names, chosen = resolve(read, names), resolve(read, chosen)
+    wanted = read if where is None else filtered(read, where, names)
+    frame = units.convert(wanted, names)
+    options: dict[str, Any] = {"missing": missing, "how": columns.replicates}
+    runs = runs_from_frame(frame, chosen, table, require_C=fit.flops != "6N", **options)
+    if len(wanted) < len(read):
+        runs = replace(runs, notes=(f"{len(wanted)} of {len(read)} rows were asked for (where={where})", *runs.notes))
     loss = columns.curve_loss or (chosen if fit.loss == "bits_per_byte" else names)["loss"]
     known = read_curves(curves, {**names, "loss": loss}, runs, units=units, smoothing=fit.smoothing_steps) if curves else []
-    return runs, known, tables_by_convention(frame, chosen, names)
+    return runs, known, tables_by_convention(frame, chosen, names, **options)
 
 
 def tables_by_convention(
-    frame: "pd.DataFrame", columns: Mapping[str, str] = COLUMNS, names: Mapping[str, str] = COLUMNS
+    frame: "pd.DataFrame", columns: Mapping[str, str] = COLUMNS, names: Mapping[str, str] = COLUMNS, **options: Any
 ) -> dict[str, RunTable]:
     """The runs of `frame` under every convention whose columns it has, by name.
 
     Args:
-        frame, columns: as `runs_from_frame` takes them.
+        frame, columns, options: as `runs_from_frame` takes them.
         names: the frame's names for N and C under each convention, where they differ from those in `CONVENTIONS`.
     """
     tables = {}
+    names = resolve(frame, {**{field: field for _, *fields in CONVENTIONS for field in fields}, **names})
     for name, *fields in CONVENTIONS:
-        N, C = (names.get(field, field) for field in fields)
+        N, C = (names[field] for field in fields)
         if N in frame and C in frame:
-            tables[name] = runs_from_frame(frame, {**columns, "N": N, "C": C}, f"the table, {name}")
+            tables[name] = runs_from_frame(frame, {**columns, "N": N, "C": C}, f"the table, {name}", **options)
     return tables
 
 
 def _names(columns: "Columns", declared: Mapping[str, str]) -> dict[str, str]:
     """The table's names by field. A name given for N or C is the column of the convention that `declared` has for it."""
-    others = ("curve_loss", "bytes_per_token")
+    others = ("curve_loss", "bytes_per_token", "replicates")
     names = {field: name for field, name in vars(columns).items() if field not in others and not field.endswith("_unit")}
     for field, convention in declared.items():
         if names[field] != field:

@@ -1,200 +1,169 @@
-"""Tables from files and from wandb. A new format is a new entry of `READERS`. wandb has four ways to export runs:
+"""Tables of runs and of points, from files and from wandb. A new format is a new entry of `READERS`."""
 
-- The runs page's CSV: a row per run, columns Name, State and others in capitals, then configuration and summary by their keys.
-- A dump of the API: a row per run, `config` and `summary` nested, as JSON or, in a CSV, as Python prints them.
-- A chart's CSV: the x axis, and for each run a column "<name> - <metric>", and two more that end in __MIN and __MAX.
-- The API itself, as wandb://entity/project, or wandb://entity/project?group=<sweep> for one group of a project.
-"""
-
-import ast
+import csv
+import gzip
+import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
 
-from sweep.errors import LawError, one_line
+from sweep.errors import LawError
+from sweep.tables.exports import SCHEME, Project, flatten, unfold_chart
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEME = "wandb://"
-NESTED = ("config", "summary")  # of a run of the API; a key in both has the value of the summary
-CURVE_POINTS = 2000  # sampled from each history
-TIMEOUT_S = 60
-NOT_A_NUMBER = re.compile(r"(?<=[:\[,(]) *-?(?:nan|inf)(?= *[,\])}])")  # as Python prints them; it cannot parse them
+ROW = "row of data"  # the name of a frame's index that counts rows as a user does: the first below the header is 1
+SEPARATORS = (",", ";", "\t")
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+KEPT_AS_TEXT = re.compile(r"[-+]?0\d")  # numbers do not begin like this, names such as 007 do
 
 
 class FileReader:
-    """Files that a function of pandas parses. Tables that wandb exported get our columns."""
+    """Files that `parse` makes a table of, from their content. Tables that wandb exported get our columns."""
 
-    def __init__(self, function: str, **options: Any) -> None:
-        self.function, self.options = function, options
+    def __init__(self, parse: "Callable[[bytes], pd.DataFrame]") -> None:
+        self.parse = parse
 
     def runs(self, source: str) -> "pd.DataFrame":
-        """A row per run. Raises LawError if it cannot be read."""
-        import pandas as pd
-
-        path = Path(source)
+        """A row per run, whose index counts the rows of the file. Raises LawError if it cannot be read."""
+        path = Path(source).expanduser()
         try:
-            return flatten(getattr(pd, self.function)(path, **self.options))
+            content = path.read_bytes()
+            return counted(flatten(self.parse(gzip.decompress(content) if path.suffix == ".gz" else content)))
         except FileNotFoundError as error:
             raise LawError("unreadable", f"{path} does not exist; check the path (it is relative to {Path.cwd()})") from error
-        except (ValueError, OSError) as error:  # pandas' and pyarrow's parse errors are ValueErrors
-            raise LawError("unreadable", f"{path} cannot be read as {path.suffix[1:]}: {str(error).splitlines()[0]}") from error
+        except UnicodeDecodeError as error:
+            raise LawError("unreadable", f"{path} cannot be read: it is neither UTF-8 nor UTF-16; save it as UTF-8") from error
+        except (ValueError, OSError, EOFError, zlib.error) as error:  # pandas' and pyarrow's parse errors are ValueErrors
+            reason = str(error).splitlines()[0]
+            raise LawError("unreadable", f"{path} cannot be read as {ending(path)[1:]}: {reason}") from error
 
     def points(self, source: str, columns: Mapping[str, str], run_ids: Sequence[str]) -> tuple["pd.DataFrame", bool]:
         """A row per point of the runs' curves, and whether the losses are unsmoothed. Raises LawError as `runs`."""
-        frame = self.runs(source).reset_index(drop=True)
+        frame = self.runs(source)
         chart = unfold_chart(frame, columns, source) if columns["run_id"] not in frame else None
         return (frame, False) if chart is None else (chart, True)
 
 
-def flatten(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """A table of runs that wandb exported, with columns run_id and state, and configuration and summary under dotted keys; any
-    other table as it is."""
+def counted(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """`frame` with an index that counts its rows from 1; as it is if it has one, because rows were left out of it since."""
     import pandas as pd
 
-    if set(NESTED) <= set(frame):
-        nested = {name: [_mapping(value) for value in frame[name]] for name in NESTED}
-        known: list[dict[str, Any]] = [{**config, **summary} for config, summary in zip(*nested.values(), strict=True)]
-        frame = pd.concat([frame.drop(columns=list(NESTED)).reset_index(drop=True), pd.json_normalize(known)], axis=1)
-        frame = frame.loc[:, ~frame.columns.duplicated(keep="last")]
-    elif not {"Name", "State"} <= set(frame):
-        return frame
-    capitals = {"Name": "name", "State": "state", "ID": "id"}
-    frame = frame.rename(columns={old: new for old, new in capitals.items() if old in frame and new not in frame})
-    if "run_id" in frame or "name" not in frame:
-        return frame
-    # Charts use the names of runs, which need not be unique.
-    named = "id" if "id" in frame and frame["name"].duplicated().any() else "name"
-    return frame.assign(run_id=frame[named].astype(str))
+    return frame if frame.index.name == ROW else frame.set_axis(pd.RangeIndex(1, len(frame) + 1, name=ROW))
 
 
-def _mapping(value: object) -> dict[str, Any]:
-    """A run's config or summary, which may be text. Raises ValueError if the text is neither JSON nor a Python dictionary."""
-    if not isinstance(value, str):
-        return value if isinstance(value, dict) else {}
-    try:
-        read = json.loads(value)
-    except ValueError:
+def text_of(content: bytes) -> str:
+    """A text file's content, of UTF-8 or UTF-16. Raises UnicodeDecodeError."""
+    return content.decode("utf-16" if content.startswith(UTF_16) else "utf-8-sig")
+
+
+def parse_csv(content: bytes) -> "pd.DataFrame":
+    """Columns between commas, semicolons or tabs, whichever split the header most. Between semicolons a comma may stand for
+    the decimal point. Columns that hold numbers only become numbers, except names with leading zeros. Raises ValueError."""
+    import pandas as pd
+
+    text = text_of(content)
+    if marked := re.match(r"sep=(.)\r?\n", text):  # how Excel is told
+        text = text[marked.end() :]
+    header = text.lstrip("\r\n").split("\n", 1)[0]
+    separator = max(SEPARATORS, key=lambda each: len(next(csv.reader([header], delimiter=each), [])))
+    frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=str)
+    return frame.apply(_typed, decimal_comma=separator == ";") if len(frame) else frame
+
+
+def _typed(column: "pd.Series", decimal_comma: bool) -> "pd.Series":
+    """A column of text as numbers or truth values, if all of its values are."""
+    import pandas as pd
+
+    known = column.dropna().str.strip()
+    if set(known) <= {"True", "False"} and len(known) == len(column):
+        return known == "True"
+    if known.str.match(KEPT_AS_TEXT).any():
+        return column
+    if decimal_comma and not known.str.contains(".", regex=False).any():
+        known = known.str.replace(",", ".", regex=False)
+    numbers = pd.to_numeric(known, errors="coerce")
+    if numbers.isna().any():
+        return column
+    exact = numbers if numbers.dtype.kind in "iu" else known.astype(float)  # to_numeric rounds its last digit
+    return exact if len(known) == len(column) else exact.astype(float).reindex(column.index)
+
+
+def parse_json(content: bytes) -> "pd.DataFrame":
+    """A list of rows, or columns by name, each a list or, as pandas writes them, values by row. Raises ValueError."""
+    import pandas as pd
+
+    read = json.loads(text_of(content))
+    if isinstance(read, dict) and {"columns", "data"} <= set(read):
+        return pd.DataFrame(read["data"], columns=read["columns"])
+    rows = isinstance(read, list) and all(isinstance(row, dict) for row in read)
+    columns = isinstance(read, dict) and all(isinstance(column, list | dict) for column in read.values())
+    if not (rows or columns):
+        raise ValueError("it is neither a list of rows nor columns by name")
+    return pd.DataFrame(read)
+
+
+def parse_json_lines(content: bytes) -> "pd.DataFrame":
+    """A row per line. Raises ValueError, which names the line."""
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(text_of(content).split("\n"), start=1):
+        if not line.strip():
+            continue
         try:
-            read = ast.literal_eval(NOT_A_NUMBER.sub(" None", value))
-        except (ValueError, SyntaxError) as error:
-            raise ValueError(f"config or summary is neither JSON nor a Python dictionary: {value[:60]!r}") from error
-    return read if isinstance(read, dict) else {}
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+        if not isinstance(row, dict):
+            raise ValueError(f'line {number} is not a row, as in {{"N": 7e7, "D": 1.4e9, "loss": 3.1}}')
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
-def unfold_chart(frame: "pd.DataFrame", columns: Mapping[str, str], source: Path | str) -> "pd.DataFrame | None":
-    """A row per point from the CSV of a chart; None if it is another table. The metric is the loss column, or the only metric
-    of the chart. Raises LawError if there are several metrics and the loss is not one of them."""
+def parse_parquet(content: bytes) -> "pd.DataFrame":
+    """Raises ValueError or OSError."""
     import pandas as pd
 
-    names = [str(name) for name in frame.columns if " - " in str(name) and not str(name).endswith(("__MIN", "__MAX"))]
-    if not names:
-        return None
-    lines = {name: name.rsplit(" - ", 1) for name in names}
-    metrics = sorted({metric for _, metric in lines.values()} - {"_step"})
-    loss = metrics[0] if len(metrics) == 1 else columns["loss"]
-    if loss not in metrics:
-        raise LawError(
-            "missing_column", f"{source} has the metrics {', '.join(metrics)}: name the loss with columns.curve_loss=…"
-        )
-    x = str(frame.columns[0])
-    parts = [
-        pd.DataFrame({columns["run_id"]: run, x: frame[x], columns["loss"]: frame[name]}).dropna()
-        for name, (run, metric) in lines.items()
-        if metric == loss
-    ]
-    return pd.concat(parts, ignore_index=True)
+    return pd.read_parquet(io.BytesIO(content))
 
 
-class Project:
-    """A project on wandb's server, as wandb://entity/project or wandb://entity/project?group=<group>."""
-
-    def runs(self, source: str) -> "pd.DataFrame":
-        """All runs: run_id (wandb's id), name, state, group, configuration and summary. Raises LawError if the address is
-        malformed, the server does not answer or refuses, or the project has no runs."""
-        import pandas as pd
-
-        keys = {"run_id": "id", "name": "name", "state": "state", "group": "group", "config": "config"}
-        with _asking(source):
-            found = [
-                {name: getattr(run, key) for name, key in keys.items()} | {"summary": run.summary_metrics}
-                for run in _runs(source)
-            ]
-        if not found:
-            raise LawError("too_few_runs", f"{source} has no runs; check entity, project and group")
-        return flatten(pd.DataFrame(found))
-
-    def points(self, source: str, columns: Mapping[str, str], run_ids: Sequence[str]) -> tuple["pd.DataFrame", bool]:
-        """The histories of the runs, as wandb samples them: run_id, tokens (or _step, of runs that did not log tokens) and the
-        unsmoothed loss. Raises LawError as `runs`."""
-        import pandas as pd
-
-        tokens, loss, rows = columns["tokens"], columns["loss"], []
-        with _asking(source):
-            for run in _runs(source):
-                if run.id in run_ids:
-                    keys = [loss, *([tokens] if tokens in run.summary_metrics else [])]
-                    points = run.history(keys=keys, samples=CURVE_POINTS, pandas=False)
-                    rows += [{columns["run_id"]: run.id, **point} for point in points if point.get(loss) is not None]
-        if not rows:
-            raise LawError(
-                "no_curves", f"{source}: no run of the table has a history of {loss!r}; name its loss with columns.curve_loss=…"
-            )
-        return pd.DataFrame(rows), True
-
-
-def _runs(address: str) -> Any:
-    """The runs of wandb's API, with their configurations and summaries. Raises LawError, or whatever wandb raises."""
-    parts = urlsplit(address)
-    path = (parts.netloc + parts.path).strip("/")
-    if not re.fullmatch(r"[^/]+/[^/]+", path):
-        raise LawError("unreadable", f"{address} is not a project; write wandb://entity/project")
-    import wandb
-
-    group = parse_qs(parts.query).get("group")
-    return wandb.Api(timeout=TIMEOUT_S).runs(path, filters={"group": group[0]} if group else {}, lazy=False)
-
-
-@contextmanager
-def _asking(address: str) -> Iterator[None]:
-    """Raises LawError in place of wandb's errors."""
-    try:
-        yield
-    except (LawError, ModuleNotFoundError):
-        raise
-    except Exception as error:
-        remedy = "check the address, the key (wandb login) and the network, or export a CSV"
-        raise LawError("unreadable", f"{address}: {one_line(error)}; {remedy}") from error
-
-
-# By the ending of a file's name, or the scheme of an address.
+# By the ending of a file's name, or the scheme of an address. Every file may be compressed by gzip: .csv.gz.
 READERS: dict[str, FileReader | Project] = {
-    ".csv": FileReader("read_csv"),
-    ".parquet": FileReader("read_parquet"),
-    ".jsonl": FileReader("read_json", lines=True),
+    ".csv": FileReader(parse_csv),
+    ".tsv": FileReader(parse_csv),
+    ".parquet": FileReader(parse_parquet),
+    ".jsonl": FileReader(parse_json_lines),
+    ".json": FileReader(parse_json),
     SCHEME: Project(),
 }
 
 
 def read_frame(source: Path | str) -> "pd.DataFrame":
-    """A pandas table of runs from a .csv, .parquet or .jsonl file, or from wandb://entity/project.
+    """A pandas table of runs from a file, see `READERS`, or from wandb://entity/project. Its index counts rows from 1.
 
     Tables that wandb exported, the CSV of its runs page or a dump of its API's config and summary, get our columns. Raises
     LawError if it cannot be read.
     """
-    return reader_of(source).runs(str(source))
+    return counted(reader_of(source).runs(str(source)))
+
+
+def ending(path: Path) -> str:
+    """The ending of a file's name that says its format, in small letters and without .gz."""
+    name = path.name.lower()
+    return Path(name.removesuffix(".gz")).suffix
 
 
 def reader_of(source: Path | str) -> FileReader | Project:
     """The reader of a file or an address. Raises LawError if there is none."""
     scheme, address, _ = str(source).partition("://")
-    kind = scheme + address if address else Path(source).suffix
+    kind = scheme + address if address else ending(Path(source))
     if kind not in READERS:
         what = kind or "a file without an ending"
-        raise LawError("unreadable", f"{source}: cannot read {what}; give .csv, .parquet, .jsonl or wandb://entity/project")
+        known = ", ".join(name for name in READERS if name != SCHEME)
+        raise LawError("unreadable", f"{source}: cannot read {what}; give {known} (also with .gz) or wandb://entity/project")
     return READERS[kind]

@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sweep.errors import LawError
-from sweep.tables.readers import read_frame
-from sweep.tables.units import Units, check_units, missing_column, positive_column
+from sweep.tables.groups import budgets_of_compute, group_budgets, trajectories
+from sweep.tables.names import missing_column, resolve
+from sweep.tables.readers import counted, read_frame
+from sweep.tables.rows import complete, finished, names_of, points_of, replicates
+from sweep.tables.units import Units, check_units, positive_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +21,8 @@ if TYPE_CHECKING:
 # Default names of columns.
 COLUMNS = {name: name for name in ("run_id", "N", "D", "C", "loss", "budget", "weight", "cluster", "batch_tokens")}
 MAX_COMPUTE_FACTOR = 100  # between C and 6 N D; no convention differs by more
-FINISHED = ("done", "finished")  # in our store, and at wandb
+MISSING = ("refuse", "drop")
+MERGE = "columns.replicates=best or columns.replicates=seeds"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,7 @@ class RunTable:
         cluster: labels of rows that are not independent, such as points of one trajectory; None if all are independent.
         batch_tokens: tokens per optimizer step; None if unknown.
         excluded: runs that were left out, with the reason.
+        notes: what reading the table decided, in sentences: rows dropped or merged, budgets grouped, losses far apart.
     """
 
     run_id: np.ndarray
@@ -54,6 +59,7 @@ class RunTable:
     cluster: np.ndarray | None = None
     batch_tokens: np.ndarray | None = None
     excluded: tuple[Exclusion, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.run_id)
@@ -101,11 +107,11 @@ def as_runs(
     return runs_from_frame(pd.DataFrame(arrays), source="the arrays")
 
 
-def read_runs(
-    source: Path | str, columns: Mapping[str, str] = COLUMNS, *, units: Units = Units(), require_C: bool = False
-) -> RunTable:
-    """The table of runs in a file or a wandb project; see `read_frame` and `runs_from_frame`."""
-    return runs_from_frame(units.convert(read_frame(source), columns), columns, source, require_C=require_C)
+def read_runs(source: Path | str, columns: Mapping[str, str] = COLUMNS, *, units: Units = Units(), **options: Any) -> RunTable:
+    """The table of runs in a file or a wandb project; see `read_frame`, and `runs_from_frame`, which takes `options`."""
+    frame = read_frame(source)
+    named = resolve(frame, {**COLUMNS, **{name: value for name, value in columns.items() if value is not None}})
+    return runs_from_frame(units.convert(frame, named), named, source, **options)
 
 
 def runs_from_frame(
@@ -114,60 +120,97 @@ def runs_from_frame(
     source: Path | str = "the table",
     *,
     require_C: bool = False,
+    missing: str = "refuse",
+    how: str | None = None,
 ) -> RunTable:
     """A checked table of runs. Raises LawError if a column is missing, a value is missing, not a number, not positive or in
-    another unit, or a run occurs twice.
+    another unit, or a run occurs twice. Budgets that are nearly equal become one, and rows with nearly equal C get a budget if
+    no column has any (see `sweep.tables.groups`); the table's `notes` say so.
 
     Args:
         frame: one row per run. Rows whose column `state` is neither "done" nor "finished" are excluded.
-        columns: the frame's names for any of `COLUMNS`, where they differ. N and loss are needed, and D or C: the other follows
-            from C = 6 N D. Without run_id a run is named by its row; without budget there are no IsoFLOP profiles.
+        columns: the frame's names for any of `COLUMNS`, where they differ by more than case. N and loss are needed, and D or C:
+            the other follows from C = 6 N D. Without run_id a run is named by its row.
         source: where the frame is from, for messages.
         require_C: refuse a table without a column of C, because C = 6 N D is not the convention of the fit.
+        missing: "drop" excludes rows in which a value is missing or bad, with the reason.
+        how: what becomes of several rows of one (N, D); see `sweep.tables.rows.replicates`.
     """
-    columns = {**COLUMNS, **columns}
+    if missing not in MISSING:
+        raise LawError("bad_option", f"missing={missing} is none of {', '.join(MISSING)}")
     twice = frame.columns[frame.columns.duplicated()]
     if len(twice):
         raise LawError("bad_value", f"{source} has the column {twice[0]!r} twice; drop one of them")
     if not len(frame):
         raise LawError("too_few_runs", f"{source} has no rows; a fit needs runs")
-    named = columns["run_id"] in frame
-    run_id = frame[columns["run_id"]].astype(str).to_numpy() if named else np.array([f"row {i + 1}" for i in range(len(frame))])
-    states = frame["state"].to_numpy() if "state" in frame else np.full(len(frame), FINISHED[0])
-    done = np.isin(states.astype(str), FINISHED)
-    if not done.any():
-        seen = ", ".join(sorted(set(states.astype(str))))
-        raise LawError(
-            "too_few_runs",
-            f"{source}: no row's column 'state' is 'done' or 'finished' (it has {seen}); fix or drop that column",
-        )
-    left_out = zip(run_id[~done].tolist(), states[~done].tolist(), strict=True)
-    frame = frame[done].reset_index(drop=True)
+    columns = named_columns(frame, columns, source, require_C=require_C)
+    frame, excluded = finished(counted(frame), columns, source)
+    notes: tuple[str, ...] = ()
+    if missing == "drop":
+        frame, dropped, notes = complete(frame, columns, source)
+        excluded += dropped
 
     def column(name: str, *, optional: bool = False) -> np.ndarray | None:
         there = columns[name] in frame
         return positive_column(frame, columns[name], name, source, optional=optional) if there else None
 
     N, loss = (positive_column(frame, columns[name], name, source) for name in ("N", "loss"))
-    if require_C and columns["C"] not in frame:
-        raise missing_column(frame, columns["C"], "C", source)
     D, C, budget = column("D"), column("C"), column("budget", optional=True)
-    if D is None and C is None:
-        raise missing_column(frame, columns["D"], "D", source, f" (or columns.C, now {columns['C']!r}, and D = C/(6N))")
+    known_D = C / (6 * N) if D is None else D
+    run_id = names_of(frame, columns)
+    named = columns["run_id"] in frame
+    cluster = frame[columns["cluster"]].astype(str).to_numpy() if columns["cluster"] in frame else None
+    if named and cluster is not None:
+        run_id = points_of(run_id, known_D)
+    kept, loss, others, more = replicates(N, known_D, loss, run_id, how)
+    excluded += [(str(run_id[row]), reason) for row, reason in others]
     table = RunTable(
-        run_id=run_id[done],
+        run_id=run_id,
         N=N,
-        D=C / (6 * N) if D is None else D,
+        D=known_D,
         C=6 * N * D if C is None else C,
         loss=loss,
         budget=np.full(len(frame), np.nan) if budget is None else budget,
         weight=column("weight"),
-        cluster=frame[columns["cluster"]].astype(str).to_numpy() if columns["cluster"] in frame else None,
+        cluster=cluster,
         batch_tokens=column("batch_tokens"),
-        excluded=tuple(Exclusion(run_id=name, reason=f"not done: {state}") for name, state in left_out),
-    )
+        excluded=tuple(Exclusion(run_id=name, reason=reason) for name, reason in excluded),
+    ).where(kept)
     check_runs(table, source, named=named)
-    return table
+    return _grouped(table, (*notes, *more), named)
+
+
+def named_columns(
+    frame: "pd.DataFrame", columns: Mapping[str, str], source: Path | str, *, require_C: bool = False
+) -> dict[str, str]:
+    """The frame's names for `COLUMNS`. Raises LawError if one that is needed, or that was given, is not there."""
+    columns = {**COLUMNS, "state": "state", **{name: value for name, value in columns.items() if value is not None}}
+    if columns["cluster"] not in frame and columns["cluster"] in COLUMNS:  # columns.cluster=N, whatever N is called
+        columns["cluster"] = columns[columns["cluster"]]
+    found = resolve(frame, columns)
+    for name in ("N", "loss", *(["C"] if require_C else [])):
+        if found[name] not in frame:
+            raise missing_column(frame, found[name], name, source)
+    if found["D"] not in frame and found["C"] not in frame:
+        raise missing_column(frame, found["D"], "D", source, f" (or columns.C, now {found['C']!r}, and D = C/(6N))")
+    for name, default in COLUMNS.items():
+        if found[name] not in frame and columns[name] != default:
+            raise missing_column(frame, found[name], name, source)
+    return found
+
+
+def _grouped(table: RunTable, notes: tuple[str, ...], named: bool) -> RunTable:
+    """`table` with budgets and trajectories, and notes of them."""
+    if np.isfinite(table.budget).any():
+        budget, found = group_budgets(table.budget, table.N)
+    else:
+        budget, found = budgets_of_compute(table.C, table.N, table.D)
+    notes += found
+    cluster = table.cluster
+    if cluster is None:
+        cluster, found = trajectories(table.N, table.D, budget, named)
+        notes += found
+    return replace(table, budget=budget, cluster=cluster, notes=notes)
 
 
 def check_runs(runs: RunTable, source: Path | str, *, named: bool = True) -> None:
@@ -190,7 +233,10 @@ def check_runs(runs: RunTable, source: Path | str, *, named: bool = True) -> Non
     names, counts = np.unique(runs.run_id, return_counts=True)
     if (counts > 1).any():
         twice = names[counts > 1][0]
-        raise LawError("duplicates", f"{source}: run_id {twice} occurs {counts.max()} times; keep one row for each run")
+        differ = len(np.unique(D[runs.run_id == twice])) > 1
+        points = "if these are points of one trajectory, group them with columns.cluster=run_id"
+        remedy = points if differ else f"keep one row for each run, or merge them with {MERGE}"
+        raise LawError("duplicates", f"{source}: run_id {twice} occurs {counts[counts > 1][0]} times; {remedy}")
     if named:
         return
     _, first, counts = np.unique(np.stack([N, D, runs.loss]), axis=1, return_index=True, return_counts=True)
@@ -199,5 +245,5 @@ def check_runs(runs: RunTable, source: Path | str, *, named: bool = True) -> Non
         raise LawError(
             "duplicates",
             f"{source}: {runs.run_id[row]} (N = {N[row]:g}, D = {D[row]:g}, loss {runs.loss[row]:g}) occurs "
-            f"{counts.max()} times; keep one row for each run, or distinguish runs by a column run_id",
+            f"{counts.max()} times; keep one row for each run, distinguish runs by a column run_id, or merge them with {MERGE}",
         )

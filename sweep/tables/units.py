@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sweep.errors import LawError
+from sweep.tables.names import missing_column
+from sweep.tables.readers import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,34 +125,49 @@ def _each(column: "pd.Series", change: Callable[[np.ndarray], np.ndarray]) -> np
     return changed
 
 
-def positive_column(
-    frame: "pd.DataFrame", column: str, field: str, source: Path | str, *, optional: bool = False
-) -> np.ndarray:
-    """A column as positive finite floats; a missing value becomes NaN if `optional`. Raises LawError if there is no such
-    column, or a value is not a positive number."""
-    if column not in frame:
-        raise missing_column(frame, column, field, source)
+def positive_values(frame: "pd.DataFrame", column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A column as floats, which of its values are missing, and which are there but no positive finite numbers."""
+    from pandas import NA
+
     raw = frame[column].to_numpy()
     values = np.array([number(value) for value in raw], dtype=float)
-    missing = np.array([value is None or value != value for value in raw], dtype=bool)  # NaN differs from itself
-    bad = ~(np.isfinite(values) & (values > 0)) & ~(missing & optional)
+    blank = [value is None or value is NA or value != value or value == "" for value in raw]  # NaN differs from itself
+    missing = np.array(blank, dtype=bool)
+    return values, missing, ~(np.isfinite(values) & (values > 0)) & ~missing
+
+
+def positive_column(
+    frame: "pd.DataFrame",
+    column: str,
+    field: str,
+    source: Path | str,
+    *,
+    optional: bool = False,
+    remedy: str = "fix those rows, or leave them out with missing=drop",
+) -> np.ndarray:
+    """A column as positive finite floats; a missing value becomes NaN if `optional`. Raises LawError if there is no such
+    column, or a value is not a positive number; it names the row as the frame's index counts it (see `readers.counted`)."""
+    if column not in frame:
+        raise missing_column(frame, column, field, source)
+    values, missing, bad = positive_values(frame, column)
+    if not optional:
+        bad |= missing
     if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        value = "missing" if missing[row] else repr(raw[row].item() if hasattr(raw[row], "item") else raw[row])
+        at = int(np.flatnonzero(bad)[0])
+        value = "missing" if missing[at] else written(frame[column].iloc[at])
+        row, rows = counted(frame).index[at], len(frame)
+        of = f" of {rows}" if counted(frame).index[-1] == rows else ""
         raise LawError(
             "bad_value",
-            f"{source}: column {column!r} is {value} in row {row + 1} of {len(raw)} ({int(bad.sum())} bad in all); "
-            f"{field} must be a positive number: fix or drop those rows",
+            f"{source}: column {column!r} is {value} in row {row}{of} ({int(bad.sum())} bad in all; row 1 is the first below "
+            f"the header); {field} must be a positive number: {remedy}",
         )
     return values
 
 
-def missing_column(frame: "pd.DataFrame", column: str, field: str, source: Path | str, alternative: str = "") -> LawError:
-    return LawError(
-        "missing_column",
-        f"{source} has no column {column!r} for {field}{alternative}; it has {', '.join(map(repr, frame.columns))}: "
-        f"name the right one with columns.{field}=…",
-    )
+def written(value: object) -> str:
+    """A value as a message shows it."""
+    return repr(value.item() if hasattr(value, "item") else value)
 
 
 def check_units(what: str, names: Sequence[str], N: np.ndarray, D: np.ndarray, loss: np.ndarray, source: Path | str) -> None:

@@ -1,10 +1,11 @@
 """Approach 1: the lower envelope of all training curves (Hoffmann et al. 2022, section 3.1)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sweep.errors import LawError
 from sweep.fit.approaches.approach import Options, PowerLaws
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 MIN_POINTS = 30
 MIN_SIZES = 4  # a parabola has three constants
 METHODS = ("between_sizes", "interpolated", "bins", "hull")
-CurvesLike: TypeAlias = "Sequence[Curve] | pd.DataFrame"
+CurvesLike: TypeAlias = "Sequence[Curve] | pd.DataFrame | Mapping[str, ArrayLike]"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,8 +33,7 @@ class EnvelopeFit(PowerLaws):
 
     Attributes:
         flops, loss, N, D: the lowest loss at each C and the size that has it, shape (points,), where others compete.
-        a_points, a_hull: a by the methods "interpolated", as in the paper, and "hull", without intervals; None where fewer than
-            three sizes win.
+        a_points, a_hull: a by "interpolated", as in the paper, and "hull", without intervals; None if under three sizes win.
         curvature: whether one power law is enough.
         envelope: where a is read off, one of `METHODS`.
         slices: the optima between sizes, and how much of C has one.
@@ -135,7 +135,7 @@ def fit_envelope(
     draw new deviations of the curves, as large and as correlated along a curve as theirs are.
 
     Args:
-        curves: `Curve`s, or a pandas table with columns run_id, N, tokens and loss (and flops_per_token, by default 6 N). Their
+        curves: `Curve`s, or a table with columns run_id, N, tokens and loss (and flops_per_token, by default 6 N). Their
             order and their names do not matter.
         method: "between_sizes": the minima of parabolas through the losses of all runs near the optimum; "interpolated": the
             best of all curves at `points` log-spaced FLOPs, as in the paper; "bins": the lowest point in each of 50 bins

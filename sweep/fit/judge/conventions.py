@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sweep.fit.approaches import APPROACHES, Laws, Options
+from sweep.fit.approaches.envelope import CurvesLike
 from sweep.fit.result import Estimate, Intervals, Record, Tell, told
-from sweep.tables.curves import Curve
+from sweep.tables.curves import Curve, as_curves
 from sweep.tables.table import RunsLike, RunTable, as_runs
 
 AS_RUN, MATCHED, FIXED = "as run", "matched schedules", "one fixed schedule"
@@ -46,7 +47,7 @@ class ConventionRow(Record):
 
 def compare_conventions(
     tables: Mapping[str, RunsLike],
-    curves: Sequence[Curve] = (),
+    curves: CurvesLike = (),
     *,
     delta: float = 1e-3,
     intervals: Intervals = Intervals(),
@@ -66,7 +67,7 @@ def compare_conventions(
     rows = []
     for convention, given in told(tell, "a under other conventions", list(tables.items())):
         table = as_runs(given)
-        own = _recount(curves, table)
+        own = _recount(as_curves(curves), table)
         chosen = [approach for approach in reversed(APPROACHES.values()) if approach.by_convention]
         tried = [
             (AS_RUN, approach, table, len(own) if approach.reads_curves else len(table))

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sweep.errors import LawError
+from sweep.fit.approaches.envelope import CurvesLike
 from sweep.fit.kaplan.fits import fit_scale_law, fit_size_data_law, fit_size_steps_law
 from sweep.fit.kaplan.law_fit import LawFit, columns
 from sweep.fit.kaplan.laws import B_CRIT, PF_DAY, CriticalBatch
 from sweep.fit.result import Intervals, Refused, attempt
 from sweep.store.curves import smooth_curve
-from sweep.tables.curves import Curve
+from sweep.tables.curves import Curve, as_curves
 from sweep.tables.table import RunsLike, RunTable, as_runs
 
 CURVE_POINTS = 20  # of each curve: neighbouring points say the same
@@ -28,7 +29,7 @@ KAPLANS = "; these are Kaplan et al.'s, measured on WebText2 in nats per token o
 
 def fit_kaplan(
     runs: RunsLike,
-    curves: Sequence[Curve] = (),
+    curves: CurvesLike = (),
     *,
     critical_batch: CriticalBatch | None = None,
     intervals: Intervals = Intervals(),
@@ -48,12 +49,12 @@ def fit_kaplan(
         intervals: see `Intervals`.
     """
     laws: dict[str, LawFit[Any] | Refused] = {}
-    runs = as_runs(runs)
+    runs, known = as_runs(runs), as_curves(curves)
     for name, X in (("L_N", runs.N), ("L_D", runs.D), ("L_C", runs.C / PF_DAY)):
         best = unbeaten(X, runs.loss)
         laws[name] = attempt(partial(fit_scale_law, X[best], runs.loss[best], intervals=intervals))
     laws["L_ND"] = attempt(lambda: fit_size_data_law(runs.N, runs.D, runs.loss, intervals=intervals))
-    laws["L_NS"] = attempt(lambda: _fit_steps(runs, curves, critical_batch, intervals))
+    laws["L_NS"] = attempt(lambda: _fit_steps(runs, known, critical_batch, intervals))
     return laws
 
 

@@ -1,5 +1,6 @@
 """Tables from elsewhere: what is read, and what is refused."""
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -193,11 +194,11 @@ def test_runs_that_their_table_tells_apart_may_be_equal() -> None:
 
 
 def test_a_new_format_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(LawError, match=r"cannot read \.tsv; give \.csv, \.parquet"):
-        read_runs(tmp_path / "runs.tsv")
-    monkeypatch.setitem(READERS, ".tsv", FileReader("read_csv", sep="\t"))
-    FRAME.to_csv(tmp_path / "runs.tsv", sep="\t", index=False)
-    assert read_runs(tmp_path / "runs.tsv").run_id.tolist() == ["a", "b", "c"]
+    (tmp_path / "runs.psv").write_text(FRAME.to_csv(sep="|", index=False))
+    with pytest.raises(LawError, match=r"cannot read \.psv; give \.csv, \.tsv, \.parquet"):
+        read_runs(tmp_path / "runs.psv")
+    monkeypatch.setitem(READERS, ".psv", FileReader(lambda content: pd.read_csv(io.BytesIO(content), sep="|")))
+    assert read_runs(tmp_path / "runs.psv").run_id.tolist() == ["a", "b", "c"]
     with pytest.raises(LawError, match=r"db://runs: cannot read db://; give"):
         read_runs("db://runs")
 

@@ -76,7 +76,7 @@ def test_a_project_on_wandb_is_fitted_alone(
     server.shutdown()
     server.server_close()
     capsys.readouterr()
-    monkeypatch.setattr("sweep.tables.readers.TIMEOUT_S", 2)
+    monkeypatch.setattr("sweep.tables.exports.TIMEOUT_S", 2)
     assert main(["fit", *table]) == BAD_INPUT
     error = capsys.readouterr().err
     assert "wandb://me/laws" in error
