@@ -197,7 +197,7 @@ def _explain(fields: Sequence[str]) -> str:
     """The lines of conf/sweep.yaml on each field, and the files of each group."""
     if not fields:
         return ""
-    text = (conf_directory() / "sweep.yaml").read_text()
+    text = (conf_directory() / "sweep.yaml").read_text(encoding="utf-8")
     lines = [f"  {line}" for field in fields for line in _explained(field, text)]
     return "\n".join(["fields", *lines, "", "key=value overrides a field, group=file chooses a file of conf/"])
 

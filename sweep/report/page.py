@@ -92,8 +92,8 @@ def render(fits: Fits, origin: Origin, options: FitConfig) -> str:
         origin=origin,
         costs=None if isinstance(origin.cost, str) else origin.cost,
         checklist=checklist(fits, options, origin),
-        style=Markup((files / "style.css").read_text()),
-        script=Markup((files / "script.js").read_text()),
+        style=Markup((files / "style.css").read_text(encoding="utf-8")),
+        script=Markup((files / "script.js").read_text(encoding="utf-8")),
         plotly=Markup(get_plotlyjs().replace("</script", "<\\/script")),
     )
 

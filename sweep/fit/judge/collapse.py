@@ -6,16 +6,16 @@ weight decay does not suit their size do not (Bergsma et al. 2025, arXiv 2509.25
 the optimum, and E in the loss of the curves: where E is that of held-out text, its distance to the training loss counts too.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from sweep.errors import LawError
+from sweep.fit.approaches.envelope import CurvesLike
 from sweep.fit.kaplan.table import unbeaten
 from sweep.fit.result import Record
-from sweep.tables.curves import Curve
+from sweep.tables.curves import as_curves
 from sweep.tables.table import RunsLike, as_runs
 
 MIN_RUNS, MIN_SIZES = 4, 3
@@ -80,7 +80,14 @@ class Collapse(Record):
         return "\n  ".join([f"{head}; {verdict}", *(one.line() for one in self.outliers)])
 
 
-def collapse(curves: Sequence[Curve], runs: RunsLike, E: float | None) -> Collapse:
+def _median_line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Slope and intercept by the medians of Theil 1950 and Sen 1968, which a few runs that stand out do not move."""
+    i, j = np.triu_indices(len(x), 1)
+    slope = float(np.median((y[j] - y[i]) / (x[j] - x[i]))) if len(i) else 0.0
+    return slope, float(np.median(y) - slope * np.median(x))
+
+
+def collapse(curves: CurvesLike, runs: RunsLike, E: float | None) -> Collapse:
     """Compare the normalised curves of the runs near the optimum.
 
     Args:
@@ -94,9 +101,9 @@ def collapse(curves: Sequence[Curve], runs: RunsLike, E: float | None) -> Collap
             than four runs of three sizes near the optimum have curves from x = 0.1 to the end.
     """
     from scipy.special import chdtri
-    from scipy.stats import theilslopes
 
-    if not curves:
+    drawn = as_curves(curves)
+    if not drawn:
         raise LawError("no_curves", "there are no training curves to compare: add them beside the table of runs")
     if E is None:
         raise LawError("no_E", "no surface gives E, without which losses cannot be normalised: see why Approach 3 was refused")
@@ -105,9 +112,9 @@ def collapse(curves: Sequence[Curve], runs: RunsLike, E: float | None) -> Collap
         raise LawError("bad_E", f"E = {E:.4g} is not below the lowest loss, {table.loss.min():.4g}: give a lower E")
     log_C, reducible = np.log(table.C), np.log(table.loss - E)
     best = unbeaten(np.round(log_C, 2), table.loss)  # what differs by a percent is one budget
-    slope, intercept = theilslopes(reducible[best], log_C[best])[:2] if best.sum() > 1 else (0.0, reducible[best].mean())
+    slope, intercept = _median_line(log_C[best], reducible[best])
     near = np.flatnonzero(best & (reducible <= intercept + slope * log_C + np.log(NEAR)))
-    near, known = near[np.argsort(table.C[near], kind="stable")], {curve.run_id: curve for curve in curves}
+    near, known = near[np.argsort(table.C[near], kind="stable")], {curve.run_id: curve for curve in drawn}
     pairs = [(i, known[name]) for i, name in zip(near, map(str, table.run_id[near]), strict=True) if name in known]
     pairs = [(i, c) for i, c in pairs if c.tokens[-1] >= WHOLE * table.D[i] and (c.tokens <= FIRST * c.tokens[-1]).any()]
     points = min([POINTS, *(int((c.tokens > FIRST * c.tokens[-1]).sum()) for _, c in pairs)])

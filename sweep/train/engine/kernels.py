@@ -32,7 +32,7 @@ def kernels() -> ctypes.CDLL:
     compiler = os.environ.get("CXX", "g++")
     flags = [*FLAGS, *shlex.split(os.environ.get("ISOSWEEP_CXXFLAGS", ""))]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isosweep"
-    sources = [path.read_text() for path in (SOURCE, *sorted(SOURCE.parent.glob("*.h")))]
+    sources = [path.read_text(encoding="utf-8") for path in (SOURCE, *sorted(SOURCE.parent.glob("*.h")))]
     identity = "\0".join([*sources, compiler, *flags, platform.machine(), _processor()])
     library = cache / f"kernels-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     if not library.exists():

@@ -40,7 +40,7 @@ def test_nothing_in_conf_names_code() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("sed=1", "'sed'"),
+        ("sed=1", "did you mean seed"),
         ("experiment=smokey", "experiment/smokey.*smoke"),
         ("modle=tiny", "modle"),
         ("model=huge", "model/huge.*tiny"),

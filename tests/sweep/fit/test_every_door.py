@@ -34,12 +34,14 @@ RUNS: dict[str, Callable[[Any], Any]] = {
     "predict_runs": lambda runs: fit.predict_runs(SURFACE, runs, [1e9], [2e10]),
     "next_runs": lambda runs: fit.next_runs(SURFACE, runs, flops=1e20, most=2),
     "compare_conventions": lambda runs: fit.compare_conventions({"ours": runs}, intervals=NO_INTERVALS),
+    "collapse": lambda runs: fit.collapse(POINTS, runs, 1.7),
 }
 CURVES: dict[str, Callable[[Any], Any]] = {
     "fit_envelope": lambda curves: fit.fit_envelope(curves, intervals=NO_INTERVALS),
     "fit_all": lambda curves: fit.fit_all(FRAME, curves, options=Options(intervals=NO_INTERVALS)).envelope,
     "fit_kaplan": lambda curves: fit.fit_kaplan(FRAME.assign(batch_tokens=65536), curves, intervals=NO_INTERVALS)["L_NS"],
     "compare_conventions": lambda curves: fit.compare_conventions({"ours": FRAME}, curves, intervals=NO_INTERVALS),
+    "collapse": lambda curves: fit.collapse(curves, FRAME, 1.7),
     "sensitivity": lambda curves: fit.sensitivity(FRAME, curves=curves, intervals=NO_INTERVALS),
 }
 
