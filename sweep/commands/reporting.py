@@ -42,6 +42,7 @@ def _origin(config: SweepConfig, sweep: Sweep | None, fits: "Fits") -> "Origin":
     from sweep.fit import read_frame
     from sweep.report import Cost, Origin, costs, origin
     from sweep.tables.exports import SCHEME
+    from sweep.tables.names import resolve
 
     table = config.table
     cost: list[Cost] | str = "The runs are wandb's, and their hours are not read from there."
@@ -56,7 +57,7 @@ def _origin(config: SweepConfig, sweep: Sweep | None, fits: "Fits") -> "Origin":
         C = dict(zip(map(str, fits.runs.run_id), fits.runs.C.tolist(), strict=True))
         power = {"core_watts": config.report.core_watts, "gpu_watts": config.ask.watts}
         power |= {"pue": config.ask.pue, "tonnes_per_MWh": config.ask.tonnes_per_MWh}
-        cost = costs(frame, C, run_id=config.columns.run_id, **power)
+        cost = costs(frame, C, run_id=resolve(frame, {"run_id": config.columns.run_id})["run_id"], **power)
     if table is not None:
         trained = origin.of_table(table, config.curves, len(fits.runs) + len(fits.runs.excluded))
     return Origin(

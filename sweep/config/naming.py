@@ -21,11 +21,11 @@ def unknown_field(key: str) -> str:
     parent, _, name = key.rpartition(".")
     config = _type_of(parent)
     if not is_dataclass(config):
-        return f"{key} is no field" + (f"; {parent} has no fields" if parent else "")
+        return f"{key!r} is no field" + (f"; {parent} has no fields" if parent else "")
     names = [each.name for each in fields(config)]
     close = get_close_matches(name, names, n=1) or [each for each in names if each.casefold() == name.casefold()]
     meant = f"; did you mean {'.'.join(filter(None, (parent, close[0])))}?" if close else ";"
-    return f"{key} is no field{meant} {parent or 'a sweep'} has {', '.join(names)}"
+    return f"{key!r} is no field{meant} {parent or 'a sweep'} has {', '.join(names)}"
 
 
 def _quoted(override: str) -> str:

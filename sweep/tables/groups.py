@@ -64,13 +64,12 @@ def budgets_of_compute(C: np.ndarray, N: np.ndarray, D: np.ndarray) -> tuple[np.
     return budget, (note,)
 
 
-def trajectories(N: np.ndarray, D: np.ndarray, budget: np.ndarray, named: bool) -> tuple[np.ndarray | None, tuple[str, ...]]:
+def trajectories(N: np.ndarray, D: np.ndarray, budget: np.ndarray) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """Labels of rows that look like points of one trajectory, shape (runs,), or None; and a note. They are rows of one N at
     many D, each little more than the last: nobody trains so many runs of one size from the start.
 
     Args:
         N, D, budget: of each row, shape (runs,).
-        named: whether each row has a run_id of its own.
     """
     if np.isfinite(budget).mean() > 0.5:
         return None, ()
@@ -85,10 +84,9 @@ def trajectories(N: np.ndarray, D: np.ndarray, budget: np.ndarray, named: bool) 
         return None, (
             f"{what}: if they are points of one run per size, columns.cluster=N keeps intervals from being too narrow",
         )
-    undo = "columns.cluster=run_id" if named else "columns.cluster=… with the name of a column that differs in every row"
     return N.astype(str), (
         f"{what}, as points of one run per size have: rows of one N are resampled together. If each row is a run of its own, "
-        f"{undo} says so",
+        "columns.cluster=none says so",
     )
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 COLUMNS = {name: name for name in ("run_id", "N", "D", "C", "loss", "budget", "weight", "cluster", "batch_tokens")}
 MAX_COMPUTE_FACTOR = 100  # between C and 6 N D; no convention differs by more
 MISSING = ("refuse", "drop")
+NONE = "none"  # the name of a column that is not to be looked for: columns.budget=none, columns.cluster=none
 MERGE = "columns.replicates=best or columns.replicates=seeds"
 
 
@@ -130,7 +131,7 @@ def runs_from_frame(
     Args:
         frame: one row per run. Rows whose column `state` is neither "done" nor "finished" are excluded.
         columns: the frame's names for any of `COLUMNS`, where they differ by more than case. N and loss are needed, and D or C:
-            the other follows from C = 6 N D. Without run_id a run is named by its row.
+            the other follows from C = 6 N D. Without run_id a run is named by its row. "none" leaves out an optional one.
         source: where the frame is from, for messages.
         require_C: refuse a table without a column of C, because C = 6 N D is not the convention of the fit.
         missing: "drop" excludes rows in which a value is missing or bad, with the reason.
@@ -177,7 +178,7 @@ def runs_from_frame(
         excluded=tuple(Exclusion(run_id=name, reason=reason) for name, reason in excluded),
     ).where(kept)
     check_runs(table, source, named=named)
-    return _grouped(table, (*notes, *more), named)
+    return _grouped(table, (*notes, *more), columns)
 
 
 def named_columns(
@@ -194,21 +195,24 @@ def named_columns(
     if found["D"] not in frame and found["C"] not in frame:
         raise missing_column(frame, found["D"], "D", source, f" (or columns.C, now {found['C']!r}, and D = C/(6N))")
     for name, default in COLUMNS.items():
-        if found[name] not in frame and columns[name] != default:
+        if found[name] not in frame and columns[name] not in (default, NONE):
             raise missing_column(frame, found[name], name, source)
     return found
 
 
-def _grouped(table: RunTable, notes: tuple[str, ...], named: bool) -> RunTable:
-    """`table` with budgets and trajectories, and notes of them."""
-    if np.isfinite(table.budget).any():
+def _grouped(table: RunTable, notes: tuple[str, ...], columns: Mapping[str, str]) -> RunTable:
+    """`table` with budgets and trajectories, unless these columns are `NONE`, and notes of them."""
+    found: tuple[str, ...]
+    if columns["budget"] == NONE:
+        budget, found = table.budget, ()
+    elif np.isfinite(table.budget).any():
         budget, found = group_budgets(table.budget, table.N)
     else:
         budget, found = budgets_of_compute(table.C, table.N, table.D)
     notes += found
     cluster = table.cluster
-    if cluster is None:
-        cluster, found = trajectories(table.N, table.D, budget, named)
+    if cluster is None and columns["cluster"] != NONE:
+        cluster, found = trajectories(table.N, table.D, budget)
         notes += found
     return replace(table, budget=budget, cluster=cluster, notes=notes)
 

@@ -158,12 +158,12 @@ def test_bad_rows_are_refused_by_their_number_or_dropped_with_a_count(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("columns.Nn=x", r"columns\.Nn is no field; did you mean columns\.N\? columns has run_id, N, D"),
-        ("+columns.lost=x", r"columns\.lost is no field; did you mean columns\.loss\?"),
+        ("columns.Nn=x", r"'columns\.Nn' is no field; did you mean columns\.N\? columns has run_id, N, D"),
+        ("+columns.lost=x", r"'columns\.lost' is no field; did you mean columns\.loss\?"),
         ("fit.hubber_delta=1", r"did you mean fit\.huber_delta\?"),
-        ("tabel=x.csv", r"tabel is no field; did you mean table\?"),
-        ("ask.at.M=3", r"ask\.at\.M is no field"),
-        ("table.name=x", r"table\.name is no field; table has no fields"),
+        ("tabel=x.csv", r"'tabel' is no field; did you mean table\?"),
+        ("ask.at.M=3", r"'ask\.at\.M' is no field"),
+        ("table.name=x", r"'table\.name' is no field; table has no fields"),
         ("missing=ignore", "missing=ignore is none of refuse, drop"),
         ("columns.replicates=mean", "none of best, seeds, refuse"),
     ],

@@ -62,6 +62,7 @@ def test_a_table_without_budgets_is_grouped_where_compute_clusters(noise: float)
     runs = runs_from_frame(frame[["N", "D", "loss"]])
     assert pd.crosstab(frame["planned"].to_numpy(), runs.budget).gt(0).sum().tolist() == [1] * 9
     assert "rows with nearly equal C were taken as 9 budgets" in runs.notes[0]
+    assert np.isnan(runs_from_frame(frame[["N", "D", "loss"]], {"budget": "none"}).budget).all()
     assert len(fit_isoflop(frame[["N", "D", "loss"]], intervals=NO_INTERVALS).profiles) == 9
 
 
@@ -129,6 +130,10 @@ def test_points_of_trajectories_are_resampled_together() -> None:
     assert found.cluster is not None
     assert len(set(found.cluster)) == 8
     assert "8 sizes have 30 rows each" in found.notes[0]
+    assert "columns.cluster=none" in found.notes[0]
+    undone = runs_from_frame(frame.drop(columns="run_id"), {"cluster": "none"})
+    assert undone.cluster is None
+    assert undone.notes == ()
     intervals = Intervals(resamples=50)
     known = fit_parametric(frame.drop(columns="run_id").assign(cluster=frame["N"]), intervals=intervals).a
     alone = frame.drop(columns="run_id").assign(cluster=np.arange(len(frame)))
