@@ -24,8 +24,6 @@ from sweep.tables.conventions import KAPLAN_COUNTING
 from sweep.tables.curves import Curve, as_curves
 from sweep.tables.table import RunsLike, RunTable, as_runs
 
-NAMED = 20  # runs left out that the summary names
-
 
 @dataclass(frozen=True, kw_only=True)
 class Fits:
@@ -111,9 +109,7 @@ class Fits:
         lines = [*(self.verdict.lines() if self.verdict else ["No law could be fitted"]), ""]
         lines += [
             f"{len(self.runs)} runs, {len(self.runs.excluded)} left out; {convention}",
-            *(f"  left out: {run.run_id}, {run.reason}" for run in self.runs.excluded[:NAMED]),
-            *([f"  left out: {more} more; fits.json has all"] if (more := len(self.runs.excluded) - NAMED) > 0 else []),
-            *(f"  {note}" for note in self.runs.notes),
+            *(f"  {remark}" for remark in self.runs.remarks()),
             f"N_opt = k C^a, D_opt = k' C^b; {self.level:.0%} intervals",
             "",
         ]

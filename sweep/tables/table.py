@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Default names of columns.
 COLUMNS = {name: name for name in ("run_id", "N", "D", "C", "loss", "budget", "weight", "cluster", "batch_tokens")}
+NAMED = 20  # runs left out that are named
 MAX_COMPUTE_FACTOR = 100  # between C and 6 N D; no convention differs by more
 MISSING = ("refuse", "drop")
 NONE = "none"  # the name of a column that is not to be looked for: columns.budget=none, columns.cluster=none
@@ -64,6 +65,12 @@ class RunTable:
 
     def __len__(self) -> int:
         return len(self.run_id)
+
+    def remarks(self) -> list[str]:
+        """What was left out, and what reading the table decided, a line each."""
+        more = len(self.excluded) - NAMED
+        lines = [f"left out: {run.run_id}, {run.reason}" for run in self.excluded[:NAMED]]
+        return [*lines, *([f"left out: {more} more; fits.json has all"] if more > 0 else []), *self.notes]
 
     def where(self, chosen: np.ndarray) -> "RunTable":
         """The runs that a mask or indices select."""
