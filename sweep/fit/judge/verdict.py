@@ -31,7 +31,7 @@ class Verdict(Record):
         approach: the name of the approach that is recommended.
         a, b: the exponents of N_opt and D_opt, with both parts of their uncertainty.
         rows: the runs at the largest C and the next.
-        agree, differ: titles of other approaches whose intervals of a overlap the combined one, and of those whose do not.
+        agree, differ: titles of other approaches whose interval of a overlaps its own, of noise alone, and of the others.
         set_aside: titles of approaches that were not considered, and why; all of them if none is sound.
         held_out: how well larger budgets were predicted; None if none could be.
         advice: what would help most.
@@ -52,18 +52,18 @@ class Verdict(Record):
         return APPROACHES[self.approach].heading()
 
     def lines(self) -> list[str]:
-        """Five lines or so."""
+        """Five lines: the exponent, the runs at two budgets, what speaks for and against them, what would help."""
         checks = [f"{_listed(self.agree)} agree{'s' * (len(self.agree) == 1)}"] if self.agree else []
         checks += [f"{_listed(self.differ)} differ{'s' * (len(self.differ) == 1)}"] if self.differ else []
         checks += [
             f"{title} is {'in doubt too' if APPROACHES[self.approach].title() == title else 'set aside'}: {reason}"
             for title, reason in self.set_aside.items()
         ]
+        held_out = self.held_out or "no budget could be predicted from smaller ones"
         return [
             f"N_opt grows as C^a, a = {self.a} ({self.title})",
             *(row.line() for row in self.rows),
-            f"Checks: {'; '.join(checks) or 'no other approach was fitted'}",
-            f"Held out: {self.held_out or 'no budget could be predicted from smaller ones'}",
+            f"Checks: {'; '.join([*(checks or ['no other approach was fitted']), f'held out, {held_out}'])}",
             f"What would help most: {self.advice}",
         ]
 
