@@ -1,7 +1,7 @@
 """Scaling laws from a table of runs. Nothing here trains or draws, and torch is never imported.
 
     fit_envelope    Approach 1: the lower envelope of the training curves   } Hoffmann et al. 2022
-    fit_isoflop     Approach 2: parabolas through the runs of each budget   } (Chinchilla,
+    fit_isoflop     Approach 2: valleys through the runs of each budget     } (Chinchilla,
     fit_parametric  Approach 3: L(N, D) = E + A / N^alpha + B / D^beta      } arXiv 2203.15556)
     fit_kaplan      L(N), L(D), L(C), L(N, D), L(N, S) of Kaplan et al. 2020 (arXiv 2001.08361); there is a function for each
 
@@ -11,7 +11,7 @@
     collapse        whether the normalised curves of the best runs fall on each other
     sensitivity     the exponent under every other choice; compare_conventions counts N and C in every way
     next_runs       the runs that would tell most
-    fit_all         all of it
+    fit_all         all of it, and the verdict
 
 Fits take arrays N, D, loss, a pandas table with these columns, or a `RunTable`. They return frozen results with `summary()`,
 `to_dict()` and `predict(N, D)`, or raise `LawError`: its `status` is a short name for what its message explains. `Intervals`
