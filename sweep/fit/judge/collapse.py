@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import chdtri
-from scipy.stats import theilslopes
 
 from sweep.errors import LawError
 from sweep.fit.result import Record
@@ -107,8 +106,12 @@ def collapse(curves: Sequence[Curve], runs: RunsLike, E: float | None) -> Collap
     order = np.argsort(log_C, kind="stable")
     lowest = np.minimum.accumulate(table.loss[order])
     best = table.loss <= lowest[np.searchsorted(log_C[order], log_C + SAME_BUDGET, side="right") - 1]
-    slope, intercept = theilslopes(reducible[best], log_C[best])[:2] if best.sum() > 1 else (0.0, reducible[best].mean())
-    above = reducible - (intercept + slope * log_C)
+    # The line of Theil and Sen: the smallest budget's only run is among the best, however far it lies from the optimum.
+    i, j = np.triu_indices(best.sum(), 1)
+    x, y = log_C[best], reducible[best]
+    slope = np.median(((y[j] - y[i]) / (x[j] - x[i]))[x[i] != x[j]]) if len(np.unique(x)) > 1 else 0.0
+    above = reducible - slope * log_C
+    above -= np.median(above[best])
     near = np.flatnonzero(best & (above <= max(np.log(NEAR), 2 * np.median(np.abs(above[best])))))
     near, known = near[np.argsort(table.C[near], kind="stable")], {curve.run_id: curve for curve in curves}
     pairs = [(i, known[name]) for i, name in zip(near, map(str, table.run_id[near]), strict=True) if name in known]
