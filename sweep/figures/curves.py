@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 LEVELS = 5  # of loss, for the tokens that they take
 MIN_SIZES = 3  # that reach a level
+MIN_RANGE = 1.02  # of the levels: less is noise
 MAX_NAMED = 5  # runs that stand out
 OUTLIERS: tuple[object, ...] = ("-", (0, (6, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (3, 2)))
 
@@ -57,10 +58,10 @@ def tokens_to_loss(curves: Sequence[Curve]) -> dict[float, list[Curve]]:
     start = min((curve.loss[0] for curve in curves), default=0.0)
     if len(sizes) < MIN_SIZES or start <= best[MIN_SIZES - 1]:
         return {}
-    # From where three sizes arrive up to where all do, if that is higher; else half of the way up.
+    # From where three sizes arrive up to where all do, if that is higher; else a part of the way up.
     low, high = best[MIN_SIZES - 1], min(best[-1], start)
-    if high < low * 1.02:
-        high = np.sqrt(low * start)
+    if high < low * MIN_RANGE:
+        high = low * (start / low) ** 0.3
     found = {}
     for level in np.geomspace(low, high, LEVELS):
         level = float(f"{level * (1 + 1e-4):.4g}")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_FILE = 10e6  # bytes
-MAX_SVG = 5e5  # bytes; a larger figure is embedded as PNG
+MAX_SVG = 2.5e5  # bytes; a larger figure is embedded as pixels
 MAX_EXCLUDED = 300  # rows of a table
 DISTINCT = 1.1  # optimal sizes nearer than this factor are one answer
 
@@ -148,13 +148,13 @@ def _interactive(fits: Fits) -> dict[str, Markup]:
 
 
 def _data_uri(figure: "Figure") -> str:
-    """The figure as a data URI: as SVG, or where that is large as PNG."""
+    """The figure as a data URI: as SVG, or where that is large as WebP, which takes half of what PNG does."""
     import matplotlib.pyplot as plt
 
     kept, kind = io.BytesIO(), "svg+xml"
     figure.savefig(kept, format="svg", metadata={"Date": None}, facecolor="white", dpi=SVG_DPI)
     if kept.tell() > MAX_SVG:
-        kept, kind = io.BytesIO(), "png"
-        figure.savefig(kept, format="png", dpi=SVG_DPI, facecolor="white")
+        kept, kind = io.BytesIO(), "webp"
+        figure.savefig(kept, format="webp", dpi=SVG_DPI, facecolor="white", pil_kwargs={"quality": 90})
     plt.close(figure)
     return f"data:image/{kind};base64,{base64.b64encode(kept.getvalue()).decode()}"

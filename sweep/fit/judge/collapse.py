@@ -13,13 +13,13 @@ import numpy as np
 
 from sweep.errors import LawError
 from sweep.fit.approaches.envelope import CurvesLike
-from sweep.fit.kaplan.table import unbeaten
 from sweep.fit.result import Record
 from sweep.tables.curves import as_curves
 from sweep.tables.table import RunsLike, as_runs
 
 MIN_RUNS, MIN_SIZES = 4, 3
 NEAR = 1.05  # of the reducible loss that as much compute should buy: at this a size is wrong by a factor of three
+SAME_BUDGET = 0.01  # of log C
 FIRST, POINTS, MIN_POINTS = 0.1, 16, 5  # x from here, at so many points; before it the warm-up shows
 WHOLE = 0.95  # of its run's tokens that a curve must reach
 STANDS_OUT, LEAST = 3.0, 0.1  # times as far off as the median run, and at least so far: a size wrong by three is off by 0.06
@@ -80,20 +80,13 @@ class Collapse(Record):
         return "\n  ".join([f"{head}; {verdict}", *(one.line() for one in self.outliers)])
 
 
-def _median_line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Slope and intercept by the medians of Theil 1950 and Sen 1968, which a few runs that stand out do not move."""
-    i, j = np.triu_indices(len(x), 1)
-    slope = float(np.median((y[j] - y[i]) / (x[j] - x[i]))) if len(i) else 0.0
-    return slope, float(np.median(y) - slope * np.median(x))
-
-
 def collapse(curves: CurvesLike, runs: RunsLike, E: float | None) -> Collapse:
     """Compare the normalised curves of the runs near the optimum.
 
     Args:
         curves: smoothed training curves of `runs`.
-        runs: the table. Near the optimum are those that no run of at most as much compute beats, and whose reducible loss is
-            at most 5 % above the power law of C through them.
+        runs: the table. Near the optimum are those that no run of as much compute or less beats, and whose reducible loss is
+            at most 5 % above the power law of C through them, or twice as far as these scatter about it.
         E: the irreducible loss, as of Approach 3, nats per token.
 
     Raises:
@@ -111,9 +104,17 @@ def collapse(curves: CurvesLike, runs: RunsLike, E: float | None) -> Collapse:
     if not (table.loss > E).all():
         raise LawError("bad_E", f"E = {E:.4g} is not below the lowest loss, {table.loss.min():.4g}: give a lower E")
     log_C, reducible = np.log(table.C), np.log(table.loss - E)
-    best = unbeaten(np.round(log_C, 2), table.loss)  # what differs by a percent is one budget
-    slope, intercept = _median_line(log_C[best], reducible[best])
-    near = np.flatnonzero(best & (reducible <= intercept + slope * log_C + np.log(NEAR)))
+    # Runs of one budget differ a little in C, so a run must also beat those of a percent more.
+    order = np.argsort(log_C, kind="stable")
+    lowest = np.minimum.accumulate(table.loss[order])
+    best = table.loss <= lowest[np.searchsorted(log_C[order], log_C + SAME_BUDGET, side="right") - 1]
+    # The line of Theil and Sen: the smallest budget's only run is among the best, however far it lies from the optimum.
+    i, j = np.triu_indices(best.sum(), 1)
+    x, y = log_C[best], reducible[best]
+    slope = np.median(((y[j] - y[i]) / (x[j] - x[i]))[x[i] != x[j]]) if len(np.unique(x)) > 1 else 0.0
+    above = reducible - slope * log_C
+    above -= np.median(above[best])
+    near = np.flatnonzero(best & (above <= max(np.log(NEAR), 2 * np.median(np.abs(above[best])))))
     near, known = near[np.argsort(table.C[near], kind="stable")], {curve.run_id: curve for curve in drawn}
     pairs = [(i, known[name]) for i, name in zip(near, map(str, table.run_id[near]), strict=True) if name in known]
     pairs = [(i, c) for i, c in pairs if c.tokens[-1] >= WHOLE * table.D[i] and (c.tokens <= FIRST * c.tokens[-1]).any()]
@@ -126,8 +127,8 @@ def collapse(curves: CurvesLike, runs: RunsLike, E: float | None) -> Collapse:
     x = np.geomspace(FIRST, 1, points)
     losses = np.array([np.exp(np.interp(np.log(x * c.tokens[-1]), np.log(c.tokens), np.log(c.loss))) for _, c in pairs])
     if not (losses > E).all():
-        lowest = int(losses.min(axis=1).argmin())
-        where = f"the curve of {table.run_id[rows[lowest]]} goes down to {losses.min():.4g}"
+        worst_row = rows[int(losses.min(axis=1).argmin())]
+        where = f"the curve of {table.run_id[worst_row]} goes down to {losses.min():.4g}"
         raise LawError("bad_E", f"{where}, which is not above E = {E:.4g}: give E of the training loss, as by fit.loss=train")
     shape = (losses - E) / (losses[:, -1:] - E)
     spread = shape.std(axis=0, ddof=1) / shape.mean(axis=0)

@@ -66,6 +66,7 @@ def test_a_run_with_a_bump_is_named() -> None:
 def test_runs_off_the_optimum_and_curves_that_end_early_are_not_compared() -> None:
     simulator = Simulator(surface=SURFACE)
     runs = simulator.isoflop(BUDGETS, sizes=7)
+    runs = replace(runs, C=runs.C * (1 + 0.002 * np.sin(np.arange(len(runs)))))  # whole steps miss their budget a little
     curves = simulator.curves(runs)
     cut = runs.run_id[np.arange(len(runs)) % 7 == 3][2]
     curves = [replace(c, tokens=c.tokens[:-9], loss=c.loss[:-9]) if c.run_id == cut else c for c in curves]
