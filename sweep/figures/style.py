@@ -116,11 +116,22 @@ def log_axes(axis: "Axes", names: str = "xy", *, plain: str = "") -> None:
 
 
 def legend(axes: Sequence["Axes"], columns: int = 4) -> None:
-    """One legend for `axes` below their figure, where it covers nothing; each label once."""
+    """One legend for `axes` below their figure, where it covers nothing; each label once, and bands last: grey, if they are of
+    several colours."""
+    from matplotlib.collections import PolyCollection
+    from matplotlib.patches import Patch
+
     named: dict[str, Any] = {}
+    bands: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            named.setdefault(label, handle)
+            if not isinstance(handle, PolyCollection):
+                named.setdefault(label, handle)
+            elif (other := bands.setdefault(label, handle)) is not handle and (
+                isinstance(other, Patch) or (other.get_facecolor() != handle.get_facecolor()).any()
+            ):
+                bands[label] = Patch(color="0.5", alpha=0.25)
+    named |= bands
     figure = axes[0].get_figure()
     assert figure is not None
     figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=min(columns, len(named)), fontsize=8)
