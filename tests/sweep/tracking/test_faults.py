@@ -123,7 +123,10 @@ def train_through(
     thread.start()
 
     def wait(step: int) -> bool:
-        if step == 100:
+        # A hundred steps may take less than the interval of the log: later ones take longer, until there are rows to receive.
+        if step >= 100 and thread.is_alive() and not server.fault:
+            time.sleep(0.03)
+        if step == run.steps - 1:
             wait_until(lambda: server.fault or not thread.is_alive())
         return False
 
