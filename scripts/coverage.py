@@ -143,7 +143,7 @@ def held_out(runs: RunTable, seed: int) -> dict[str, bool]:
 
 def holds(estimate: Estimate, truth: float) -> bool:
     """Whether the truth lies in the interval; an interval that is not there holds nothing."""
-    return estimate.low is not None and estimate.high is not None and estimate.low <= truth <= estimate.high
+    return estimate.contains(truth) is True
 
 
 CASES: list[tuple[str, Callable[[Noise, int], RunTable], Noise, Callable[[RunTable, int], dict[str, bool]]]] = [

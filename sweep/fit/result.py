@@ -1,7 +1,7 @@
 """What every fit returns: values with intervals, or the reason why there are none."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -155,6 +155,26 @@ class Estimate(Record):
         ends = np.quantile(np.clip(known, -BEYOND, BEYOND), [(1 - level) / 2, (1 + level) / 2])
         low, high = np.where(np.abs(ends) > BEYOND / 1e3, np.copysign(np.inf, ends), ends)
         return cls(float(value), float(low), float(high))
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends, or None."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    def mapped(self, change: Callable[[float], float]) -> "Estimate":
+        """The estimate of a growing function of the value."""
+        low, high = (None, None) if self.interval is None else map(change, self.interval)
+        return replace(self, value=change(self.value), low=low, high=high)
+
+    def contains(self, value: float) -> bool | None:
+        """Whether `value` lies in the interval; None if there is none."""
+        return None if self.interval is None else self.interval[0] <= value <= self.interval[1]
+
+    def overlaps(self, other: "Estimate") -> bool | None:
+        """Whether both intervals have a value in common; None if one of them is missing."""
+        if self.interval is None or other.interval is None:
+            return None
+        return self.interval[0] <= other.interval[1] and other.interval[0] <= self.interval[1]
 
     def __str__(self) -> str:
         interval = (self.note or "no interval") if self.low is None else f"{self.low:.4g} to {self.high:.4g}"

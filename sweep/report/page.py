@@ -107,6 +107,7 @@ def _answers(fits: Fits) -> tuple[Answer, ...]:
         columns = {
             "N": [(APPROACHES[row.approach].title(), row.N) for row in rows],
             "D": [(APPROACHES[row.approach].title(), row.D) for row in rows],
+            "D / N": [(APPROACHES[row.approach].title(), row.tokens_per_parameter) for row in rows],
             "loss": [(APPROACHES[row.approach].title(), row.loss) for row in held_out if row.loss],
         }
         apart = {name: pairs for name, column in columns.items() if (pairs := _disagreement(column))}
@@ -116,12 +117,7 @@ def _answers(fits: Fits) -> tuple[Answer, ...]:
 
 def _disagreement(named: Sequence[tuple[str, Any]]) -> list[str]:
     """Which pairs of estimates have intervals that do not overlap, in words."""
-    known = [(name, estimate) for name, estimate in named if None not in (estimate.low, estimate.high)]
-    return [
-        f"{one} and {other}"
-        for (one, left), (other, right) in combinations(known, 2)
-        if left.high < right.low or right.high < left.low
-    ]
+    return [f"{one} and {other}" for (one, left), (other, right) in combinations(named, 2) if left.overlaps(right) is False]
 
 
 def _verdict(rows: Sequence[Allocation], apart: Mapping[str, Sequence[str]]) -> str:

@@ -72,9 +72,7 @@ class OptimalRun:
 
     def holds(self, measured: float) -> bool | None:
         """Whether the measured loss is inside the prediction's interval; None if there is none."""
-        if isinstance(self.predicted, str) or self.predicted.low is None or self.predicted.high is None:
-            return None
-        return self.predicted.low <= measured <= self.predicted.high
+        return None if isinstance(self.predicted, str) else self.predicted.contains(measured)
 
     def to_dict(self, measured: float | None) -> dict[str, Any]:
         """Plain values."""

@@ -29,9 +29,8 @@ class Curvature(Record):
 
     @classmethod
     def of(cls, first: Estimate, middle: Estimate, last: Estimate, second: Estimate) -> "Curvature":
-        known = second.low is not None and second.high is not None
-        bends = not second.low <= 0 <= second.high if known else None  # type: ignore[operator]
-        return cls(thirds=(first, middle, last), second=second, bends=bends)
+        straight = second.contains(0)
+        return cls(thirds=(first, middle, last), second=second, bends=None if straight is None else not straight)
 
 
 class LowerEnvelope:

@@ -7,7 +7,7 @@ nested data is the difference of their variances (Hausman 1978), and a differenc
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ from sweep.fit.judge.form_fits import FittedForm
 from sweep.fit.judge.sensitivity import Variant
 from sweep.fit.result import Estimate, Record
 
-TINY = 1e-300
 COUNTED = ("loss function", "sizes", "budgets")  # of `sensitivity`: groups of choices that others make too
 
 
@@ -46,38 +45,34 @@ class TwoParts(Record):
 
 
 def two_parts(noise: Estimate, others: Iterable[tuple[str, Estimate]], *, log: bool = False) -> TwoParts:
-    """`noise` and, by their labels, the same quantity under other choices, compared as they are or by their logs. A choice that
-    has no interval of its own counts in full."""
-
-    def scaled(value: float | None) -> float | None:
-        return value if not log or value is None else float(np.log(max(value, TINY)))
-
-    def back(value: float) -> float:
-        return float(np.exp(value)) if log else value
-
-    def half(estimate: Estimate, side: int) -> float | None:
-        end = scaled(estimate.high if side > 0 else estimate.low)
-        return None if end is None else abs(end - float(scaled(estimate.value)))  # type: ignore[arg-type]
-
-    value = float(scaled(noise.value))  # type: ignore[arg-type]
+    """`noise` and, by their labels, the same quantity under other choices. A choice that has no interval of its own counts in
+    full. With `log`, quantities are positive and compared by their logs."""
+    if log:
+        found = two_parts(noise.mapped(np.log), [(label, other.mapped(np.log)) for label, other in others if other.value > 0])
+        low, high = np.exp([found.low, found.high]).tolist()
+        return replace(found, noise=noise, low=low, high=high, combined=found.combined.mapped(np.exp))
     moved: dict[int, tuple[float, str | None]] = {-1: (0.0, None), 1: (0.0, None)}
     for label, other in others:
-        if not np.isfinite(other.value) or (log and other.value <= 0):
+        if not np.isfinite(other.value):
             continue
-        off = float(scaled(other.value)) - value  # type: ignore[arg-type]
+        off = other.value - noise.value
         side = 1 if off > 0 else -1
-        known, own = half(noise, side), half(other, side)
+        known, own = _half(noise, side), _half(other, side)
         explained = abs(own**2 - known**2) if own is not None and known is not None else 0.0
         beyond = max(off**2 - explained, 0.0) ** 0.5
         if beyond > moved[side][0]:
             moved[side] = beyond, label
     (down, lowest), (up, highest) = moved[-1], moved[1]
-    combined, below, above = noise, half(noise, -1), half(noise, 1)
-    if below is not None and above is not None:
-        ends = value - float(np.hypot(below, down)), value + float(np.hypot(above, up))
-        combined = Estimate(noise.value, back(ends[0]), back(ends[1]))
-    low, high = back(value - down), back(value + up)
-    return TwoParts(noise=noise, low=low, high=high, lowest=lowest, highest=highest, combined=combined)
+    combined, value = noise, noise.value
+    if noise.interval is not None:
+        low, high = noise.interval
+        combined = Estimate(value, value - float(np.hypot(value - low, down)), value + float(np.hypot(high - value, up)))
+    return TwoParts(noise=noise, low=value - down, high=value + up, lowest=lowest, highest=highest, combined=combined)
+
+
+def _half(estimate: Estimate, side: int) -> float | None:
+    """How far the lower (-1) or the upper (1) end of an interval is from the value."""
+    return None if estimate.interval is None else abs(estimate.interval[side > 0] - estimate.value)
 
 
 @dataclass(frozen=True, kw_only=True)

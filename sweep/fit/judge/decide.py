@@ -58,7 +58,7 @@ def decide(
     a = choices.spread(law.a, lambda other: other.a, [*by_hand, *((_title(name), fitted[name].a) for name in others)])
     budgets = list(dict.fromkeys(row.C for row in answers.allocations))[:ROWS]
     at = [{row.approach: row for row in answers.allocations if row.C == C} for C in budgets]
-    agree = [name for name in others if _overlap(law.a, fitted[name].a)]
+    agree = [name for name in others if law.a.overlaps(fitted[name].a)]
     return Verdict(
         approach=chosen,
         a=a,
@@ -149,18 +149,12 @@ def _advice(laws: Mapping[str, Any], law: Approach, a: TwoParts) -> Iterator[str
     if not profiles:
         yield "budgets: runs of several sizes at each of a few C, which Approach 2 needs"
     noise, combined = a.noise, a.combined
-    if noise.low is None or noise.high is None or combined.low is None or combined.high is None:
+    if noise.interval is None or combined.interval is None:
         yield "more runs: there is no interval"
-    elif combined.high - combined.low > DOMINATES * (noise.high - noise.low):
+    elif np.ptp(combined.interval) > DOMINATES * np.ptp(noise.interval):
         moved = " and ".join(label for label in (a.lowest, a.highest) if label)
         yield f"a larger budget, as other choices ({moved}) move a by more than noise does"
     elif getattr(law, "scatter", 0) > 0:
         yield "more budgets, or rates tuned by size, as the minima scatter by more than the noise of the runs"
     else:
         yield "more seeds or sizes at each budget, as the noise of the runs decides"
-
-
-def _overlap(one: Estimate, other: Estimate) -> bool:
-    if None in (one.low, one.high, other.low, other.high):
-        return False
-    return bool(one.low <= other.high and other.low <= one.high)  # type: ignore[operator]

@@ -22,9 +22,7 @@ class Prediction(Record):
     @property
     def inside(self) -> bool | None:
         """Whether the measured loss lies in the interval; None if there is no interval."""
-        if self.predicted.low is None or self.predicted.high is None:
-            return None
-        return self.predicted.low <= self.loss <= self.predicted.high
+        return self.predicted.contains(self.loss)
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "inside": self.inside}

@@ -34,10 +34,7 @@ PUBLISHED = tuple(
 
 def growth(fit: Approach) -> Growth:
     """What a tenfold C does to N_opt and D_opt, with the intervals of a and b."""
-    N, D = (
-        replace(x, value=10**x.value, low=None if x.low is None else 10**x.low, high=None if x.high is None else 10**x.high)
-        for x in (fit.a, fit.b)
-    )
+    N, D = (exponent.mapped(lambda x: 10**x) for exponent in (fit.a, fit.b))
     return Growth(by=fit.name, N=N, D=D)
 
 
@@ -122,7 +119,7 @@ def place(fit: ParametricFit, name: str, N: float, D: float) -> Placement:
     found = {key: Estimate.from_resamples(float(value[key]), drawn[key], fit.level) for key in value}
     # No resample is below the frontier, and where its interval of N_opt holds N, the model may be on it.
     N_opt = found["N_opt"]
-    if N_opt.low is not None and N_opt.high is not None and N_opt.low <= N <= N_opt.high:
+    if N_opt.contains(N):
         found |= {"distance": replace(found["distance"], low=0.0), "wasted": replace(found["wasted"], low=1.0)}
         found["C_needed"] = replace(found["C_needed"], high=C)
     return Placement(name=name, N=N, D=D, C=C, **found)

@@ -28,3 +28,13 @@ def test_an_end_may_be_infinite_but_not_in_json() -> None:
     assert estimate.high == np.inf
     assert estimate.low == pytest.approx(9.9)
     assert estimate.to_dict() == {"value": 40.0, "low": estimate.low, "high": None}
+
+
+def test_intervals_are_compared_where_there_are_any() -> None:
+    value, bare = Estimate(1.0, 0.5, 2.0), Estimate(1.0)
+    assert (value.contains(0.5), value.contains(2.1), bare.contains(1.0)) == (True, False, None)
+    assert (value.overlaps(Estimate(2.5, 2.0, 3.0)), value.overlaps(Estimate(2.5, 2.1, 3.0))) == (True, False)
+    assert Estimate(2.5, 2.1, 3.0).overlaps(value) is False
+    assert value.overlaps(bare) is bare.overlaps(value) is None
+    assert value.mapped(lambda x: 10 * x) == Estimate(10.0, 5.0, 20.0)
+    assert bare.mapped(lambda x: 10 * x) == Estimate(10.0)

@@ -140,6 +140,7 @@ def test_it_says_where_the_approaches_disagree(document: Element, fits: dict[str
     for box, C in zip(boxes, dict.fromkeys(row["C"] for row in allocations), strict=True):
         rows = [row for row in allocations if row["C"] == C]
         columns = {"N": [row["N"] for row in rows], "D": [row["D"] for row in rows]}
+        columns["D / N"] = [row["tokens_per_parameter"] for row in rows]
         columns["loss"] = [row["loss"] for row in rows if row["loss"] and not row["training_loss"]]
         apart = [name for name, of in columns.items() if any(one["high"] < other["low"] for one in of for other in of)]
         assert ("do not overlap" in box.text) == bool(apart)
