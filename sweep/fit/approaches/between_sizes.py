@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sweep.errors import LawError
-from sweep.fit.approaches.sheet import KNOWN, MIN_RUNNING, Sheet, Valley, speeds_up
+from sweep.fit.approaches.sheet import KNOWN, MIN_RUNNING, Parabolas, Sheet, speeds_up
 from sweep.tables.curves import Curve
 
 SLICES = 120
@@ -21,9 +21,7 @@ CHANCE = 0.95  # of the resamples of a smooth law are closer to it
 MIN_FREEDOM = 0.9  # of the curves about the parabolas, for intervals
 ROUNDS, STILL = 60, 1e-6
 WARMED_UP = 1e-4  # share of a run before which its learning rate still rises, even in the longest runs
-LATE = (
-    0.4  # share of a run before which points count less, where the learning rate decays: its effect is only roughly the cosine
-)
+LATE = 0.4  # share of a run before which points count less where the rate decays, as its effect is only roughly the cosine
 SURE = 2  # standard errors
 LIFTED = 0.005  # of the loss: a smaller effect of the schedule is none
 
@@ -99,12 +97,14 @@ def read_between_sizes(curves: Sequence[Curve], losses: Sequence[np.ndarray], *,
     )
 
 
-def _settle(curves: Sequence[Curve], losses: Sequence[np.ndarray], x: np.ndarray, late: float) -> tuple[Sheet, Valley | None]:
+def _settle(
+    curves: Sequence[Curve], losses: Sequence[np.ndarray], x: np.ndarray, late: float
+) -> tuple[Sheet, Parabolas | None]:
     """The parabolas about the line through their own minima, found in rounds; None where too few have a minimum."""
     sheet = Sheet(curves, losses, x, WARMED_UP, late)
     law, trust = sheet.first_guess(), np.ones(len(curves))
     for _ in range(ROUNDS):
-        valley = Valley(sheet, law, trust)
+        valley = Parabolas(sheet, law, trust)
         if valley.convex.sum() < MIN_SLICES:
             return sheet, None
         found = valley.law()
@@ -138,7 +138,7 @@ def _too_little(sheet: Sheet, decades: float, of: float) -> str:
     )
 
 
-def _draw(valley: Valley, resamples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _draw(valley: Parabolas, resamples: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Optima and log losses with new deviations of the curves, each of shape (resamples, slices).
 
     Deviations are drawn with the variance, and the correlation along a curve, of the curves' distances from the parabolas;

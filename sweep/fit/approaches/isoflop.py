@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from sweep.fit.approaches import Laws
 
 MIN_a, MAX_a = 1e-3, 1.2  # at 1.2 D falls slowly with C; noise reaches further than any frontier
-HALF_WEIGHT = 0.5  # a run that counts less lies where the shape does not hold
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,6 +41,7 @@ class IsoflopFit(PowerLaws):
         a_cubic: a by local cubics; None if fewer than three profiles have one.
         chi2: of the minima about the law by their own errors, per degree of freedom; NaN if these are not known.
         scatter: standard deviation of log N_opt about the law beyond those errors; NaN likewise.
+        loss_chi2: as `chi2`, of the losses there about their law.
         seed_noise: standard deviation of the losses, given or estimated, in nats; NaN if neither.
         shape_p: p-value of the test that the profiles have the shape of the valleys, as weighted; NaN if not tested.
         profiles: all of them, including those without a minimum.
@@ -68,6 +68,7 @@ class IsoflopFit(PowerLaws):
     a_cubic: Estimate | None
     chi2: float
     scatter: float
+    loss_chi2: float
     seed_noise: float
     shape_p: float
     profiles: tuple[Profile, ...]
@@ -99,21 +100,19 @@ class IsoflopFit(PowerLaws):
         return self.loss_law(C) + self.minima.curvature(C) * self.minima.valleys.height(np.log(N / self.N_law(C)))
 
     def to_dict(self) -> dict[str, Any]:
-        own = ("a_parabola", "a_cubic", "a_corrected", "a_bias", "chi2", "scatter", "seed_noise", "shape_p", "profiles")
-        return {"status": self.status, **self.laws_to_dict(), **self.pick(*own), "shape": list(self.valleys.shape)}
+        estimates = self.pick("a_parabola", "a_cubic", "a_corrected", "a_bias")
+        judged = self.pick("chi2", "scatter", "loss_chi2", "seed_noise", "shape_p", "profiles")
+        return {"status": self.status, **self.laws_to_dict(), **estimates, **judged, "shape": list(self.valleys.shape)}
 
     def remarks(self) -> list[str]:
-        lines = []
+        lines = [self.minima.told()]
         if np.isfinite(self.chi2):
-            beyond = f"; they scatter by {self.scatter:.0%} beyond their errors" if self.scatter > 0 else ""
-            lines.append(f"the minima lie about the law with χ² = {self.chi2:.2g} per degree of freedom{beyond}")
+            beyond = f"; the sizes scatter by {self.scatter:.0%} beyond their errors" if self.scatter > 0 else ""
+            of_loss = f", their losses with {self.loss_chi2:.2g}" if np.isfinite(self.loss_chi2) else ""
+            lines.append(f"the minima lie about their law with χ² = {self.chi2:.2g} per degree of freedom{of_loss}{beyond}")
         bias = f"parabolas without their bias, which is {self.a_bias or 0:+.4f} on this grid"
         others = (self.a_parabola, "the paper's parabolas"), (self.a_corrected, bias), (self.a_cubic, "local cubics")
         lines += [f"a = {value} by {how}" for value, how in others if value is not None]
-        if self.valleys.misfit:
-            far = np.count_nonzero(self.valleys.weight[self.valleys.weight > 0] < HALF_WEIGHT)
-            shape = f"the profiles' shape holds to {self.valleys.misfit:.0%} of the height above the minimum"
-            lines.append(f"{shape}; {far} runs higher up count less than half")
         return lines
 
     def summary(self) -> str:
@@ -184,6 +183,7 @@ def fit_isoflop(
         a_cubic=beside.get("cubic"),
         chi2=law.regression.chi2,
         scatter=law.regression.scatter,
+        loss_chi2=of_loss.chi2,
         N_law=law.law,
         D_law=D_law,
         loss_law=of_loss.law,

@@ -17,6 +17,7 @@ from sweep.tables.table import RunTable
 MIN_PROFILES = 3
 MIN_SPAN = 2.0 * (1 - 1e-6)  # of the budgets: a factor of two, short of rounding
 NAMED = 5  # refused profiles that a message names
+HALF_WEIGHT = 0.5  # a run that counts less lies where the shape does not hold
 MANY = 1e9  # degrees of freedom of a noise that is given
 MISFIT = 0.01  # p-value below which a surface does not fit, and so cannot correct a parabola
 
@@ -44,6 +45,16 @@ class Minima:
     def C(self) -> np.ndarray:
         """Of the minima, shape (good,)."""
         return np.array([profile.C_opt for profile in self.good])
+
+    def told(self) -> str:
+        """Whether the profiles have the shape of the valleys, for readers."""
+        if np.isnan(self.valleys.p_value):
+            return "the profiles have too few runs to test their shape"
+        if not self.valleys.misfit:
+            return f"the profiles have one shape (p = {self.valleys.p_value:.2g})"
+        far = np.count_nonzero(self.valleys.weight[self.valleys.weight > 0] < HALF_WEIGHT)
+        shape = f"the profiles' shape holds to {self.valleys.misfit:.0%} of the height above the minimum"
+        return f"{shape} (p = {self.valleys.p_value:.2g}); {far} runs higher up count less than half"
 
     def height(self, u: float) -> PowerFit:
         """How much higher the loss is at log N = log N_opt + `u`, as a power law of C."""

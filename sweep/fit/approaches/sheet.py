@@ -84,7 +84,7 @@ def _means(at: np.ndarray, loss: np.ndarray, x: np.ndarray) -> np.ndarray:
     return np.where(half < -SAME, np.nan, np.where(wide, (high - low) / np.where(wide, 2 * half, 1), curve(inside)))
 
 
-class Valley:
+class Parabolas:
     """Parabolas through all slices of a sheet, about the line `law` of log N in log C, and what follows from them."""
 
     def __init__(self, sheet: Sheet, law: np.ndarray, trust: np.ndarray) -> None:

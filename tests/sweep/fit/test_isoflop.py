@@ -84,6 +84,17 @@ def test_the_minima_are_tested_against_their_law() -> None:
     assert shifted.chi2 > 20
     assert 0.04 < shifted.scatter < 0.25
     assert any("scatter" in remark for remark in shifted.remarks())
+    assert any("one shape" in remark for remark in shifted.remarks())
+
+
+def test_losses_off_their_law_show_as_chi2() -> None:
+    """One budget whose losses all lie 0.02 too high: its minimum stays, its loss is off."""
+    runs = valleys(noise=2e-4)
+    lifted = runs.loss + 0.02 * (runs.budget == BUDGETS[2])
+    assert fit_isoflop(runs).loss_chi2 < 5
+    fit = fit_isoflop(RunTable(**{**vars(runs), "loss": lifted}))
+    assert fit.loss_chi2 > 100
+    assert fit.chi2 < 10
 
 
 def test_the_loss_has_an_E_and_is_not_believed_beyond_the_budgets() -> None:
