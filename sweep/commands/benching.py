@@ -9,6 +9,7 @@ from sweep.errors import InputError
 from sweep.store import Store
 
 ENGINES = ("auto", "plain", "native", "eager", "compiled", "eager, graph", "compiled, graph")
+BATCH_TOKENS = {"cpu": 2**10, "cuda": 2**14}  # by default
 COLUMNS = ("N", "engine", "precision", "processes", "tokens/s", "GFLOP/s", "of peak", "memory", "first step", "most time in")
 
 
@@ -17,6 +18,7 @@ def bench(options: Namespace) -> int:
     from models import SizeLadder
     from sweep.data import CorpusRecipe
     from sweep.follow.status import text_table
+    from sweep.launch import mps
     from sweep.launch.pool import pool_size
     from sweep.plan.cost import PLAIN, choose_engine
     from sweep.plan.device import require_device, resolve_device
@@ -47,16 +49,17 @@ def bench(options: Namespace) -> int:
     for shape in shapes:
         for engine in wanted.engines:
             for processes in wanted.processes or [pool_size(config.cluster, device)]:
-                measured = measure(
-                    shape,
-                    chosen if engine == "auto" else engine,
-                    device=device,
-                    precision="fp32" if engine == PLAIN else resolve_precision(config),
-                    processes=processes,
-                    threads=config.cluster.threads,
-                    batch_tokens=wanted.batch_tokens,
-                    seconds=wanted.seconds,
-                )
+                with mps.served(wanted=device == "cuda" and processes > 1):
+                    measured = measure(
+                        shape,
+                        chosen if engine == "auto" else engine,
+                        device=device,
+                        precision="fp32" if engine == PLAIN else resolve_precision(config),
+                        processes=processes,
+                        threads=config.cluster.threads,
+                        batch_tokens=wanted.batch_tokens or BATCH_TOKENS[device],
+                        seconds=wanted.seconds,
+                    )
                 found.append(measured)
                 save(store.bench, found)  # an interrupted bench keeps its results so far
                 print(f"N {measured.N:,} {measured.engine} x{processes}: {measured.tokens_per_s:,.0f} tokens/s", flush=True)

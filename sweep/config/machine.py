@@ -58,7 +58,7 @@ class BenchConfig:
     sizes: list[float] = field(default_factory=lambda: [3e4, 1e5, 4e5, 8e5, 5e6])
     engines: list[str] = field(default_factory=lambda: ["auto"])
     processes: list[int] = field(default_factory=list)
-    batch_tokens: int = number(1024, at_least=1)
+    batch_tokens: int | None = number(None, at_least=1)
     seconds: float = number(3, above=0)
 
 

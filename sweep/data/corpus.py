@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -109,8 +109,8 @@ class Corpus:
         return self.manifest["vocab_size"]
 
     def tokens(self, part: str) -> np.ndarray:
-        """The ids of "train" or "validation" as a read-only memmap."""
-        return np.memmap(self.directory / f"{part}.bin", dtype=self.manifest["dtype"], mode="r")
+        """The ids of "train" or "validation" as a read-only memmap, the same one in all calls of a process."""
+        return _mapped(self.directory / f"{part}.bin", self.manifest["dtype"])
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that made the corpus. Raises InputError if there is none, or it is not that of the manifest."""
@@ -120,6 +120,11 @@ class Corpus:
     def bytes_per_token(self) -> float | None:
         """Bytes of held-out text per held-out token; None if unknown."""
         return self.manifest.get("bytes_per_token")
+
+
+@lru_cache(maxsize=4)
+def _mapped(path: Path, dtype: str) -> np.ndarray:
+    return np.memmap(path, dtype=dtype, mode="r")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from sweep.files import write_json
 from sweep.launch.launchers import Launch, Launcher, Queued, Watch, fresh_name
 from sweep.launch.pool import Pool, pool_size
 from sweep.launch.signals import StopFlag
-from sweep.plan.device import require_device
+from sweep.plan.device import require_device, warn_of_narrow_heads
 from sweep.plan.estimate import duration
 from sweep.plan.run import RunConfig
 from sweep.store import Store
@@ -34,6 +34,7 @@ class LocalLauncher(Launcher):
         from sweep.train.engine import native_available
 
         require_device(launch.device)
+        warn_of_narrow_heads(runs, launch.device)
         if launch.device == "cpu" and launch.compile == "auto" and (reason := native_available()):
             remedy = "a step is torch's own, several times slower: install g++, or set CXX"
             print(f"isosweep: {reason}; {remedy}", file=sys.stderr)

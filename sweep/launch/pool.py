@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from multiprocessing.process import BaseProcess
 
 from sweep.config import ClusterConfig
 from sweep.errors import InputError
+from sweep.launch import mps
+from sweep.launch.ahead import Ahead
 from sweep.launch.launchers import Launch
 from sweep.launch.signals import STOP_SIGNALS, StopFlag
 from sweep.launch.worker import Ready, record_failure, work
@@ -20,6 +23,8 @@ from sweep.store import Store, states
 from sweep.train.events import Event, Outcome
 
 MAX_DEATHS_AT_START = 3
+MAX_REFUSALS = 20  # after a fault, MPS may refuse new processes until those that it had are gone
+REFUSAL_S = 1.0
 MAX_IDLE_EXIT_S = 60  # that a worker without a run may take to end
 
 
@@ -27,7 +32,8 @@ MAX_IDLE_EXIT_S = 60  # that a worker without a run may take to end
 class Pool:
     """A pool of up to `workers` processes for a launch.
 
-    Worker k uses GPU k modulo their number, and a GPU trains as many runs at a time as `sweep.plan.cost` lets it.
+    Worker k uses GPU k modulo their number, and a GPU trains as many runs at a time as `sweep.plan.cost` lets it. More than one
+    at a time needs MPS; without it, one is the most that cluster.workers=auto does.
     """
 
     launch: Launch
@@ -39,8 +45,9 @@ class Pool:
         """Train `runs` in order, each on the first free worker that has room, and report events as they come.
 
         A worker that dies fails only its own run, and a new worker replaces it. A worker on a GPU is also replaced after a
-        failed run, which may have left the device unusable to the process. SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 let every run
-        write a checkpoint; those runs end "interrupted", and the runs that had not begun "waiting". `stopping` is the flag
+        failed run, which may have left the device unusable to the process. Under MPS a fault of one process is a fault of all
+        on its GPU: a run that failed beside others is trained once more, alone. SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 let every
+        run write a checkpoint; those runs end "interrupted", and the runs that had not begun "waiting". `stopping` is the flag
         that these signals set; a caller that passes its own, already entered, can ask it which signal came.
 
         Raises InputError if workers cannot start; runs that are in training then write a checkpoint.
@@ -48,64 +55,155 @@ class Pool:
         if stopping is None:
             with StopFlag() as stopping:
                 return self.run(runs, on_event, stopping)
-        queue, outcomes, deaths = list(runs), [], 0
-        workers = [self._start(k) for k in range(min(self.workers, len(runs)))]
+        gpus = _gpus() if self.launch.device == "cuda" else 0
+        with mps.served(wanted=0 < gpus < self.workers) as shared, Ahead(runs, self.launch, _cores()) as ahead:
+            one_each = gpus and not shared and self.launch.cluster.workers == "auto"
+            count = min(gpus if one_each else self.workers, len(runs))
+            return _Training(self.launch, count, gpus, shared, ahead, on_event, stopping).of(list(runs))
+
+
+class _Training:
+    """What goes on while a pool trains: workers, and the runs that are still to be handed out.
+
+    Args:
+        launch, on_event, stopping: as in `Pool`.
+        workers: how many.
+        gpus: how many, 0 on a CPU.
+        shared: whether a fault of one process on a GPU is one of all.
+        ahead: what compiles for the workers.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        workers: int,
+        gpus: int,
+        shared: bool,
+        ahead: Ahead,
+        on_event: Callable[[Event], None],
+        stopping: StopFlag,
+    ) -> None:
+        self.launch, self.gpus, self.shared, self.ahead = launch, gpus, shared, ahead
+        self.on_event, self.stopping = on_event, stopping
+        self.outcomes: list[Outcome] = []
+        self.again: set[str] = set()  # run_ids of the runs that are trained once more
+        self.failed_starts = 0  # one after another
+        self.workers = [_Worker.start(launch, k) for k in range(workers)]
+
+    def of(self, queue: list[RunConfig]) -> list[Outcome]:
+        """Train the runs of `queue`; how each ended."""
+        self.queue = queue
         try:
             while True:
-                if not stopping():
-                    self._hand_out(queue, workers)
-                training = [worker for worker in workers if worker.run is not None]
-                if not training and (stopping() or not queue):
+                if not self.stopping():
+                    self._hand_out()
+                training = [worker for worker in self.workers if worker.run is not None]
+                if not training and (self.stopping() or not queue):
                     break
-                listening = {worker.connection: worker for worker in workers if worker in training or worker.ready is None}
-                for connection in wait(list(listening), timeout=1):
+                listening = {each.connection: each for each in self.workers if each in training or each.ready is None}
+                for connection in wait(list(listening), timeout=0.2 if self.ahead.going else 1):
                     worker = listening[connection]  # type: ignore[index]  # wait returns what it was given
-                    event = worker.receive()
-                    if isinstance(event, Ready):
-                        continue
-                    if event is None:
-                        deaths += 1
-                        if deaths > MAX_DEATHS_AT_START:
-                            raise InputError(f"worker processes die at their start (exit code {worker.process.exitcode})")
-                    else:
-                        on_event(event)
-                    ending = not worker.process.is_alive()
-                    if isinstance(event, Outcome):
-                        outcomes.append(event)
-                        ending |= event.state == states.INTERRUPTED  # it got a signal
-                        ending |= event.state == states.FAILED and self.launch.device == "cuda"
-                    if ending:
-                        worker.close()
-                        workers.remove(worker)
-                        if not stopping():
-                            workers.append(self._start(worker.index))
-                if stopping():
-                    for worker in workers:
+                    if worker in self.workers:  # it may have been replaced just now
+                        self._hear(worker)
+                if self.stopping():
+                    for worker in self.workers:
                         worker.ask_to_stop()
         finally:
-            for worker in workers:
+            for worker in self.workers:
                 worker.close()
-        return outcomes + [Outcome(run_id=run.run_id, state=states.WAITING) for run in queue]
+        return self.outcomes + [Outcome(run_id=run.run_id, state=states.WAITING) for run in queue]
 
-    def _hand_out(self, queue: list[RunConfig], workers: Sequence["_Worker"]) -> None:
-        """Give every idle worker the first run in `queue` that fits on its GPU beside the runs in training there."""
-        gpus = _gpus() if self.launch.device == "cuda" else len(workers)
-        for worker in workers:
+    def _hand_out(self) -> None:
+        """Give every idle worker the first run in the queue that fits on its GPU beside the runs in training there, and has not
+        to wait for a compiler."""
+        for worker in self.workers:
             if worker.ready is None or worker.run is not None:
                 continue
-            neighbours = [other for other in workers if other.index % gpus == worker.index % gpus]
-            beside = [other.run for other in neighbours if other.run is not None]
+            neighbours = [other for other in self.workers if self._same_gpu(worker, other)]
             # A worker that started later found less memory free, because others were training: the largest value counts.
             free_bytes = max(other.ready.free_bytes for other in neighbours if other.ready is not None)
-            run = next((run for run in queue if fits_beside(run, beside, free_bytes)), None)
-            if run is not None:
-                queue.remove(run)
-                worker.give(run)
+            self.ahead.go_on(self.queue, free_bytes)
+            training = [other for other in neighbours if other.run is not None]
+            beside = [other.run for other in training if other.run is not None]
+            if any(run.run_id in self.again for run in beside):
+                continue
+            for run in self.queue:
+                if beside and run.run_id in self.again:
+                    continue
+                if self.ahead.has(run) and fits_beside(run, beside, free_bytes, worker.ready.tokens_bytes):
+                    self.queue.remove(run)
+                    worker.give(run)
+                    for each in (worker, *training):
+                        each.beside |= bool(beside)
+                    break
 
-    def _start(self, index: int) -> "_Worker":
+    def _hear(self, worker: "_Worker") -> None:
+        """Take the next message of `worker`, and replace the workers that it is the end of."""
+        event = worker.receive()
+        if event is None or (isinstance(event, Ready) and event.error):
+            self._failed_start(worker, event.error if event else "")
+        elif isinstance(event, Ready):
+            self.failed_starts = 0
+        elif isinstance(event, Outcome) and event.state == states.FAILED:
+            if self.shared and worker.beside and event.run_id not in self.again:
+                self.again.add(event.run_id)
+                self.queue.insert(0, worker.last)
+            else:
+                self._report(event)
+            lost = [worker] if self.gpus or not worker.process.is_alive() else []
+            lost += [other for other in self.workers if self.shared and other.run is None and self._same_gpu(worker, other)]
+            self._replace(*dict.fromkeys(lost))
+        else:
+            self._report(event)
+            interrupted = isinstance(event, Outcome) and event.state == states.INTERRUPTED  # by a signal
+            if interrupted or not worker.process.is_alive():
+                self._replace(worker)
+
+    def _report(self, event: Event) -> None:
+        if isinstance(event, Outcome):
+            self.outcomes.append(event)
+        self.on_event(event)
+
+    def _failed_start(self, worker: "_Worker", error: str) -> None:
+        """Replace a worker that could not start. Raises InputError if that cannot be expected to help."""
+        self.failed_starts += 1
+        allowed = MAX_REFUSALS if self.shared else 0 if error else MAX_DEATHS_AT_START
+        if self.failed_starts > allowed:
+            if error:
+                raise InputError(f"a worker process cannot start: {error}")
+            raise InputError(f"worker processes die at their start (exit code {worker.process.exitcode})")
+        if self.shared:
+            time.sleep(REFUSAL_S)
+        self._replace(worker)
+
+    def _replace(self, *workers: "_Worker") -> None:
+        for worker in workers:
+            worker.close()
+            self.workers.remove(worker)
+            if not self.stopping():
+                self.workers.append(_Worker.start(self.launch, worker.index))
+
+    def _same_gpu(self, worker: "_Worker", other: "_Worker") -> bool:
+        return worker.index % self.gpus == other.index % self.gpus if self.gpus else worker is other
+
+
+class _Worker:
+    """The parent's end of one worker process. Its run is None while it has none; `last` is the run that it had last, and
+    `beside` whether another run was in training on its GPU at some time meanwhile."""
+
+    def __init__(self, index: int, process: BaseProcess, connection: Connection, store: Store) -> None:
+        self.index, self.process, self.connection, self.store = index, process, connection, store
+        self.run: RunConfig | None = None
+        self.last: RunConfig
+        self.beside = False
+        self.ready: Ready | None = None
+        self.asked_to_stop = False
+
+    @classmethod
+    def start(cls, launch: Launch, index: int) -> "_Worker":
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=work, args=(theirs, self.launch, index), name=f"isosweep-worker-{index}")
+        process = context.Process(target=work, args=(theirs, launch, index), name=f"isosweep-worker-{index}")
         # The child inherits what is blocked, so a signal that comes before it can handle it waits until it can.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
@@ -113,26 +211,16 @@ class Pool:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        return _Worker(index, process, ours, self.launch.store)
-
-
-class _Worker:
-    """The parent's end of one worker process."""
-
-    def __init__(self, index: int, process: BaseProcess, connection: Connection, store: Store) -> None:
-        self.index, self.process, self.connection, self.store = index, process, connection, store
-        self.run: RunConfig | None = None
-        self.ready: Ready | None = None
-        self.asked_to_stop = False
+        return cls(index, process, ours, launch.store)
 
     def give(self, run: RunConfig) -> None:
-        self.run = run
+        self.run = self.last = run
+        self.beside = False
         with suppress(OSError):  # it died while idle: receive will find that out
             self.connection.send(run)
 
     def receive(self) -> "Event | Ready | None":
-        """The next message; if the process has died, the failure of its run, or None if it had none. Raises InputError if the
-        process says that it cannot start."""
+        """The next message; if the process has died, the failure of its run, or None if it had none."""
         try:
             event = self.connection.recv()
         except (EOFError, ConnectionResetError):
@@ -143,9 +231,7 @@ class _Worker:
             event = record_failure(self.store, self.run, error)
         if isinstance(event, Outcome):
             self.run = None
-        elif isinstance(event, Ready):
-            if event.error:
-                raise InputError(f"a worker process cannot start: {event.error}")
+        elif isinstance(event, Ready) and not event.error:
             self.ready = event
         return event
 
@@ -170,8 +256,13 @@ def pool_size(cluster: ClusterConfig, device: str) -> int:
     if cluster.workers != "auto":
         return int(cluster.workers)
     if device == "cuda":
-        return max(1, min(MAX_STREAMS * _gpus(), _cores()))
+        return max(1, min(streams_per_gpu() * _gpus(), _cores()))
     return max(1, _cores() // cluster.threads)
+
+
+def streams_per_gpu() -> int:
+    """The most runs that a GPU of this machine trains at a time."""
+    return MAX_STREAMS if mps.available() else 1
 
 
 def _cores() -> int:

@@ -22,6 +22,7 @@ from sweep.files import write_atomically, write_json
 from sweep.launch.launchers import Launch, Launcher, Queued, Watch, fresh_name
 from sweep.launch.task import Task, last_line, read_tasks, task_name, task_workers, write_tasks
 from sweep.plan.cost import memory_bytes
+from sweep.plan.device import warn_of_narrow_heads
 from sweep.plan.run import RunConfig
 from sweep.store import Store
 
@@ -41,6 +42,7 @@ class SlurmLauncher(Launcher):
         assert slurm is not None  # see sweep.config.compose
         if not runs:
             return ""
+        warn_of_narrow_heads(runs, launch.device)
         seconds = [launch.speed.seconds(run, launch.store.run(run.run_id).status()["step"]) for run in runs]
         tasks = pack(runs, seconds, workers=task_workers(launch.cluster), task_s=60 * slurm.task_minutes)
         longest = _max_array_tasks()
@@ -114,7 +116,7 @@ def time_limit_minutes(tasks: Sequence[Task]) -> int | None:
 
 def memory_mb(tasks: Sequence[Task], processes: int) -> int:
     """An upper estimate of the memory that the processes of a task hold."""
-    largest = max(memory_bytes(run) for task in tasks for run in task.runs)
+    largest = max(memory_bytes(run, run.batch_size) for task in tasks for run in task.runs)
     return round(processes * (PROCESS_MB + largest / 1e6))
 
 

@@ -13,9 +13,8 @@ from sweep.config import ClusterConfig, SlurmConfig
 from sweep.errors import InputError
 from sweep.files import write_json
 from sweep.launch.launchers import Launch, Watch
-from sweep.launch.pool import Pool
+from sweep.launch.pool import Pool, streams_per_gpu
 from sweep.launch.signals import StopFlag
-from sweep.plan.cost import MAX_STREAMS
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
 from sweep.train.events import Event, Outcome
@@ -66,7 +65,7 @@ def task_workers(cluster: ClusterConfig) -> int:
     if cluster.workers != "auto":
         return int(cluster.workers)
     cores = max(1, cluster.slurm.cpus_per_task // cluster.threads)
-    return min(MAX_STREAMS * cluster.slurm.gpus_per_task, cores) or cores
+    return min(streams_per_gpu() * cluster.slurm.gpus_per_task, cores) or cores
 
 
 def task_name() -> str:

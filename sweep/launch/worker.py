@@ -1,6 +1,7 @@
 """The processes that train: a worker of the pool, which trains one run after another, or a rank of a single run."""
 
 import fcntl
+import json
 import math
 import os
 import platform
@@ -17,8 +18,8 @@ from sweep.config import ClusterConfig
 from sweep.errors import InputError
 from sweep.launch.launchers import Launch, Watch
 from sweep.launch.signals import STOP_SIGNALS, StopFlag
-from sweep.plan.cost import worth_compiling
-from sweep.plan.run import RunConfig
+from sweep.plan.cost import token_bytes, worth_compiling
+from sweep.plan.run import PRECISIONS, RunConfig
 from sweep.store import Store, states
 from sweep.train.events import Event, Outcome
 
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """A worker's first message: it can take runs, or `error` says why not. `free_bytes` of its GPU are infinite on a CPU."""
+    """A worker's first message: it can take runs, or `error` says why not. `free_bytes` of its GPU are infinite on a CPU; the
+    corpus takes `tokens_bytes` of them, for each process."""
 
     free_bytes: float = math.inf
+    tokens_bytes: int = 0
     error: str = ""
 
 
@@ -112,14 +115,16 @@ def _prepare(launch: Launch, index: int) -> tuple["Corpus", "Runtime", Ready]:
     runtime, ready = set_up_torch(launch.store, launch.cluster, launch.device, launch.compile), Ready()
     from sweep.data import Corpus
 
+    corpus = Corpus.open(launch.corpus)
     if launch.device == "cuda":
         import torch
 
         gpu = index % torch.cuda.device_count()
         torch.cuda.set_device(gpu)
-        _measure_peak(launch.store, gpu)
-        ready = Ready(free_bytes=torch.cuda.mem_get_info()[0])
-    return Corpus.open(launch.corpus), runtime, ready
+        runtime = replace(runtime, peaks=_peaks(launch.store, gpu))
+        tokens_bytes = token_bytes(len(corpus.tokens("train")), corpus.vocab_size)
+        ready = Ready(free_bytes=torch.cuda.mem_get_info()[0], tokens_bytes=tokens_bytes)
+    return corpus, runtime, ready
 
 
 def set_up_torch(store: Store, cluster: ClusterConfig, device: str, compile: str) -> "Runtime":
@@ -139,14 +144,22 @@ def set_up_torch(store: Store, cluster: ClusterConfig, device: str, compile: str
     )
 
 
-def _measure_peak(store: Store, gpu: int) -> None:
-    """Measure the GPU's peak, which MFU is relative to: the workers take turns, before any of them trains."""
-    from sweep.train.device import matmul_peak
+def _peaks(store: Store, gpu: int) -> dict[str, float]:
+    """The GPU's peaks by precision, which MFU is relative to. The first worker of a store measures them, while the others wait
+    and before any of them trains; who comes later reads them."""
+    from sweep.train.device import describe_device, matmul_peak
 
-    with open(store.root / f".gpu-{platform.node()}-{gpu}.lock", "w") as file:
+    with open(store.root / f".gpu-{platform.node()}-{gpu}.json", "a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
-        matmul_peak("cuda", "bf16")
-        _empty_gpu_cache()
+        file.seek(0)
+        with suppress(ValueError):
+            if (kept := json.load(file))["device"] == describe_device("cuda"):
+                return kept["peaks"]
+        peaks = {precision: matmul_peak("cuda", precision) for precision in PRECISIONS}
+        file.truncate(0)
+        json.dump({"device": describe_device("cuda"), "peaks": peaks}, file)
+    _empty_gpu_cache()
+    return peaks
 
 
 def _empty_gpu_cache() -> None:

@@ -5,13 +5,18 @@ The numbers are conservative estimates; no result depends on them.
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
+from typing import TypeAlias
 
-from models import flops_per_token
+from models import ModelConfig, flops_per_token
 from sweep.plan.run import RunConfig
 
-# torch.compile takes about a minute per shape. A small model in a graph of eager kernels keeps a GPU busy at some 5e13 FLOP/s,
-# compiled at about twice that: the minute is recovered after 2 * 60 s * 5e13 / s.
-COMPILING_PAYS_FROM = 6e15  # FLOPs of all runs of a shape
+Shape: TypeAlias = tuple[ModelConfig, int, str]  # of a step: model, sequences, precision
+
+# On an H200 a graph of eager kernels does 0.5e14 to 1.3e14 FLOP/s, a compiled one about twice that: the 5 s that compiling
+# takes are recovered after 5 s * 2e14 / s.
+COMPILING_PAYS_FROM = 1e15  # FLOPs of all runs of a shape
+# Tokens per forward and backward pass on a GPU. Larger ones are no faster, and need more memory.
+MAX_PASS_TOKENS = 2**16
 # (N, k): up to this N, k concurrent runs do more on a card than one after another; a larger run fills it.
 STREAMS = ((2e6, 4), (8e6, 3), (2e7, 2))
 MAX_STREAMS = 4
@@ -39,13 +44,26 @@ def choose_engine(device: str, *, compiled: str, compile_pays: bool, parallel_si
     return f"{step}, graph" if device == "cuda" else step
 
 
+def shape_of(run: RunConfig) -> Shape:
+    """What torch.compile must know: runs that have it in common are compiled once."""
+    return run.model, run.batch_size, run.precision
+
+
 def worth_compiling(runs: Iterable[RunConfig]) -> frozenset[str]:
-    """The run_ids of runs whose shape, batch size and precision account for enough FLOPs in total to repay a compilation."""
+    """The run_ids of runs whose shape accounts for enough FLOPs in total to repay a compilation."""
     by_shape = defaultdict(list)
     for run in runs:
-        by_shape[run.model, run.batch_size, run.precision].append(run)
+        by_shape[shape_of(run)].append(run)
     repaid = (same for same in by_shape.values() if sum(flops(run) for run in same) >= COMPILING_PAYS_FROM)
     return frozenset(run.run_id for same in repaid for run in same)
+
+
+def sequences_at_once(run: RunConfig) -> int:
+    """Sequences per forward pass on a GPU: the batch, or the half, quarter … of it that has at most `MAX_PASS_TOKENS`."""
+    sequences = run.batch_size
+    while sequences > 1 and sequences * run.model.context_length > MAX_PASS_TOKENS:
+        sequences = (sequences + 1) // 2
+    return sequences
 
 
 def flops(run: RunConfig) -> float:
@@ -53,20 +71,27 @@ def flops(run: RunConfig) -> float:
     return flops_per_token(run.model, "exact") * run.D
 
 
-def memory_bytes(run: RunConfig) -> float:
-    """Upper estimate of what training `run` holds: weights, gradients, moments, activations of a whole batch, logits."""
+def memory_bytes(run: RunConfig, sequences: int) -> float:
+    """Upper estimate of what training `run` holds: weights, gradients, moments, activations of `sequences` at once, logits."""
     model = run.model
     per_token = model.n_layers * (6 * model.d_model + 3 * model.d_ff) + 2 * model.vocab_size
-    width = 4 if run.precision == "bf16" else 8  # bytes per value, with what autograd keeps
-    return BYTES_PER_PARAMETER * run.N + (width * per_token + BYTES_PER_TOKEN) * run.batch_tokens
+    width = 8 if run.precision == "fp32" else 4  # bytes per value, with what autograd keeps
+    activations = width * per_token * sequences * model.context_length
+    return BYTES_PER_PARAMETER * run.N + activations + BYTES_PER_TOKEN * run.batch_tokens
 
 
-def fits_beside(run: RunConfig, running: Collection[RunConfig], free_bytes: float) -> bool:
-    """Whether a card with `free_bytes` that is training `running` should also train `run`. An idle card always may."""
+def token_bytes(tokens: int, vocab_size: int) -> int:
+    """What a corpus takes on a GPU, where ids are signed."""
+    return tokens * (2 if vocab_size <= 2**15 else 4)
+
+
+def fits_beside(run: RunConfig, running: Collection[RunConfig], free_bytes: float, tokens_bytes: float = 0) -> bool:
+    """Whether a card with `free_bytes` that is training `running` should also train `run`. An idle card always may. Each run's
+    process has the corpus on the card, `tokens_bytes`."""
     if not running:
         return True
     together = [*running, run]
-    memory = sum(memory_bytes(each) + CONTEXT_BYTES for each in together)
+    memory = sum(memory_bytes(each, sequences_at_once(each)) + CONTEXT_BYTES + tokens_bytes for each in together)
     return sum(1 / streams(each.N) for each in together) <= 1 and memory <= USABLE * free_bytes
 
 

@@ -1,9 +1,13 @@
 """The device that runs train on."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from sweep.errors import InputError
+from sweep.plan.run import RunConfig
+
+MIN_GPU_HEAD = 32
 
 GPU_NODES = (
     "/dev/nvidiactl",
@@ -24,6 +28,13 @@ def resolve_device(name: str) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def warn_of_narrow_heads(runs: Iterable[RunConfig], device: str) -> None:
+    """Say so if `runs` have shapes made for CPUs and `device` is a GPU."""
+    narrowest = min((run.model.head_dim for run in runs), default=MIN_GPU_HEAD)
+    if device == "cuda" and narrowest < MIN_GPU_HEAD:
+        print(f"isosweep: heads of {narrowest} numbers keep most of a GPU idle; model=ladder has wider ones", file=sys.stderr)
 
 
 def require_device(device: str) -> None:

@@ -8,6 +8,8 @@ from models import ModelConfig, count_parameters
 from sweep.errors import InputError
 from sweep.files import content_hash
 
+RESIDUAL_BF16 = "bf16_residual"
+PRECISIONS = ("fp32", "bf16", RESIDUAL_BF16)
 FORMAT = 1  # part of every run's identity: raise it when the training code changes what a configuration means
 
 
@@ -42,7 +44,7 @@ class RunConfig:
         batch_size: sequences of T tokens per optimizer step.
         steps: optimizer steps; D = steps x batch_size x T.
         seed: of the weights and of the order of the data.
-        precision: "fp32", or "bf16" autocast over fp32 master weights.
+        precision: "fp32", "bf16" autocast over fp32 master weights, or "bf16_residual": a residual stream in bf16 as well.
         evaluation_points: validation losses per run.
     """
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Barrier
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from threading import Barrier
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -69,11 +69,35 @@ def measure(
     batch_tokens: int,
     seconds: float,
 ) -> Measurement:
-    """Train `processes` models at once on random tokens for about `seconds`. Raises InputError if a process fails, for
-    instance because memory runs out."""
+    """Train `processes` models at once on random tokens for about `seconds`; with 0 processes one model, in this process.
+    Raises InputError if a process fails, for instance because memory runs out."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # which the processes inherit; else torch's profiler logs much
+    run = run_of(model, precision, max(1, batch_tokens // model.context_length))
+    arguments = (run, engine, device, threads, seconds)
+    reports = _in_processes(processes, *arguments) if processes else [_report(Barrier(1), *arguments, 0)]
+    tokens_per_s = sum(run.batch_tokens / report["step_s"] for report in reports)
+    return Measurement(
+        N=run.N,
+        engine=engine,
+        precision=run.precision,
+        device=reports[0]["device"],
+        processes=max(1, processes),
+        threads=threads,
+        batch_tokens=run.batch_tokens,
+        tokens_per_s=tokens_per_s,
+        flops_per_s=tokens_per_s * flops_per_token(model, "exact"),
+        peak_flops_per_s=sum(report["peak"] for report in reports),
+        memory_bytes=max(report["memory"] for report in reports),
+        first_step_s=reports[0]["first_step_s"],
+        breakdown=reports[0]["breakdown"],
+    )
+
+
+def _in_processes(
+    processes: int, run: RunConfig, engine: str, device: str, threads: int, seconds: float
+) -> list[dict[str, Any]]:
+    """The report of each of `processes` that train at the same time. Raises InputError if one fails."""
     context = multiprocessing.get_context("spawn")
-    run = _run(model, precision, max(1, batch_tokens // model.context_length))
     barrier, started = context.Barrier(processes, timeout=MAX_WAIT_S), []
     for index in range(processes):
         ours, theirs = context.Pipe()
@@ -94,25 +118,11 @@ def measure(
     if errors:
         cause = min(errors, key=lambda error: error.startswith("BrokenBarrier"))  # this follows from another process's error
         raise InputError(f"bench: {engine} with {processes} processes at N = {run.N:,}: {cause}")
-    tokens_per_s = sum(run.batch_tokens / report["step_s"] for report in reports)
-    return Measurement(
-        N=run.N,
-        engine=engine,
-        precision=run.precision,
-        device=reports[0]["device"],
-        processes=processes,
-        threads=threads,
-        batch_tokens=run.batch_tokens,
-        tokens_per_s=tokens_per_s,
-        flops_per_s=tokens_per_s * flops_per_token(model, "exact"),
-        peak_flops_per_s=sum(report["peak"] for report in reports),
-        memory_bytes=max(report["memory"] for report in reports),
-        first_step_s=reports[0]["first_step_s"],
-        breakdown=reports[0]["breakdown"],
-    )
+    return reports
 
 
-def _run(model: ModelConfig, precision: str, batch_size: int) -> RunConfig:
+def run_of(model: ModelConfig, precision: str, batch_size: int) -> RunConfig:
+    """A run whose steps can be measured."""
     return RunConfig(
         model=model,
         corpus="random",
@@ -126,7 +136,15 @@ def _run(model: ModelConfig, precision: str, batch_size: int) -> RunConfig:
     )
 
 
-def _train(connection: Connection, barrier: Barrier, *arguments: Any) -> None:
+class _Waits(Protocol):
+    """A barrier of threads or of processes."""
+
+    def wait(self) -> object: ...
+
+    def abort(self) -> object: ...
+
+
+def _train(connection: Connection, barrier: _Waits, *arguments: Any) -> None:
     """Measure in one of the processes, and send the report, or a line about the error, to the parent."""
     try:
         connection.send(_report(barrier, *arguments))
@@ -136,7 +154,7 @@ def _train(connection: Connection, barrier: Barrier, *arguments: Any) -> None:
 
 
 def _report(
-    barrier: Barrier, run: RunConfig, engine: str, device: str, threads: int, seconds: float, index: int
+    barrier: _Waits, run: RunConfig, engine: str, device: str, threads: int, seconds: float, index: int
 ) -> dict[str, Any]:
     torch.set_num_threads(threads)
     if device == "cuda":

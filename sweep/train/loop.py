@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +14,14 @@ from torch import Tensor
 from models import flops_per_token
 from sweep.data import Corpus, TrainingSequences, validation_sequences
 from sweep.plan.cost import choose_engine
-from sweep.plan.run import RunConfig
+from sweep.plan.run import RESIDUAL_BF16, RunConfig
 from sweep.store import RunDirectory, states
 from sweep.store.claim import Claim
 from sweep.train.checkpoint import load_checkpoint, save_checkpoint
 from sweep.train.curve import Curve, cut
 from sweep.train.device import describe_device, matmul_peak
 from sweep.train.engine import make_engine, native_available
+from sweep.train.engine.autograd import attention_kernel
 from sweep.train.events import Progress
 from sweep.train.ranks import ALONE, Parallel
 from sweep.train.schedule import learning_rate
@@ -36,6 +37,7 @@ class Runtime:
     checkpoint_interval_s: float = 60
     log_interval_s: float = 1
     micro_batch: int | None = None
+    peaks: Mapping[str, float] | None = None  # of the device, by precision; None: to be measured
     parallel: Parallel = ALONE
 
 
@@ -76,8 +78,12 @@ def train(
             micro_batch=runtime.micro_batch,
         )
         notes = {"engine": engine}
+        if runtime.device == "cuda":
+            notes["attention"] = attention_kernel(run)
         if engine == "native" and (reason := native_available()):
             engine, notes = "eager", {"engine": "eager", "why_not_native": reason}
+        if engine == "native" and run.precision == RESIDUAL_BF16:
+            engine, notes = "eager", {"engine": "eager", "why_not_native": f"precision={run.precision}"}
 
         def reason_to_leave() -> str | None:
             """The state of a run that this process must not train; else write down that it does, and return None."""
@@ -195,7 +201,9 @@ class _Training:
         tokens_per_s = (self.step - self.interval_step) * self.run.batch_tokens / seconds
         mfu = None
         with suppress(torch.OutOfMemoryError):  # the card may have no room for the matrices that measure its peak
-            peak = self.parallel.size * matmul_peak(self.runtime.device, self.run.precision)
+            peaks = self.runtime.peaks
+            peak = peaks[self.run.precision] if peaks else matmul_peak(self.runtime.device, self.run.precision)
+            peak *= self.parallel.size
             mfu = round(tokens_per_s * flops_per_token(self.run.model, "exact") / peak, 4)
         row = {"step": self.step, "loss": self.last_loss, "tokens_per_s": round(tokens_per_s, 1), "mfu": mfu}
         with open(self.directory.throughput, "a") as file:

@@ -105,12 +105,12 @@ def evaluate(run: RunConfig, directory: RunDirectory, sets: list[EvaluationSet],
     known = evaluations(directory)
     missing = [each for each in sets if known.get(each.name, {}).get("fingerprint") != each.fingerprint]
     if missing:
-        from models.transformer import Transformer
         from sweep.train.checkpoint import load_checkpoint
+        from sweep.train.engine.autograd import transformer
 
         if (checkpoint := load_checkpoint(directory.checkpoints)) is None:
             raise InputError(f"{directory.checkpoints} holds no checkpoint; delete {directory.path} to train the run again")
-        model = Transformer(run.model).to(device)
+        model = transformer(run).to(device)
         model.load_state_dict(checkpoint["model"])
         for each in missing:
             known[each.name] = _measure(model, run, each, device)

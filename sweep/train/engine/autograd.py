@@ -1,9 +1,10 @@
 """The step by torch's autograd and AdamW: on any device, over several processes, eager or with the model compiled."""
 
 import fcntl
+import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,30 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.transformer import Transformer
 from sweep.data import TrainingSequences
 from sweep.files import content_hash
-from sweep.plan.run import RunConfig
+from sweep.plan.cost import sequences_at_once
+from sweep.plan.run import RESIDUAL_BF16, RunConfig
 from sweep.train.ranks import ALONE, Parallel
 from sweep.train.schedule import learning_rate
 
-EVALUATION_TOKENS = 8192  # tokens per forward pass of an evaluation
+log = logging.getLogger(__name__)
+
+EVALUATION_TOKENS = {"cpu": 2**13, "cuda": 2**16}  # per forward pass of an evaluation
 MAX_SHAPES = 4096  # shapes that one process may compile
+# On a GPU, the first of these that can compute the run's attention, whatever torch's own order is in this version.
+ATTENTION = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
+
+
+def transformer(run: RunConfig) -> Transformer:
+    """The module that `run` trains; its weights have no defined values."""
+    model = Transformer(run.model)
+    if run.precision == RESIDUAL_BF16:
+        model.residual_dtype = torch.bfloat16
+    return model
 
 
 def by_decay(model: Transformer) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -49,8 +64,9 @@ def build_optimizer(model: Transformer, run: RunConfig, lr: Tensor | None = None
 class AutogradEngine:
     """See `sweep.train.engine.Engine`.
 
-    With `compiled`, torch.compile makes the first step of a shape take about a minute. `micro_batch` is the number of
-    sequences per forward pass; None for the whole batch, or as many as fit the GPU.
+    With `compiled`, torch.compile makes the model's parts in the first step of a shape, which takes some seconds; where it
+    cannot, one line says so, and the steps are eager. `micro_batch` is the number of sequences per forward pass; None for the
+    whole batch, and on a GPU for as many as `sweep.plan.cost.sequences_at_once` says, or fewer if they do not fit.
     """
 
     lr: Tensor | None = None  # of a subclass whose learning rate is on the device
@@ -66,46 +82,66 @@ class AutogradEngine:
         parallel: Parallel = ALONE,
     ) -> None:
         self.run, self.sequences, self.device, self.parallel = run, sequences, device, parallel
-        self.name = "compiled" if compiled else "eager"
-        self.micro_batch = micro_batch or run.batch_size
-        model = Transformer(run.model)
+        self.micro_batch = micro_batch or (run.batch_size if device == "cpu" else sequences_at_once(run))
+        model = transformer(run)
         model.initialise(run.seed)
         self.model = parallel.shard(model, device)
-        self.compiles = compiled  # in its first step
+        self.compiled = self.compiled_parts = compiled
+        self.first = True  # no step has succeeded yet
         if compiled:  # a worker trains many shapes; by default torch silently stops compiling after eight
             torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = MAX_SHAPES
-        self.loss = torch.compile(self.model.loss, dynamic=False) if compiled else self.model.loss
+            self.model.compile_parts()
+        if device == "cuda":  # partial sums of a product stay in float32
+            torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
         self.optimizer = build_optimizer(self.model, run, self.lr)
-        self.may_shrink = micro_batch is None and parallel.size == 1  # until the first step has succeeded
+        self.may_shrink = micro_batch is None and parallel.size == 1
 
     def step(self, step: int) -> Tensor:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.run.steps, self.run.optimizer.peak_lr, self.run.schedule)
         return self._step_on(to_device(self.sequences.batch(step), self.device))
 
+    @property
+    def name(self) -> str:
+        return "compiled" if self.compiled else "eager"
+
     def _step_on(self, batch_BS: Tensor) -> Tensor:
-        """`optimizer_step`; if the first one does not fit the GPU, it is repeated with smaller micro-batches."""
+        """`optimizer_step`. A first one that cannot be compiled is taken eagerly; one that does not fit the GPU, with smaller
+        micro-batches."""
         fresh = not self.optimizer.state
         while True:
             try:
-                with self._compiling():
-                    settings = (self.run, self.micro_batch, self.parallel, self.loss)
-                    result = optimizer_step(self.model, self.optimizer, batch_BS, *settings)
-                self.compiles = self.may_shrink = False
+                with self._compiling(), self._by(compiled=self.compiled), attention(self.device):
+                    result = optimizer_step(self.model, self.optimizer, batch_BS, self.run, self.micro_batch, self.parallel)
+                self.first = False
                 return torch.stack(result)
-            except torch.OutOfMemoryError:
-                if not self.may_shrink or not self._shrink():
+            except RuntimeError as error:
+                if not self.first:
                     raise
+                if out_of_memory(error):
+                    if not self.may_shrink or not self._shrink():
+                        raise
+                elif not self.compiled or not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                    raise
+                else:
+                    cause = getattr(error, "inner_exception", error)
+                    first_line = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+                    log.warning("%s: torch.compile fails here (%s); its steps are eager", self.run.run_id, first_line)
+                    self.compiled = False
             self.optimizer.zero_grad()
             if fresh:  # half-updated moments must not be used
                 self.optimizer.state.clear()
+
+    def _by(self, *, compiled: bool) -> AbstractContextManager[object]:
+        """The compiled parts of the model, or what they were made from."""
+        return torch.compiler.set_stance("force_eager") if self.compiled_parts and not compiled else nullcontext()
 
     @contextmanager
     def _compiling(self) -> Iterator[None]:
         """Hold a lock during the first step of a compiled engine: one of the processes that share torch's cache compiles a
         shape, and the others wait and use the result."""
         cache = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-        if not (self.compiles and cache):
+        if not (self.compiled and self.first and cache):
             yield
             return
         Path(cache).mkdir(parents=True, exist_ok=True)
@@ -126,10 +162,11 @@ class AutogradEngine:
     def sequence_losses(self, sequences: np.ndarray) -> Tensor:
         device = next(self.model.parameters()).device
         losses = torch.zeros(len(sequences), dtype=torch.double, device=device)
-        at_once = max(1, EVALUATION_TOKENS // (sequences.shape[1] - 1))
+        at_once = max(1, EVALUATION_TOKENS[device.type] // (sequences.shape[1] - 1))
         for rows, counted in self.parallel.share(len(sequences), at_once):
             ids = to_device(sequences[rows], device.type)
-            with autocast(self.run.precision, device.type):
+            # Eagerly: another number of sequences, and no gradients, would be compiled for themselves.
+            with self._by(compiled=False), attention(device.type), autocast(self.run.precision, device.type):
                 means = self.model.loss(ids[:, :-1], ids[:, 1:], reduction="none").mean(dim=1)
             if counted:  # only this rank has them, and the mean over ranks must equal them
                 losses[rows] = means.double() * self.parallel.size
@@ -153,22 +190,21 @@ def optimizer_step(
     run: RunConfig,
     micro_batch: int,
     parallel: Parallel = ALONE,
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One update from `batch_BS`, ids of shape (B, T + 1), taken `micro_batch` at a time, with the model's loss or `loss`.
+    """One update from `batch_BS`, ids of shape (B, T + 1), taken `micro_batch` at a time.
 
     Each rank computes its shard, weighted so that the mean of the gradients over ranks is the mean over the batch.
 
     Returns:
         The batch's mean loss, to be averaged over ranks, and the norm of its gradient before clipping: scalars on the device.
     """
-    loss, total = loss or model.loss, torch.zeros((), device=batch_BS.device)
+    total = torch.zeros((), device=batch_BS.device)
     shares = parallel.share(len(batch_BS), micro_batch)
     for i, (rows, counted) in enumerate(shares, start=1):
         part = batch_BS[rows]
         with parallel.accumulating(model, more=i < len(shares)):
             with autocast(run.precision, batch_BS.device.type):
-                part_loss = loss(part[:, :-1], part[:, 1:]) * (counted * parallel.size / len(batch_BS))
+                part_loss = model.loss(part[:, :-1], part[:, 1:]) * (counted * parallel.size / len(batch_BS))
             part_loss.backward()
         total += part_loss.detach()
     grad_norm = parallel.whole(torch.nn.utils.clip_grad_norm_(model.parameters(), run.optimizer.grad_clip))
@@ -179,7 +215,34 @@ def optimizer_step(
 
 def autocast(precision: str, device: str) -> Any:
     """bf16 forward and backward over fp32 master weights (Chinchilla, Fig. A6), or nothing."""
-    return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
+    return nullcontext() if precision == "fp32" else torch.autocast(device, torch.bfloat16)
+
+
+def attention(device: str) -> AbstractContextManager[object]:
+    """Choose the kernel of attention as `ATTENTION` says, on a GPU."""
+    return sdpa_kernel(list(ATTENTION), set_priority=True) if device == "cuda" else nullcontext()
+
+
+def attention_kernel(run: RunConfig) -> str:
+    """The name of the kernel that `attention` chooses for `run` on this GPU."""
+    m, dtype = run.model, torch.float32 if run.precision == "fp32" else torch.bfloat16
+    q, k = (
+        torch.zeros(1, heads, m.context_length, m.head_dim, dtype=dtype, device="cuda", requires_grad=True)
+        for heads in (m.n_heads, m.n_kv_heads)
+    )
+    parameters = torch.backends.cuda.SDPAParams(q, k, k, None, 0.0, True, m.n_heads != m.n_kv_heads)
+    can_use = {
+        SDPBackend.CUDNN_ATTENTION: torch.backends.cuda.can_use_cudnn_attention,
+        SDPBackend.FLASH_ATTENTION: torch.backends.cuda.can_use_flash_attention,
+        SDPBackend.EFFICIENT_ATTENTION: torch.backends.cuda.can_use_efficient_attention,
+    }
+    chosen = next((kernel for kernel in ATTENTION if kernel in can_use and can_use[kernel](parameters)), SDPBackend.MATH)
+    return chosen.name.removesuffix("_ATTENTION").lower()
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device's memory ran out, in torch's allocator or in a call of CUDA; the end of a capture may hide that."""
+    return any("out of memory" in str(each) for each in (error, error.__context__))
 
 
 def to_device(ids: np.ndarray, device: str) -> Tensor:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from sweep.data import TrainingSequences
+from sweep.plan.cost import token_bytes
 from sweep.plan.run import RunConfig
-from sweep.train.engine.autograd import AutogradEngine, to_device
+from sweep.train.engine.autograd import AutogradEngine, out_of_memory, to_device
 from sweep.train.schedule import learning_rate
 
 log = logging.getLogger(__name__)
@@ -32,12 +33,15 @@ class GraphEngine(AutogradEngine):
     def __init__(self, run: RunConfig, sequences: TrainingSequences, *, device: str, **options: Any) -> None:
         self.lr: Tensor = torch.zeros((), device=device)
         super().__init__(run, sequences, device=device, **options)
-        self.name += ", graph"
         self.feed = Feed(run, sequences, device)
         self.result = torch.zeros(2, device=device)
         self.captures = device == "cuda"
         self.graph: torch.cuda.CUDAGraph | None = None
         self.eager_steps = 0
+
+    @property
+    def name(self) -> str:
+        return f"{super().name}, graph" if self.captures else super().name
 
     def load(self, state: dict[str, Any]) -> None:
         super().load(state)
@@ -58,24 +62,34 @@ class GraphEngine(AutogradEngine):
                 self._one_step()
             torch.cuda.current_stream().wait_stream(stream)
         else:
-            self._capture()
+            self.graph = self._captured()
+            if self.graph is None:
+                return self._without_graph(step)
+            self.graph.replay()  # a capture does not execute anything
         return self.result.clone()
 
-    def _capture(self) -> None:
-        """Capture this step as a graph; without enough memory for a graph, take all steps eagerly from now on."""
+    def _captured(self) -> torch.cuda.CUDAGraph | None:
+        """This step as a graph; None if there is not enough memory for that beside the rest."""
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, stream=_side_stream()):
                 self._one_step()
-        except torch.OutOfMemoryError:
-            log.warning("%s: no memory for a CUDA graph beside the rest; its steps stay eager", self.run.run_id)
-            self.optimizer.zero_grad()
-            torch.cuda.empty_cache()
-            self.captures = False
-            self._one_step()
-            return
-        self.graph = graph
-        graph.replay()  # a capture does not execute anything
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            return None
+        return graph
+
+    def _without_graph(self, step: int) -> Tensor:
+        """Take `step` after a capture that failed, and whose memory is free again: with smaller micro-batches, of which a graph
+        is captured later, or eagerly from now on."""
+        self.optimizer.zero_grad()  # gradients that were never computed
+        torch.cuda.empty_cache()
+        self.first, self.eager_steps = True, 0
+        self.captures = self.may_shrink and self._shrink()
+        remedy = f"{self.micro_batch} sequences at a time from now on" if self.captures else "its steps stay eager"
+        log.warning("%s: no memory for a CUDA graph beside the rest; %s", self.run.run_id, remedy)
+        return self.step(step)
 
     def _one_step(self) -> None:
         batch_BS, lr = self.feed.next()
@@ -89,6 +103,20 @@ def _side_stream() -> torch.cuda.Stream:
     return torch.cuda.Stream()
 
 
+_held: dict[str, tuple[np.ndarray, Tensor | None]] = {}  # by device: an array of tokens and its copy there
+
+
+def tokens_on(device: str, tokens: np.ndarray, vocab_size: int) -> Tensor | None:
+    """All tokens on the device, where they stay for the next run of this process; None if they do not fit."""
+    if device not in _held or _held[device][0] is not tokens:
+        _held.pop(device, None)
+        free = torch.cuda.mem_get_info()[0] if device == "cuda" else math.inf
+        fit = token_bytes(len(tokens), vocab_size) <= MEMORY_FOR_TOKENS * free
+        dtype = np.int16 if token_bytes(1, vocab_size) == 2 else np.int32  # signed: not every device can index uint16
+        _held[device] = tokens, torch.from_numpy(tokens.astype(dtype)).to(device) if fit else None
+    return _held[device][1]
+
+
 class Feed:
     """The batches and learning rates of a run, from buffers on the device, "cpu" or "cuda"."""
 
@@ -100,11 +128,7 @@ class Feed:
         self.position = torch.zeros(1, dtype=torch.int64, device=device)
         self.expected: int | None = None  # the current step, and the first step beyond the tables
         self.end = 0
-        # All tokens, if they fit. Ids are signed, because not every device can index uint16.
-        dtype = np.int16 if run.model.vocab_size <= 2**15 else np.int32
-        free = torch.cuda.mem_get_info()[0] if device == "cuda" else math.inf
-        fit = len(sequences.tokens) * np.dtype(dtype).itemsize <= MEMORY_FOR_TOKENS * free
-        self.tokens = torch.from_numpy(sequences.tokens.astype(dtype)).to(device) if fit else None
+        self.tokens = tokens_on(device, sequences.tokens, run.model.vocab_size)
         self.batch_BS = torch.zeros(run.batch_size, len(self.offsets), dtype=torch.int64, device=device)
 
     def prepare(self, step: int) -> None:

@@ -60,7 +60,7 @@ def test_a_large_and_a_small_run_do_not_share(tiny_run: RunConfig) -> None:
 
 def test_memory_admits(tiny_run: RunConfig) -> None:
     run = replace(of_size(tiny_run, 1e6), batch_size=64)
-    room = 2 * (memory_bytes(run) + 6e8) / 0.9
+    room = 2 * (memory_bytes(run, sequences=64) + 6e8) / 0.9
     assert fits_beside(run, [run], free_bytes=1.01 * room)
     assert not fits_beside(run, [run], free_bytes=0.99 * room)
     assert fits_beside(run, [], free_bytes=0)  # alone it may try: the engine takes smaller parts

@@ -12,7 +12,7 @@ from sweep.commands import BAD_INPUT, DONE
 from sweep.plan.estimate import Speed
 from sweep.plan.run import RunConfig
 from sweep.store.runs import read_benchmarks
-from sweep.train.bench import save
+from sweep.train.bench import measure, save
 
 OVERRIDES = ["device=cpu", "data.context_length=32", "bench.batch_tokens=128", "bench.seconds=0.05"]
 
@@ -31,6 +31,8 @@ def test_bench_measures_and_feeds_estimates(tmp_path: Path, capsys: pytest.Captu
         assert 0 < row["flops_per_s"] < row["peak_flops_per_s"]
         assert 1e7 < row["memory_bytes"] < 1e10
         assert sum(row["breakdown"].values()) <= 1.01
+    here = measure(shape, "native", device="cpu", precision="fp32", processes=0, threads=1, batch_tokens=128, seconds=0.05)
+    assert (here.engine, here.processes) == ("native", 1)
     speed = Speed.measured([], "cpu", 0, rows)
     seconds = speed.seconds(tiny_run)
     assert seconds is not None

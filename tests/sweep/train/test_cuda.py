@@ -1,16 +1,19 @@
 """Engines and the pool on a GPU: `pytest -m gpu` where there is one."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from models import ModelConfig
 from sweep.config import ClusterConfig
-from sweep.data import Corpus
+from sweep.data import Corpus, TrainingSequences
 from sweep.launch.launchers import Launch
 from sweep.launch.pool import Pool
-from sweep.plan.run import RunConfig
+from sweep.plan.run import PRECISIONS, RunConfig
 from sweep.store import Store, states
 from sweep.train.engine import Engine, make_engine
 from sweep.train.events import Outcome
@@ -39,7 +42,7 @@ def test_fp32_follows_the_cpu(name: str, shape) -> None:  # type: ignore[no-unty
 
 
 @pytest.mark.parametrize("name", ENGINES[1:])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_graph_is_the_eager_step(name: str, precision: str) -> None:
     run = run_of(SHAPES[1], precision)
     tolerance = 1e-5 if precision == "fp32" else 1e-2
@@ -64,6 +67,40 @@ def test_steps_after_the_table_of_starts_is_used_up(monkeypatch: pytest.MonkeyPa
     torch.testing.assert_close(losses(on_gpu("eager, graph", run), 20), expected, rtol=1e-5, atol=1e-5)
     monkeypatch.setattr("sweep.train.engine.graph.MEMORY_FOR_TOKENS", 0.0)  # as if they did not fit
     torch.testing.assert_close(losses(on_gpu("eager, graph", run), 20), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_graph_that_does_not_fit_is_tried_with_half_the_sequences(caplog: pytest.LogCaptureFixture) -> None:
+    """The process may have little more memory than its eager steps took."""
+    shape = ModelConfig(vocab_size=257, d_model=256, n_layers=8, n_heads=4, n_kv_heads=4, d_ff=704, context_length=512)
+    run = run_of(shape, "bf16", batch_size=64, peak_lr=1e-3)
+    tokens = TrainingSequences(np.arange(2**17, dtype=np.uint16) % 257, context_length=512, batch_size=64, seed=0)
+    expected = losses(make_engine("eager", run, tokens, device="cuda"), 12)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    engine = make_engine("eager, graph", run, tokens, device="cuda")
+    try:
+        found = [engine.step(step) for step in range(3)]
+        most = 1.2 * torch.cuda.max_memory_reserved() / torch.cuda.get_device_properties().total_memory
+        torch.cuda.set_per_process_memory_fraction(most)
+        found += [engine.step(step) for step in range(3, 12)]
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    torch.testing.assert_close(torch.stack(found).cpu()[:, 0], expected[:, 0], rtol=1e-2, atol=1e-2)
+    assert "no memory for a CUDA graph beside the rest; 32 sequences at a time from now on" in caplog.text
+    assert engine.name == "eager, graph"
+
+
+def test_a_pool_compiles_ahead(tiny_run: RunConfig, corpus: Corpus, tmp_path: Path) -> None:
+    shape = replace(tiny_run.model, d_model=64, n_heads=2, n_kv_heads=2)
+    runs = [replace(tiny_run, model=shape, batch_size=size, steps=40, precision="bf16") for size in (4, 8, 16)]
+    store = Store(tmp_path)
+    launch = Launch(name="x", store=store, corpus=corpus.directory, device="cuda", cluster=ClusterConfig(), compile="on")
+    Pool(launch=launch, workers=2).run(runs, lambda event: None)
+    for run in runs:
+        (start,) = json.loads((store.run(run.run_id).path / "provenance.json").read_text())["starts"]
+        assert start["engine"] == "compiled, graph"
+        assert start["attention"] in ("cudnn", "flash")
+    assert len(list(store.compiled.glob("*.lock"))) == 3
 
 
 @pytest.mark.parametrize("compile", ["auto", "off"])
