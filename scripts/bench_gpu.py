@@ -15,8 +15,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-
 from models import ModelConfig, SizeLadder, flops_per_token
 from sweep.config import ClusterConfig
 from sweep.errors import InputError
@@ -56,6 +54,8 @@ def rows() -> list[Row]:
 
 def compile_ahead(wanted: Sequence[Row], cache: Path) -> float:
     """Compile all shapes, several at a time, into `cache`; the seconds that it took."""
+    import torch
+
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)
     runs = [run_of(row.model(), row.precision, row.batch_tokens // 1024) for row in wanted if row.engine == COMPILED]
     launch = Launch(name="bench", store=Store(cache), corpus=cache, device="cuda", cluster=ClusterConfig(), compile="on")
@@ -68,7 +68,9 @@ def compile_ahead(wanted: Sequence[Row], cache: Path) -> float:
 
 
 def nanogpt(path: Path, row: Row) -> dict[str, Any]:
-    """The GPT class of nanoGPT's model.py with the layers and the width of the row's shape, in a step like that of its train.py."""
+    """The GPT class of nanoGPT's model.py with the row's layers and width, in a step like that of nanoGPT's train.py."""
+    import torch
+
     shape, batch_tokens = row.model(), row.batch_tokens
     spec = spec_from_file_location("nanogpt", path)
     assert spec is not None
@@ -101,6 +103,8 @@ def nanogpt(path: Path, row: Row) -> dict[str, Any]:
 
 
 def main() -> None:
+    import torch  # here: a script that has torch's name would give its processes other keys into torch's cache
+
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/throughput-gpu"), help="folder of bench.json")
     parser.add_argument("--seconds", type=float, default=300, help="after which no row is begun (default: %(default)s)")

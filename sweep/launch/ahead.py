@@ -11,6 +11,7 @@ from sweep.launch.launchers import Launch
 from sweep.plan.cost import CONTEXT_BYTES, Shape, memory_bytes, sequences_at_once, shape_of
 from sweep.plan.run import RunConfig
 
+CORES_EACH = 4  # of a process: the sooner the first shapes are there, the sooner workers begin
 MAX_PROCESSES = 8
 MEMORY = 0.25  # of a GPU's free memory, for all of them
 
@@ -23,7 +24,7 @@ class Ahead:
     """
 
     def __init__(self, runs: Sequence[RunConfig], launch: Launch, cores: int) -> None:
-        self.launch, self.most = launch, min(MAX_PROCESSES, max(1, cores // 2))
+        self.launch, self.most = launch, min(MAX_PROCESSES, max(1, cores // CORES_EACH))
         compiled = {run.run_id for run in runs} if launch.compile == "on" else launch.worth_compiling
         first_of = {shape_of(run): run for run in reversed(runs) if run.run_id in compiled}
         self.waiting = {shape_of(run): run for run in runs if first_of.get(shape_of(run)) is run}
@@ -66,7 +67,7 @@ class Ahead:
 def compile_shape(launch: Launch, run: RunConfig, number: int) -> None:
     """Take a step of a run of this shape, on GPU `number` modulo how many there are, to fill torch's cache."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the pool ends this process
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # there are as many processes as can be used
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(CORES_EACH))
     from sweep.launch.worker import set_up_torch
 
     set_up_torch(launch.store, launch.cluster, launch.device, launch.compile)

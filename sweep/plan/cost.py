@@ -12,9 +12,9 @@ from sweep.plan.run import RunConfig
 
 Shape: TypeAlias = tuple[ModelConfig, int, str]  # of a step: model, sequences, precision
 
-# On an H200 a graph of eager kernels does 0.5e14 to 1.3e14 FLOP/s, a compiled one about twice that: the 5 s that compiling
-# takes are recovered after 5 s * 2e14 / s.
-COMPILING_PAYS_FROM = 1e15  # FLOPs of all runs of a shape
+# On an H200 a graph of eager kernels does 0.5e14 to 1.3e14 FLOP/s, a compiled one about twice that: of 3e14 FLOPs a few seconds
+# are saved, for half a minute of a core that would be idle.
+COMPILING_PAYS_FROM = 3e14  # FLOPs of all runs of a shape
 # Tokens per forward and backward pass on a GPU. Larger ones are no faster, and need more memory.
 MAX_PASS_TOKENS = 2**16
 # (N, k): up to this N, k concurrent runs do more on a card than one after another; a larger run fills it.
