@@ -43,13 +43,13 @@ class Row:
 
 def rows() -> list[Row]:
     """The most useful first."""
-    one = [Row(size=size, batch_tokens=tokens) for size, tokens in ((1e6, SHORT), (6e6, SHORT), (1.7e7, SHORT))]
-    one += [Row(size=size, batch_tokens=LONG) for size in (1e6, 1.7e7, 1.1e8)]
+    one = [Row(size=size, batch_tokens=SHORT) for size in (1e6, 6e6, 1.7e7)]
+    one += [Row(size=size, batch_tokens=LONG) for size in (1.7e7, 1.1e8)]
     several = [Row(size=size, batch_tokens=SHORT, processes=count) for size, count in ((1e6, 4), (6e6, 3), (1.7e7, 2))]
-    several += [Row(size=size, batch_tokens=SHORT, processes=count) for size, count in ((1e6, 8), (6e6, 4), (1.7e7, 3))]
-    residual = [replace(row, precision="bf16_residual") for row in [*one, *several[:3]]]
-    rival = [replace(row, engine=NANOGPT) for row in (one[0], *one[-2:])]
-    return [*one, *several[:3], *residual, *rival, *several[3:], *(replace(row, engine=EAGER) for row in one)]
+    more = [Row(size=size, batch_tokens=SHORT, processes=count) for size, count in ((1e6, 8), (6e6, 4), (1.7e7, 3))]
+    alone, packed = ([replace(row, precision="bf16_residual") for row in rows] for rows in (one, several))
+    rival = [replace(row, engine=NANOGPT) for row in one[-2:]]
+    return [*one, *alone, *rival, *several, *packed, *more, *(replace(row, engine=EAGER) for row in one)]
 
 
 def compile_ahead(wanted: Sequence[Row], cache: Path) -> float:
