@@ -66,7 +66,7 @@ def work(connection: Connection, launch: Launch, index: int) -> None:
                     own = replace(runtime, compile_pays=run.run_id in launch.worth_compiling)
                     report(train_safely(run, corpus, launch.store, own, on_progress=report, should_stop=orphaned_or_stopping))
                     if launch.device == "cuda":
-                        _empty_gpu_cache()
+                        empty_gpu_cache()
             except (EOFError, ConnectionResetError):
                 return
 
@@ -158,11 +158,11 @@ def _peaks(store: Store, gpu: int) -> dict[str, float]:
         peaks = {precision: matmul_peak("cuda", precision) for precision in PRECISIONS}
         file.truncate(0)
         json.dump({"device": describe_device("cuda"), "peaks": peaks}, file)
-    _empty_gpu_cache()
+    empty_gpu_cache()
     return peaks
 
 
-def _empty_gpu_cache() -> None:
+def empty_gpu_cache() -> None:
     """Return the memory that torch keeps to the GPU, for other processes to use."""
     import torch
 

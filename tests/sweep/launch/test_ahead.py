@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sweep.config import ClusterConfig
-from sweep.launch.ahead import compile_shape
+from sweep.launch.ahead import compile_shapes
 from sweep.launch.launchers import Launch
 from sweep.launch.worker import set_up_torch
 from sweep.plan.run import RunConfig
@@ -33,8 +33,13 @@ def test_a_worker_finds_what_was_compiled_ahead(tmp_path: Path) -> None:
     launch = Launch(name="x", store=Store(tmp_path), corpus=tmp_path, device="cpu", cluster=ClusterConfig(), compile="on")
     run = run_of(SHAPES[0], "bf16")
     context = multiprocessing.get_context("spawn")
-    ahead = context.Process(target=compile_shape, args=(launch, replace(run, seed=7), 0))
+    ours, theirs = context.Pipe()
+    ahead = context.Process(target=compile_shapes, args=(theirs, launch, 0))
     ahead.start()
+    theirs.close()
+    ours.send(replace(run, seed=7))
+    assert ours.recv() is None
+    ours.close()
     ahead.join()
     assert ahead.exitcode == 0
     ours, theirs = context.Pipe()

@@ -116,8 +116,8 @@ def test_shapes_are_compiled_in_order_and_once(launch: Launch, tiny_run: RunConf
             ahead.go_on(runs, free_bytes=1e12)
             time.sleep(0.05)
         assert [ahead.has(run) for run in runs] == [True, True, False, False]
-        going = [process for process, _ in ahead.going.values()]
-    assert not any(process.is_alive() for process in going)
+        compilers = list(ahead.compilers)
+    assert not any(compiler.process.is_alive() for compiler in compilers)
     assert not Ahead(runs, launch, cores=2).waiting  # a CPU's workers compile for themselves
     assert not Ahead(runs, replace(on_gpu, compile="off"), cores=2).waiting
     assert len(Ahead(runs, replace(on_gpu, worth_compiling=frozenset(), compile="on"), cores=2).waiting) == 2
