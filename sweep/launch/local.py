@@ -18,6 +18,7 @@ from sweep.files import write_json
 from sweep.launch.launchers import Launch, Launcher, Queued, Watch, fresh_name
 from sweep.launch.pool import Pool, pool_size
 from sweep.launch.signals import StopFlag
+from sweep.plan.cost import flops
 from sweep.plan.device import require_device, warn_of_narrow_heads
 from sweep.plan.estimate import duration
 from sweep.plan.run import RunConfig
@@ -39,6 +40,7 @@ class LocalLauncher(Launcher):
             remedy = "a step is torch's own, several times slower: install g++, or set CXX"
             print(f"isosweep: {reason}; {remedy}", file=sys.stderr)
         pool = Pool(launch=launch, workers=pool_size(launch.cluster, launch.device))
+        steps_before = {run.run_id: launch.store.run(run.run_id).status()["step"] for run in runs}
         start, stopping = time.monotonic(), StopFlag()
         with watch(runs, stopping) as report:
             if not runs:
@@ -46,6 +48,10 @@ class LocalLauncher(Launcher):
             with stopping, _recorded(runs, launch.store):
                 outcomes = pool.run(runs, report, stopping)
             wall = time.monotonic() - start
+        if launch.device == "cuda":  # where several runs share a GPU, time in steps says little
+            steps = {run: launch.store.run(run.run_id).status()["step"] - steps_before[run.run_id] for run in runs}
+            rate = sum(flops(run) * taken / run.steps for run, taken in steps.items()) / wall
+            return f"trained in {duration(wall)}, {rate:.3g} FLOP/s over all, in {launch.store.root}"
         share = sum(outcome.training_s for outcome in outcomes) / (wall * min(pool.workers, len(runs)))
         return f"trained in {duration(wall)}, {share:.0%} of it in training steps, in {launch.store.root}"
 

@@ -116,13 +116,14 @@ class _Training:
     def _hand_out(self) -> None:
         """Give every idle worker the first run in the queue that fits on its GPU beside the runs in training there, and has not
         to wait for a compiler."""
+        free = [worker.ready.free_bytes for worker in self.workers if worker.ready is not None]
+        self.ahead.go_on(self.queue, max(free, default=0.0))
         for worker in self.workers:
             if worker.ready is None or worker.run is not None:
                 continue
             neighbours = [other for other in self.workers if self._same_gpu(worker, other)]
             # A worker that started later found less memory free, because others were training: the largest value counts.
             free_bytes = max(other.ready.free_bytes for other in neighbours if other.ready is not None)
-            self.ahead.go_on(self.queue, free_bytes)
             training = [other for other in neighbours if other.run is not None]
             beside = [other.run for other in training if other.run is not None]
             if any(run.run_id in self.again for run in beside):

@@ -45,7 +45,7 @@ def test_what_failed_beside_others_is_trained_once_more_alone(launch: Launch, ti
             (worker,) = (each for each in training.workers if each.run == victim)
             killed.append(worker.process.pid or 0)
             os.kill(killed[0], signal.SIGKILL)
-        elif event.run_id == victim.run_id and not isinstance(event, Outcome):
+        elif event.run_id == victim.run_id in training.again and not isinstance(event, Outcome):
             beside.append(sum(each.run is not None for each in training.workers))
 
     launch.store.root.mkdir()

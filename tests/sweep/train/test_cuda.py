@@ -90,6 +90,7 @@ def test_a_graph_that_does_not_fit_is_tried_with_half_the_sequences(caplog: pyte
     assert engine.name == "eager, graph"
 
 
+@pytest.mark.timeout(900)  # on a machine whose disk is slow the compiler's imports alone take a minute
 def test_a_pool_compiles_ahead(tiny_run: RunConfig, corpus: Corpus, tmp_path: Path) -> None:
     shape = replace(tiny_run.model, d_model=64, n_heads=2, n_kv_heads=2)
     runs = [replace(tiny_run, model=shape, batch_size=size, steps=40, precision="bf16") for size in (4, 8, 16)]
