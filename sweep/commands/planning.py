@@ -82,7 +82,7 @@ def _print_runs(planned: SweepPlan, store: Store, found: Mapping[str, Mapping[st
     from sweep.launch.pool import pool_size
 
     config, runs = planned.config, [each.run for each in planned.runs]
-    speed = store.speed_seen(runs, planned.device, config.data.validation_tokens)
+    speed = store.speed_seen(runs, planned.device, config.data.validation_tokens, config.cluster.threads)
     rows = []
     left: list[float | None] = []
     for each, run in zip(planned.runs, runs, strict=True):
@@ -102,6 +102,7 @@ def _print_runs(planned: SweepPlan, store: Store, found: Mapping[str, Mapping[st
         f"\n{len(runs)} runs, {sum(seconds != 0 for seconds in left)} to train; {sum(run.D for run in runs):,} tokens, "
         f"{sum(6 * run.N * run.D for run in runs):.3g} FLOPs (6ND) in all; "
         f"expected {duration(total)} with {workers} workers on {planned.device}"
+        + (", by another machine's speed: nothing was measured here yet" if speed.borrowed and total is not None else "")
     )
 
 

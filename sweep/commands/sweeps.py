@@ -11,6 +11,7 @@ from sweep.commands import console
 from sweep.config import SweepConfig, compose_with_choices, override
 from sweep.config.overrides import parse_overrides
 from sweep.errors import InputError
+from sweep.plan import measured
 from sweep.plan.cost import choose_engine, worth_compiling
 from sweep.plan.device import resolve_device
 from sweep.plan.estimate import Speed
@@ -42,7 +43,7 @@ class Sweep:
     def speed(self) -> Speed:
         """How long its runs take, from those that are done."""
         runs = (planned.run for planned in self.plan.runs)
-        return self.store.speed_seen(runs, self.plan.device, self.config.data.validation_tokens)
+        return self.store.speed_seen(runs, self.plan.device, self.config.data.validation_tokens, self.config.cluster.threads)
 
     def finished(self) -> list[RunConfig]:
         """The runs that are done."""
@@ -144,17 +145,19 @@ def make_plan(
     facts = CorpusFacts(fingerprint=recipe.fingerprint, vocab_size=recipe.vocab_size, training_tokens=training_tokens)
     device = resolve_device(config.device)
     runs = expand(config, corpus=facts.fingerprint, vocab_size=facts.vocab_size, training_tokens=facts.training_tokens)
-    speed = store.speed_seen((planned.run for planned in runs), device, config.data.validation_tokens)
+    speed = store.speed_seen((planned.run for planned in runs), device, config.data.validation_tokens, config.cluster.threads)
     pays = worth_compiling(planned.run for planned in runs)
 
     def engine(run: RunConfig) -> str:
-        return choose_engine(
+        chosen = choose_engine(
             device,
             compiled=config.runtime.compile,
             compile_pays=run.run_id in pays,
             parallel_size=1,
             micro_batch=config.cluster.micro_batch,
         )
+        known = measured.read(run, config.cluster.threads) if chosen == "native" else None
+        return known.engine if known else chosen
 
     return SweepPlan(
         config=config,

@@ -71,7 +71,7 @@ def launch_runs(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus"
         cluster=config.cluster,
         compile=config.runtime.compile,
         worth_compiling=worth_compiling(runs),
-        speed=store.speed_seen(runs, device, config.data.validation_tokens),
+        speed=store.speed_seen(runs, device, config.data.validation_tokens, config.cluster.threads),
         tracker=asdict(tracker),
     )
     told = launcher.submit(new, what, watching(tracker, store, finished=[run.run_id for run in runs if run not in todo]))

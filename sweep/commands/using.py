@@ -38,7 +38,7 @@ def train_optimal(options: Namespace) -> int:
 
     if not options.yes:
         swept = (planned.run for planned in plan.runs)
-        seconds = store.speed_seen(swept, plan.device, config.data.validation_tokens).seconds(run)
+        seconds = store.speed_seen(swept, plan.device, config.data.validation_tokens, config.cluster.threads).seconds(run)
         print(f"expected time   {duration(seconds)} on {plan.device}; --yes trains it and compares")
         write(None)
         return DONE

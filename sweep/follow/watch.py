@@ -108,7 +108,9 @@ class Watcher:
     def _count(self) -> None:
         """Update the speed and the valleys after runs have ended."""
         runs = [planned.run for planned in self.planned]
-        self.speed = self.store.speed_seen(runs, self.plan.device, self.plan.config.data.validation_tokens)
+        self.speed = self.store.speed_seen(
+            runs, self.plan.device, self.plan.config.data.validation_tokens, self.plan.config.cluster.threads
+        )
         valleys = [self._valley(budget) for budget in sorted({p.budget for p in self.planned if p.budget})]
         profiles, self.a = _fitted([valley.profile for valley in valleys])
         self.valleys = tuple(replace(valley, profile=profile) for valley, profile in zip(valleys, profiles, strict=True))

@@ -1,12 +1,12 @@
 """How long runs take: from finished runs of the store, from `isosweep bench`, or from a reference machine."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from sweep.plan.cost import PLAIN
+from sweep.plan.cost import PLAIN, Shape, shape_of
 from sweep.plan.run import RunConfig
 
 # tokens/s by N: the native engine in fp32 on one core of an AMD EPYC (AVX-512), 512 tokens per step.
@@ -28,12 +28,16 @@ class Speed:
     Attributes:
         evaluation_tokens: held-out tokens per evaluation.
         rates: tokens/s of one run while others train beside it, by N; empty if unknown.
-        scale: speed of the finished runs relative to `rates`.
+        scale: speed of the finished runs relative to the other numbers.
+        shapes: tokens/s of the shapes that were measured themselves, which count instead of `rates`.
+        borrowed: whether nothing was measured on this machine.
     """
 
     evaluation_tokens: int
     rates: Mapping[int, float]
     scale: float = 1.0
+    shapes: Mapping[Shape, float] = field(default_factory=dict)
+    borrowed: bool = False
 
     @classmethod
     def measured(
@@ -42,11 +46,13 @@ class Speed:
         device: str,
         evaluation_tokens: int,
         benchmarks: Sequence[Mapping[str, Any]] = (),
+        shapes: Mapping[Shape, float] | None = None,
     ) -> "Speed":
-        """From finished runs, each with its status. How the rate depends on N comes from `benchmarks` (rows of `isosweep
-        bench`); without any, from the reference on a CPU, and it is unknown on a GPU without finished runs."""
-        rates = _benchmarked(benchmarks, device) or REFERENCE
-        shape = cls(evaluation_tokens, rates)
+        """From finished runs, each with its status, and from `shapes`. How the rate of other shapes depends on N comes from
+        `benchmarks` (rows of `isosweep bench`); without any, from the reference on a CPU, and it is unknown on a GPU without
+        finished runs."""
+        rates, shapes = _benchmarked(benchmarks, device) or REFERENCE, shapes or {}
+        shape = cls(evaluation_tokens, rates, shapes=shapes)
         ratios = [
             (shape.seconds(run) or 0.0) / status["elapsed_s"]
             for run, status in finished
@@ -54,14 +60,16 @@ class Speed:
         ]
         if not ratios and rates is REFERENCE and device != "cpu":
             return cls(evaluation_tokens, {})
-        return cls(evaluation_tokens, rates, float(np.median(ratios)) if ratios else 1.0)
+        scale = float(np.median(ratios)) if ratios else 1.0
+        return cls(evaluation_tokens, rates, scale, shapes, borrowed=rates is REFERENCE and not ratios and not shapes)
 
     def seconds(self, run: RunConfig, steps_done: int = 0) -> float | None:
         """Time that the rest of `run` takes on one worker; None if unknown."""
         if not self.rates:
             return None
         work = run.D + run.evaluation_points * self.evaluation_tokens / EVALUATION_SPEEDUP
-        return work * (1 - steps_done / run.steps) / (self._rate(run.N) * self.scale)
+        rate = self.shapes.get(shape_of(run)) or self._rate(run.N)
+        return work * (1 - steps_done / run.steps) / (rate * self.scale)
 
     def _rate(self, N: float) -> float:
         """tokens/s at `N`: log-log interpolation between known sizes, and inversely proportional to N beyond them."""

@@ -61,7 +61,12 @@ class RunConfig:
     @cached_property
     def run_id(self) -> str:
         """Hash of all fields: runs with the same result have the same run_id."""
-        return content_hash({"format": FORMAT, **_identity(self)})
+        return content_hash({"format": FORMAT, **self.identity()})
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that `run_id` is the hash of. One that was added after runs were published is left out while it has its
+        default."""
+        return _identity(self)
 
     @property
     def batch_tokens(self) -> int:

@@ -37,6 +37,8 @@ import yaml
 from sweep import __version__
 from sweep.errors import InputError
 from sweep.files import write_atomically, write_json
+from sweep.plan import measured
+from sweep.plan.cost import shape_of
 from sweep.plan.estimate import Speed
 from sweep.plan.run import RunConfig
 from sweep.store.claim import Claim
@@ -167,11 +169,14 @@ class Store:
                 found[run.run_id] = {"state": FAILED, "step": 0, "error": str(error)}
         return found
 
-    def speed_seen(self, runs: Iterable[RunConfig], device: str, evaluation_tokens: int) -> Speed:
-        """How long runs take on a device, from those of `runs` that are done, or else from benchmarks in the store."""
+    def speed_seen(self, runs: Iterable[RunConfig], device: str, evaluation_tokens: int, threads: int = 1) -> Speed:
+        """How long runs take on a device, from those of `runs` that are done, from what was measured of their shapes on this
+        machine (with as many `threads`), or else from benchmarks in the store."""
         by_id = {run.run_id: run for run in runs}
         finished = [(by_id[i], status) for i, status in self.statuses(by_id.values()).items() if status["state"] == DONE]
-        return Speed.measured(finished, device, evaluation_tokens, read_benchmarks(self.bench))
+        known = {shape_of(run): measured.read(run, threads) for run in by_id.values()} if device == "cpu" else {}
+        shapes = {shape: each.rate() for shape, each in known.items() if each}
+        return Speed.measured(finished, device, evaluation_tokens, read_benchmarks(self.bench), shapes)
 
     def require_writable(self) -> None:
         """Raises InputError if nothing can be written here."""

@@ -13,18 +13,22 @@ from torch import Tensor
 
 from models import flops_per_token
 from sweep.data import Corpus, TrainingSequences, validation_sequences
+from sweep.plan import measured
 from sweep.plan.cost import choose_engine
-from sweep.plan.run import RESIDUAL_BF16, RunConfig
+from sweep.plan.run import RunConfig
 from sweep.store import RunDirectory, states
 from sweep.store.claim import Claim
 from sweep.train.checkpoint import load_checkpoint, save_checkpoint
 from sweep.train.curve import Curve, cut
 from sweep.train.device import describe_device, matmul_peak
-from sweep.train.engine import make_engine, native_available
+from sweep.train.engine import make_engine
 from sweep.train.engine.autograd import attention_kernel
+from sweep.train.engine.choice import choose_on_cpu
 from sweep.train.events import Progress
 from sweep.train.ranks import ALONE, Parallel
 from sweep.train.schedule import learning_rate
+
+MIN_MEASURED_S = 0.5  # of training, for its speed to say something
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +81,13 @@ def train(
             parallel_size=parallel.size,
             micro_batch=runtime.micro_batch,
         )
-        notes = {"engine": engine}
+        notes: dict[str, Any] = {}
+        chosen = None
         if runtime.device == "cuda":
             notes["attention"] = attention_kernel(run)
-        if engine == "native" and (reason := native_available()):
-            engine, notes = "eager", {"engine": "eager", "why_not_native": reason}
-        if engine == "native" and run.precision == RESIDUAL_BF16:
-            engine, notes = "eager", {"engine": "eager", "why_not_native": f"precision={run.precision}"}
+        if engine == "native":
+            chosen = choose_on_cpu(run)
+            engine, notes = chosen.engine, {"tokens_per_s": chosen.tokens_per_s, "why_not_native": chosen.why_not_native}
 
         def reason_to_leave() -> str | None:
             """The state of a run that this process must not train; else write down that it does, and return None."""
@@ -94,7 +98,8 @@ def train(
             directory.require_space(run)
             directory.add_provenance(
                 device=describe_device(runtime.device),
-                **notes,
+                engine=engine,
+                **{name: note for name, note in notes.items() if note},
                 ranks=parallel.size,
                 strategy=parallel.strategy,
                 corpus=corpus.manifest["parts"],
@@ -103,7 +108,11 @@ def train(
 
         if (state := parallel.on_rank0(reason_to_leave)) is not None:
             return state
-        return _Training(run, corpus, directory, runtime, engine, claim).loop(on_progress, should_stop)
+        training = _Training(run, corpus, directory, runtime, engine, claim)
+        state = training.loop(on_progress, should_stop)
+        if chosen and state == states.DONE and training.training_s() > MIN_MEASURED_S:
+            measured.keep(run, torch.get_num_threads(), chosen.with_rate(training.tokens_per_s()))
+        return state
 
 
 class _Training:
@@ -133,7 +142,7 @@ class _Training:
         self._resume()
         with Curve(self.directory.curve if self.parallel.rank == 0 else None, self.run) as self.curve:
             self.interval_start = self.saved_at = self.started = time.perf_counter()
-            self.interval_step = self.step
+            self.interval_step = self.step_before = self.step
             self._write_status(states.RUNNING)
             while self.step < self.run.steps:
                 # Clocks and signals differ between ranks: if any rank wants to, all do.
@@ -262,6 +271,14 @@ class _Training:
         """Whether another process has taken over the run."""
         return self.parallel.on_rank0(lambda: self.claim is None or self.claim.lost())
 
+    def training_s(self) -> float:
+        """Seconds of this start in training steps."""
+        return time.perf_counter() - self.started - sum(self.beside_s.values())
+
+    def tokens_per_s(self) -> float:
+        """Tokens trained on in this start, in a second of training steps."""
+        return (self.step - self.step_before) * self.run.batch_tokens / self.training_s()
+
     def _write_status(self, state: str) -> None:
         seconds = time.perf_counter() - self.started
         values = {
@@ -271,7 +288,7 @@ class _Training:
             "device": self.runtime.device,
             "ranks": self.parallel.size,
             "elapsed_s": round(self.elapsed_before_s + seconds, 3),  # over all starts
-            "training_s": round(seconds - sum(self.beside_s.values()), 3),  # of this start
+            "training_s": round(self.training_s(), 3),  # of this start
             **{name: round(beside, 3) for name, beside in self.beside_s.items()},
             **self.validation,
         }

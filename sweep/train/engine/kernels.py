@@ -6,13 +6,13 @@ import logging
 import os
 import platform
 import shlex
-import stat
 import subprocess
 import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-from sweep.files import write_atomically
+from sweep.cache import cache_folder, read_own, write_own
+from sweep.plan.measured import processor
 
 FLAGS = (
     *("-std=c++20", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
@@ -37,7 +37,7 @@ def kernels() -> ctypes.CDLL:
     compiler = os.environ.get("CXX", "g++")
     flags = [*FLAGS, *shlex.split(os.environ.get("ISOSWEEP_CXXFLAGS", ""))]
     sources = [path.read_text(encoding="utf-8") for path in (SOURCE, *sorted(SOURCE.parent.glob("*.h")))]
-    identity = "\0".join([*sources, compiler, *flags, platform.machine(), _processor()]).encode()
+    identity = "\0".join([*sources, compiler, *flags, platform.machine(), processor()]).encode()
     cache = cache_folder()
     kept = cache / f"kernels-{hashlib.sha256(identity).hexdigest()[:16]}.so" if cache else None
     content = (kept and read_own(kept)) or b""
@@ -52,44 +52,6 @@ def kernels() -> ctypes.CDLL:
     loaded = _load(library, [None, cache] if cache else [None])
     loaded.sum_of_squares_fp32.restype = loaded.sum_of_squares_bf16.restype = ctypes.c_double
     return loaded
-
-
-def cache_folder() -> Path | None:
-    """isosweep's folder in $XDG_CACHE_HOME or ~/.cache, made if need be, into which nobody else can write; None where it
-    cannot be had, which is logged. What is in it may be damaged, or lie there from before it was closed: see `read_own`."""
-    try:
-        home = Path(os.environ.get("XDG_CACHE_HOME", ""))
-        folder = (home if home.is_absolute() else Path.home() / ".cache") / "isosweep"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            if os.fstat(descriptor).st_uid != os.geteuid():
-                raise PermissionError(f"{folder} belongs to another user")
-            os.fchmod(descriptor, 0o700)
-        finally:
-            os.close(descriptor)
-    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
-        log.warning("nothing is cached, and each process builds the kernels anew: %s", error)
-        return None
-    return folder
-
-
-def read_own(path: Path) -> bytes | None:
-    """The content of a file that belongs to this user and that nobody else may write; None if `path` is no such file."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe would wait for its writer
-        with open(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
-            own = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
-            return file.read() if own else None
-    except OSError:
-        return None
-
-
-def write_own(path: Path, content: bytes) -> None:
-    """Write what `read_own` reads, atomically and whatever the umask. Raises OSError."""
-    write_atomically(path, content)
-    path.chmod(0o600)
 
 
 def _build(compiler: str, flags: list[str]) -> bytes:
@@ -118,12 +80,3 @@ def _load(library: bytes, folders: list[Path | None]) -> ctypes.CDLL:
         except OSError as error:
             problem = str(error)
     raise NoKernels(f"the kernels cannot be loaded: {problem}")
-
-
-def _processor() -> str:
-    """The processor that -march=native compiles for; machines that share a home directory may differ."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))

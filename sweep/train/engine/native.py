@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models import ModelConfig
 from models.transformer import Transformer, rotary_tables
 from sweep.data import TrainingSequences
 from sweep.plan.run import RunConfig
@@ -41,6 +42,48 @@ class _Stretch:
     def views(self, vector: str) -> dict[str, Tensor]:
         parts = getattr(self, vector).split([parameter.numel() for parameter in self.parameters.values()])
         return {name: part.view_as(self.parameters[name]) for name, part in zip(self.parameters, parts, strict=True)}
+
+
+# The fields of a run's identity that this engine computes. One that is added later is in the identity of runs in which it has
+# another value than before, and those are not trained here until it is in this list.
+SUPPORTED = {
+    "run": "model corpus batch_size steps optimizer schedule seed precision evaluation_points",
+    "model": "vocab_size d_model n_layers n_heads n_kv_heads d_ff context_length tied_embeddings rope_theta norm_eps",
+    "optimizer": "peak_lr beta1 beta2 eps weight_decay grad_clip",
+    "schedule": "warmup_steps final_fraction cycle",
+}
+
+
+def supports(run: RunConfig) -> str:
+    """Why this engine cannot train `run`, or "": a field of it, its precision, or the parameters of the model."""
+    identity = run.identity()
+    parts = {"run": identity, **{name: identity[name] for name in ("model", "optimizer", "schedule")}}
+    if unknown := [
+        f"{part}.{name}" for part, values in parts.items() for name in values if name not in SUPPORTED[part].split()
+    ]:
+        return f"the native engine does not know {', '.join(unknown)}"
+    if run.precision not in ("fp32", "bf16"):
+        return f"the native engine does not compute in precision={run.precision}"
+    with torch.device("meta"):
+        found = {name: tuple(value.shape) for name, value in Transformer(run.model).state_dict().items()}
+    if changed := sorted(name for name, _ in found.items() ^ _parameters(run.model).items()):
+        return f"the native engine has other parameters than the model: {', '.join(dict.fromkeys(changed))}"
+    return ""
+
+
+def _parameters(c: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The parameters that the program is written for, and their shapes."""
+    block = {
+        "attention_norm.weight": (c.d_model,),
+        "attention.qkv.weight": ((c.n_heads + 2 * c.n_kv_heads) * c.head_dim, c.d_model),
+        "attention.out.weight": (c.d_model, c.d_model),
+        "feed_forward_norm.weight": (c.d_model,),
+        "feed_forward.gate_up.weight": (2 * c.d_ff, c.d_model),
+        "feed_forward.down.weight": (c.d_model, c.d_ff),
+    }
+    blocks = {f"blocks.{layer}.{name}": shape for layer in range(c.n_layers) for name, shape in block.items()}
+    table = (c.vocab_size, c.d_model)
+    return {"embedding.weight": table, **blocks, "norm.weight": (c.d_model,), "head.weight": table}
 
 
 class NativeEngine:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sweep.train.engine.kernels import FLAGS, NoKernels, _build, cache_folder, kernels
+from sweep.cache import cache_folder
+from sweep.train.engine.kernels import FLAGS, NoKernels, _build, kernels
 
 NOBODY = 65534
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away, and mount")
