@@ -2,15 +2,21 @@
 
 The yardstick is plain fp32 eager torch: module, torch.optim.AdamW, clip_grad_norm_; as one process with two threads, and as two
 processes with one thread each. Against it, two one-thread processes of what a launch chooses, in fp32 and in bf16. Every round
-measures everything once, in turn, so that a ratio compares what ran within a minute; quoted are medians over the rounds.
+measures everything once, in turn, so that a ratio compares what ran within a minute; quoted are medians over the rounds. The
+result says which processor it was, with which instructions, and the variables that took instructions away.
 
 The sizes are of the ladder that CPU sweeps use, with a head_dim of 8; the last row has a head_dim of 32. It takes 6 minutes.
 """
 
 import json
+import os
+import platform
+import re
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 from statistics import geometric_mean, median
+
+import torch
 
 from models import ModelConfig, SizeLadder, count_parameters
 from sweep.config import compose
@@ -27,7 +33,27 @@ MODES = {  # engine, precision, processes, threads
 }
 
 
-def one_round(model: ModelConfig, seconds: float, batch_tokens: int) -> dict[str, Measurement]:
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")  # as /proc/cpuinfo calls them
+LIMITS = ("ISOSWEEP_CXXFLAGS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
+
+
+def machine() -> dict:
+    """The processor, what it can do, and what torch and the kernels were told not to use of it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        text = ""
+    name = re.search(r"model name\s*: (.*)", text)
+    return {
+        "processor": name[1] if name else platform.processor(),
+        "cores": os.cpu_count(),
+        "instructions": [name for name in INSTRUCTIONS if name in text.split()],
+        "torch": f"{torch.__version__}, {torch.backends.cpu.get_cpu_capability()}",
+        "limits": {name: os.environ[name] for name in LIMITS if name in os.environ},
+    }
+
+
+def one_round(model: ModelConfig, modes: list[str], seconds: float, batch_tokens: int) -> dict[str, Measurement]:
     return {
         mode: measure(
             model,
@@ -40,6 +66,7 @@ def one_round(model: ModelConfig, seconds: float, batch_tokens: int) -> dict[str
             seconds=seconds,
         )
         for mode, (engine, precision, processes, threads) in MODES.items()
+        if mode in modes
     }
 
 
@@ -50,14 +77,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3, help="of each measurement (default: %(default)s)")
     parser.add_argument("--batch-tokens", type=int, default=1024, help="tokens per optimizer step (default: %(default)s)")
     parser.add_argument("--only", choices=["wide"], help="wide: only the shape with a head_dim of 32")
+    parser.add_argument("--no-bf16", action="store_true", help="leave bf16 out, which a processor without AVX-512 emulates")
     options = parser.parse_args()
+    modes = [mode for mode in MODES if not (options.no_bf16 and mode.startswith("bf16"))]
     family = compose(["experiment=smoke"]).model
     ladder = SizeLadder(vocab_size=257, context_length=128, **vars(family))
     rows = []
-    print(f"{'N':>10} " + " ".join(f"{mode:>12}" for mode in MODES) + "   tokens/s;  x plain 1x2, x plain 2x1, share of peak")
+    print(f"{'N':>10} " + " ".join(f"{mode:>12}" for mode in modes) + "   tokens/s;  x plain 1x2, x plain 2x1, share of peak")
     cases = [(ladder.nearest(size), options.batch_tokens) for size in SIZES if options.only != "wide"]
     for model, batch_tokens in [*cases, (WIDE, WIDE_BATCH_TOKENS)]:
-        found = [one_round(model, options.seconds, batch_tokens) for _ in range(options.rounds)]
+        found = [one_round(model, modes, options.seconds, batch_tokens) for _ in range(options.rounds)]
         row: dict = {
             "N": count_parameters(model).total,
             "head_dim": model.head_dim,
@@ -65,18 +94,18 @@ def main() -> None:
             "share_of_peak": {},
             "peak_flops_per_s": {},
         }
-        for mode in MODES:
+        for mode in modes:
             row["tokens_per_s"][mode] = median(each[mode].tokens_per_s for each in found)
             row["share_of_peak"][mode] = median(each[mode].share_of_peak for each in found)
             row["peak_flops_per_s"][mode] = median(each[mode].peak_flops_per_s for each in found)
-        for mode in ("fp32 2x1", "bf16 2x1"):
+        for mode in modes[2:]:
             for plain in ("plain 1x2", "plain 2x1"):
                 ratios = [each[mode].tokens_per_s / each[plain].tokens_per_s for each in found]
                 row[f"{mode} / {plain}"] = median(ratios)
         rows.append(row)
-        ours = "bf16 2x1"
+        ours = modes[-1]
         print(
-            f"{row['N']:>10,} " + " ".join(f"{row['tokens_per_s'][mode]:>12,.0f}" for mode in MODES)
+            f"{row['N']:>10,} " + " ".join(f"{row['tokens_per_s'][mode]:>12,.0f}" for mode in modes)
             + f"   {row[f'{ours} / plain 1x2']:.2f}, {row[f'{ours} / plain 2x1']:.2f}, {row['share_of_peak'][ours]:.0%}",
             flush=True,
         )  # fmt: skip
@@ -85,7 +114,7 @@ def main() -> None:
         print(f"{ratio}: {mean:.2f} (geometric mean over sizes)")
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "throughput.json").write_text(
-        json.dumps({"rounds": options.rounds, "rows": rows, "geometric_means": means}, indent=1) + "\n"
+        json.dumps({"machine": machine(), "rounds": options.rounds, "rows": rows, "geometric_means": means}, indent=1) + "\n"
     )
 
 

@@ -67,11 +67,13 @@ struct Head {
     lanes* block(int b) { return &columns[size_t(b) * width()]; }
 
     void transpose() {
-        for (int b = 0; b < blocks; b++)
-            for (int l = 0; l < LANES; l++) {
-                const int t = b * LANES + l;
-                for (int k = 0; k < width(); k++) block(b)[k][l] = t < T ? row(t)[k] : 0.f;
+        for (int b = 0; b < blocks; b++) {
+            float* to = reinterpret_cast<float*>(block(b));  // padding lanes stay 0, as they were made
+            for (int l = 0, end = std::min(LANES, T - b * LANES); l < end; l++) {
+                const float* from = row(b * LANES + l);
+                for (int k = 0; k < width(); k++) to[k * LANES + l] = from[k];
             }
+        }
     }
 
     void add_columns(int b, const lanes* values) {  // to the rows of block b
@@ -257,8 +259,11 @@ void attention_backward(
             d_out.read(dy + size_t(b) * T * H * K + h * K, size_t(H) * K);
             d_out.transpose();
             for (int t = 0; t < T; t++) {
-                delta[t] = 0;
-                for (int d = 0; d < K; d++) delta[t] += out.row(t)[d] * d_out.row(t)[d];
+                const float *y_t = out.row(t), *dy_t = d_out.row(t);
+                float sum = 0;
+#pragma omp simd reduction(+ : sum)
+                for (int d = 0; d < out.width(); d++) sum += y_t[d] * dy_t[d];
+                delta[t] = sum;
             }
             std::fill(dq.rows.begin(), dq.rows.end(), 0.f);
             attend_backward<WIDTH>(q, k, v, d_out, lse + (size_t(b) * H + h) * T, delta.data(), dq, dk, dv);

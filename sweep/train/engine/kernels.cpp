@@ -158,6 +158,7 @@ void adamw(
 extern "C" {
 
 void set_threads(int count) { threads = count; }
+int vector_lanes() { return LANES; }
 
 void embed(const float* table, const int64_t* ids, float* x, int R, int D) {
     for (int r = 0; r < R; r++) std::copy_n(table + ids[r] * D, D, x + size_t(r) * D);

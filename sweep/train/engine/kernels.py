@@ -73,7 +73,7 @@ def _load(library: bytes, folders: list[Path | None]) -> ctypes.CDLL:
     problem = ""
     for folder in folders:
         try:
-            with tempfile.TemporaryDirectory(dir=folder) as directory:
+            with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as directory:
                 copy = Path(directory) / "kernels.so"
                 copy.write_bytes(library)
                 return ctypes.CDLL(str(copy))
