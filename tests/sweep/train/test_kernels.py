@@ -118,7 +118,7 @@ def test_without_a_folder_each_process_builds(cache: Cache, caplog: pytest.LogCa
     cache.folder.write_text("a file")
     assert [cache.builds(), cache.builds()] == [1, 1]
     assert not list(other.iterdir())
-    assert all("each process builds the kernels anew" in line for line in caplog.messages)
+    assert all("each process builds and measures anew" in line for line in caplog.messages)
 
 
 def test_a_library_that_cannot_be_replaced(cache: Cache) -> None:
