@@ -9,7 +9,7 @@ import os
 import platform
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from sweep.cache import cache_folder, read_own, write_own
@@ -67,13 +67,11 @@ def _name(run: RunConfig, threads: int) -> str:
 def _machine() -> dict[str, str]:
     root = Path(__file__).resolve().parents[2]
     sources = [path for folder in SOURCES for path in sorted((root / folder).iterdir()) if path.is_file()]
-    try:
-        torch = version("torch")
-    except PackageNotFoundError:
-        torch = ""
+    torch = find_spec("torch")  # found, not imported: a plan must not wait for that
+    version = Path(torch.origin).with_name("version.py") if torch and torch.origin else None
     return {
         "processor": processor(),
-        "torch": torch,
+        "torch": version.read_text() if version else "",
         "sources": content_hash([path.read_text(encoding="utf-8") for path in sources]),
         "switches": content_hash([os.environ.get(name, "") for name in SWITCHES]),
     }
