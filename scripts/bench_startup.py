@@ -59,7 +59,7 @@ def main() -> None:
         until_the_first_step(store)
         measured = {
             "plan experiment=smoke": [seconds("plan", "experiment=smoke", f"store={store}") for _ in range(options.rounds)],
-            "fit of 35 runs and their curves": [seconds("fit", *TABLE, f"out={store}/out") for _ in range(options.rounds)],
+            "fit of 57 runs and their curves": [seconds("fit", *TABLE, f"out={store}/out") for _ in range(options.rounds)],
             "from launch to the first step": [until_the_first_step(store) for _ in range(options.rounds)],
         }
     result = {"processor": processor_name(), "seconds": {name: round(median(times), 2) for name, times in measured.items()}}

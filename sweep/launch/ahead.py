@@ -66,6 +66,8 @@ class Ahead:
     def go_on(self, queue: Collection[RunConfig], free_bytes: float) -> None:
         """Hear what has been compiled, and start what can be compiled beside the rest: shapes of `queue`, on GPUs that had
         `free_bytes`."""
+        if not (self.waiting or self.compilers):
+            return
         for compiler in list(self.compilers):
             with suppress(EOFError, ConnectionResetError):
                 if not compiler.connection.poll():

@@ -36,20 +36,34 @@ def served(wanted: bool) -> Iterator[bool]:
     """
     if not wanted or not available():
         yield False
-    elif _running():
+        return
+    if _running():
         yield True
-    else:
-        # A directory in /tmp: sockets have short names, and a store may be on a file system that has none.
-        with tempfile.TemporaryDirectory(prefix="isosweep-mps-") as directory:
-            os.environ |= {PIPES: directory, LOGS: directory}
-            try:
-                problem = _start()
-                if problem:
-                    print(f"isosweep: MPS does not work here ({problem}): one process at a time uses a GPU", file=sys.stderr)
-                yield not problem
-            finally:
-                _control("quit", "-t", "5")
-                del os.environ[PIPES], os.environ[LOGS]
+        return
+    # A directory in /tmp: sockets have short names, and a store may be on a file system that has none.
+    with tempfile.TemporaryDirectory(prefix="isosweep-mps-") as directory, _environment(directory):
+        try:
+            problem = _start()
+            if not problem:
+                yield True
+                return
+        finally:
+            _control("quit", "-t", "5")
+    print(f"isosweep: MPS does not work here ({problem}): one process at a time uses a GPU", file=sys.stderr)
+    yield False
+
+
+@contextmanager
+def _environment(directory: str) -> Iterator[None]:
+    """Let the processes that are started in this context find MPS in `directory`."""
+    before = dict(os.environ)
+    os.environ |= {PIPES: directory, LOGS: directory}
+    try:
+        yield
+    finally:
+        for name in (PIPES, LOGS):
+            del os.environ[name]
+        os.environ |= {name: before[name] for name in (PIPES, LOGS) if name in before}
 
 
 def _running() -> bool:

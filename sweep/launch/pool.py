@@ -46,9 +46,9 @@ class Pool:
 
         A worker that dies fails only its own run, and a new worker replaces it. A worker on a GPU is also replaced after a
         failed run, which may have left the device unusable to the process. Under MPS a fault of one process is a fault of all
-        on its GPU: a run that failed beside others is trained once more, alone. SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 let every
-        run write a checkpoint; those runs end "interrupted", and the runs that had not begun "waiting". `stopping` is the flag
-        that these signals set; a caller that passes its own, already entered, can ask it which signal came.
+        on its GPU: a run that failed beside others is trained once more, later and alone. SIGINT, SIGTERM, SIGUSR1 and SIGUSR2
+        let every run write a checkpoint; those runs end "interrupted", and the runs that had not begun "waiting". `stopping` is
+        the flag that these signals set; a caller that passes its own, already entered, can ask it which signal came.
 
         Raises InputError if workers cannot start; runs that are in training then write a checkpoint.
         """
@@ -148,7 +148,7 @@ class _Training:
         elif isinstance(event, Outcome) and event.state == states.FAILED:
             if self.shared and worker.beside and event.run_id not in self.again:
                 self.again.add(event.run_id)
-                self.queue.insert(0, worker.last)
+                self.queue.append(worker.last)
             else:
                 self._report(event)
             lost = [worker] if self.gpus or not worker.process.is_alive() else []
@@ -168,12 +168,12 @@ class _Training:
     def _failed_start(self, worker: "_Worker", error: str) -> None:
         """Replace a worker that could not start. Raises InputError if that cannot be expected to help."""
         self.failed_starts += 1
-        allowed = MAX_REFUSALS if self.shared else 0 if error else MAX_DEATHS_AT_START
-        if self.failed_starts > allowed:
-            if error:
-                raise InputError(f"a worker process cannot start: {error}")
+        refused = self.shared and (not error or "CUDA" in error)
+        if error and (not refused or self.failed_starts > MAX_REFUSALS):
+            raise InputError(f"a worker process cannot start: {error}")
+        if self.failed_starts > (MAX_REFUSALS if refused else MAX_DEATHS_AT_START):
             raise InputError(f"worker processes die at their start (exit code {worker.process.exitcode})")
-        if self.shared:
+        if refused:
             time.sleep(REFUSAL_S)
         self._replace(worker)
 

@@ -97,6 +97,7 @@ def test_mps_that_does_not_work(
         (daemon.parent / "bin" / mps.CONTROL).write_text("#!/bin/bash\necho permission denied >&2\nexit 1\n")
     with mps.served(wanted=True) as shared:
         assert not shared
+        assert mps.PIPES not in os.environ  # or its processes would look for it
     assert capsys.readouterr().err == f"isosweep: MPS does not work here ({told}): one process at a time uses a GPU\n"
 
 
