@@ -110,6 +110,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300, help="after which no row is begun (default: %(default)s)")
     parser.add_argument("--nanogpt", type=Path, help="nanoGPT's model.py, to be measured too")
     options = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit("torch sees no CUDA device here")
     end = time.monotonic() + options.seconds
     options.out.mkdir(parents=True, exist_ok=True)
     found: list[dict[str, Any]] = []

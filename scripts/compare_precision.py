@@ -1,4 +1,4 @@
-"""Whether bf16 changes what a run learns: fp32 and bf16 from the same seeds, to the end, against the spread between seeds.
+"""Whether a precision changes what a run learns: two of them from the same seeds, to the end, against the spread between seeds.
 
 Runs that are in the store already are not trained again.
 """
@@ -27,35 +27,36 @@ def trained(overrides: list[str]) -> tuple[float, np.ndarray]:
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("results/precision"), help="folder of precision.json")
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/precision/precision.json"), help="file (default: %(default)s)"
+    )
+    parser.add_argument("--precisions", nargs=2, default=["fp32", "bf16"], help="(default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="(default: %(default)s)")
     parser.add_argument("--parameters", type=float, default=1e5, help="N (default: %(default)g)")
     parser.add_argument("--tokens", type=float, default=2e6, help="D (default: %(default)g)")
     parser.add_argument("--seeds", type=int, default=4, help="runs in each precision (default: %(default)s)")
     options = parser.parse_args()
-    out, seeds = options.out, options.seeds
-    run = f"grid.runs=[{{N: {options.parameters}, D: {options.tokens}}}]"
+    run, (base, other) = f"grid.runs=[{{N: {options.parameters}, D: {options.tokens}}}]", options.precisions
     losses: dict[str, list[float]] = {}
     curves: dict[str, list[np.ndarray]] = {}
-    for precision in ("fp32", "bf16"):
-        found = [
-            trained(["grid=list", run, "device=cpu", f"precision={precision}", f"seed={seed}", f"name={precision}-{seed}"])
-            for seed in range(seeds)
-        ]
+    for precision in options.precisions:
+        sweep = ["grid=list", run, f"device={options.device}", f"precision={precision}"]
+        found = [trained([*sweep, f"seed={seed}", f"name={precision}-{seed}"]) for seed in range(options.seeds)]
         losses[precision], curves[precision] = [loss for loss, _ in found], [curve for _, curve in found]
-    differences = np.subtract(losses["bf16"], losses["fp32"])
-    between = np.stack(curves["fp32"]).std(axis=0, ddof=1).mean()
-    apart = np.abs(np.subtract(curves["bf16"], curves["fp32"])).mean()
+    differences = np.subtract(losses[other], losses[base])
+    between = np.stack(curves[base]).std(axis=0, ddof=1).mean()
+    apart = np.abs(np.subtract(curves[other], curves[base])).mean()
     result = {
         "val_loss": losses,
-        "bf16 - fp32, mean": float(differences.mean()),
-        "bf16 - fp32, standard deviation": float(differences.std(ddof=1)),
-        "between seeds, standard deviation": float(np.std(losses["fp32"], ddof=1)),
-        "smoothed curves: mean distance of bf16 from fp32, same seed": float(apart),
+        f"{other} - {base}, mean": float(differences.mean()),
+        f"{other} - {base}, standard deviation": float(differences.std(ddof=1)),
+        "between seeds, standard deviation": float(np.std(losses[base], ddof=1)),
+        f"smoothed curves: mean distance of {other} from {base}, same seed": float(apart),
         "smoothed curves: mean standard deviation between seeds": float(between),
     }
     print(json.dumps(result, indent=1))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "precision.json").write_text(json.dumps(result, indent=1) + "\n")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from sweep.launch import mps, pool
 from sweep.launch.ahead import Ahead
 from sweep.launch.launchers import Launch
 from sweep.launch.signals import StopFlag
+from sweep.launch.worker import _peaks
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
 from sweep.train.events import Event, Outcome
@@ -56,6 +57,26 @@ def test_what_failed_beside_others_is_trained_once_more_alone(launch: Launch, ti
     assert set(beside) == {1}
     reported = [event.run_id for event in heard if isinstance(event, Outcome)]
     assert sorted(reported) == sorted(outcomes)  # each once: a first failure is no outcome
+
+
+def test_a_peak_is_measured_once_for_a_store(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes later finds the card busy; another card is measured for itself, and a damaged file again."""
+    asked: list[str] = []
+    monkeypatch.setattr("sweep.train.device.matmul_peak", lambda device, precision: asked.append(precision) or 5e14)
+    launch.store.root.mkdir()
+    names = ["H200"]
+    monkeypatch.setattr("sweep.train.device.describe_device", lambda device: names[-1])
+    first = _peaks(launch.store, 0)
+    assert first == dict.fromkeys(("fp32", "bf16", "bf16_residual"), 5e14)
+    assert _peaks(launch.store, 0) == first
+    assert len(asked) == 3
+    names.append("H100")
+    assert _peaks(launch.store, 0) == first
+    assert len(asked) == 6
+    (file,) = launch.store.root.glob(".gpu-*-0.json")
+    file.write_text("{")
+    assert _peaks(launch.store, 0) == first
+    assert len(asked) == 9
 
 
 @pytest.fixture

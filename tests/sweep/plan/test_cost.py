@@ -6,7 +6,17 @@ from dataclasses import replace
 import pytest
 
 from models import SizeLadder
-from sweep.plan.cost import COMPILING_PAYS_FROM, choose_engine, fits_beside, flops, memory_bytes, streams, worth_compiling
+from sweep.plan.cost import (
+    COMPILING_PAYS_FROM,
+    choose_engine,
+    fits_beside,
+    flops,
+    memory_bytes,
+    streams,
+    token_bytes,
+    worth_compiling,
+)
+from sweep.plan.device import warn_of_narrow_heads
 from sweep.plan.run import RunConfig
 
 LADDER = SizeLadder(vocab_size=257, context_length=1024, aspect_ratio=64, head_dim=64)
@@ -63,4 +73,16 @@ def test_memory_admits(tiny_run: RunConfig) -> None:
     room = 2 * (memory_bytes(run, sequences=64) + 6e8) / 0.9
     assert fits_beside(run, [run], free_bytes=1.01 * room)
     assert not fits_beside(run, [run], free_bytes=0.99 * room)
+    assert not fits_beside(run, [run], free_bytes=1.01 * room, tokens_bytes=token_bytes(10**8, 257))  # of each process
+    assert token_bytes(10, 2**15) * 2 == token_bytes(10, 2**15 + 1) == 40
     assert fits_beside(run, [], free_bytes=0)  # alone it may try: the engine takes smaller parts
+
+
+def test_shapes_for_cpus_on_a_gpu_are_named(tiny_run: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    wide = of_size(tiny_run, 1e6)
+    for runs, device in (([wide], "cuda"), ([tiny_run], "cpu"), ([], "cuda")):
+        warn_of_narrow_heads(runs, device)
+        assert capsys.readouterr().err == ""
+    warn_of_narrow_heads([wide, tiny_run], "cuda")
+    told = "isosweep: heads of 4 numbers keep most of a GPU idle; model=ladder has wider ones\n"
+    assert capsys.readouterr().err == told
