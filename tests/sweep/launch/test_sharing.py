@@ -62,7 +62,12 @@ def test_what_failed_beside_others_is_trained_once_more_alone(launch: Launch, ti
 def test_a_peak_is_measured_once_for_a_store(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who comes later finds the card busy; another card is measured for itself, and a damaged file again."""
     asked: list[str] = []
-    monkeypatch.setattr("sweep.train.device.matmul_peak", lambda device, precision: asked.append(precision) or 5e14)
+
+    def matmul_peak(device: str, precision: str) -> float:
+        asked.append(precision)
+        return 5e14
+
+    monkeypatch.setattr("sweep.train.device.matmul_peak", matmul_peak)
     launch.store.root.mkdir()
     names = ["H200"]
     monkeypatch.setattr("sweep.train.device.describe_device", lambda device: names[-1])
