@@ -34,8 +34,9 @@ def power_of_sum(c: Constants, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def farseer(c: Constants, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Its powers of N are written as (exp(g x) - 1) / g, which does not change the form and keeps its constants apart."""
 
-    def bent(g: float) -> np.ndarray:
-        return np.expm1(np.clip(g * x, -BIG, BIG)) / g if abs(g) > 1e-6 else x
+    def bent(g: np.ndarray) -> np.ndarray:
+        curved = np.abs(g) > 1e-6
+        return np.where(curved, np.expm1(np.clip(g * x, -BIG, BIG)) / np.where(curved, g, 1), x)
 
     floor, level, fall = c[0] + c[1] * bent(c[2]), c[3] + c[4] * bent(c[5]), c[6] + c[7] * bent(c[8])
     return np.exp(np.clip(floor, -BIG, BIG)) + np.exp(np.clip(level - y * np.exp(np.clip(fall, -BIG, 3)), -BIG, BIG))
