@@ -21,6 +21,7 @@ from sweep.launch.signals import StopFlag
 from sweep.plan.cost import flops
 from sweep.plan.device import require_device, warn_of_narrow_heads
 from sweep.plan.estimate import duration
+from sweep.plan.measured import compiler
 from sweep.plan.run import RunConfig
 from sweep.store import Store
 from sweep.store.claim import Claim, Owner
@@ -32,13 +33,11 @@ class LocalLauncher(Launcher):
     name, waits = "local", True
 
     def submit(self, runs: Sequence[RunConfig], launch: Launch, watch: Watch) -> str:
-        from sweep.train.engine import native_available
-
         require_device(launch.device)
         warn_of_narrow_heads(runs, launch.device)
-        if launch.device == "cpu" and launch.compile == "auto" and (reason := native_available()):
-            remedy = "a step is torch's own, several times slower: install g++, or set CXX"
-            print(f"isosweep: {reason}; {remedy}", file=sys.stderr)
+        if launch.device == "cpu" and launch.compile == "auto" and shutil.which(compiler()) is None:
+            slow = "a step is torch's own, several times slower: install g++, or set CXX"
+            print(f"isosweep: there is no {compiler()}; {slow}", file=sys.stderr)
         pool = Pool(launch=launch, workers=pool_size(launch.cluster, launch.device))
         steps_before = {run.run_id: launch.store.run(run.run_id).status()["step"] for run in runs}
         start, stopping = time.monotonic(), StopFlag()

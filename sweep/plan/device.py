@@ -39,7 +39,9 @@ def warn_of_narrow_heads(runs: Iterable[RunConfig], device: str) -> None:
 
 def require_device(device: str) -> None:
     """Raises InputError if `device` is "cuda" and this machine has none that torch can use."""
+    if device != "cuda":
+        return
     import torch
 
-    if device == "cuda" and not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         raise InputError("device=cuda, but torch sees no CUDA device here; use device=cpu, or launch on a machine with a GPU")

@@ -77,6 +77,11 @@ def _machine() -> dict[str, str]:
     }
 
 
+def compiler() -> str:
+    """The C++ compiler of the native engine's kernels."""
+    return os.environ.get("CXX", "g++")
+
+
 def processor() -> str:
     """The processor, with what it can do: machines that share a home directory may differ."""
     try:

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 
 from models.transformer import Transformer
 from sweep.plan.run import RunConfig
-from sweep.train.engine import make_engine, native_available
+from sweep.train.engine import make_engine
+from sweep.train.engine.kernels import NoKernels, kernels
 from sweep.train.schedule import learning_rate
 from tests.sweep.train.engine_cases import SHAPES, run_of, sequences_of
 
@@ -55,8 +56,11 @@ def assert_near(found: np.ndarray, case: str, tolerances: tuple[float, float]) -
 
 
 def trained(name: str, case: str, precision: str = "fp32") -> np.ndarray:
-    if name == "native" and (reason := native_available()):
-        pytest.skip(reason)
+    if name == "native":
+        try:
+            kernels()
+        except NoKernels as error:
+            pytest.skip(str(error))
     run = run_of(CASES[case], precision)
     engine = make_engine(name, run, sequences_of(run), device="cpu")
     return np.array([engine.step(step).tolist() for step in range(run.steps)])

@@ -15,7 +15,6 @@ from sweep.data import TrainingSequences
 from sweep.plan.run import RunConfig
 from sweep.train.engine.autograd import AutogradEngine
 from sweep.train.engine.graph import GraphEngine
-from sweep.train.engine.kernels import NoKernels, kernels
 from sweep.train.engine.native import NativeEngine
 from sweep.train.ranks import ALONE, Parallel
 
@@ -39,15 +38,6 @@ class Engine(Protocol):
 
     def load(self, state: dict[str, Any]) -> None:
         """Load what `state()` of any engine returned; only before the first step."""
-
-
-def native_available() -> str | None:
-    """None, or the reason why the native engine cannot be used on this machine."""
-    try:
-        kernels()
-    except NoKernels as error:
-        return str(error)
-    return None
 
 
 def make_engine(

@@ -4,6 +4,7 @@ Both are found out when a shape is first trained on a machine, and kept: see `sw
 """
 
 import logging
+import shutil
 import statistics
 import time
 from dataclasses import replace
@@ -38,7 +39,7 @@ def choose_on_cpu(run: RunConfig) -> Measured:
     if (known := measured.read(run, threads)) is None:
         known = _measure(run)
         measured.keep(run, threads, known)
-    if known.why_not_native:
+    if known.why_not_native and shutil.which(measured.compiler()):  # of a missing compiler the launch has spoken
         _warn_once(known.why_not_native)
     return known
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from sweep.cache import cache_folder, read_own, write_own
-from sweep.plan.measured import processor
+from sweep.plan.measured import compiler, processor
 
 FLAGS = (
     *("-std=c++20", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
@@ -34,16 +34,15 @@ def kernels() -> ctypes.CDLL:
     AVX-512. $CXXFLAGS is ignored, because conda sets it for the oldest processors.
     Raises NoKernels if there is no C++ compiler ($CXX, or g++), it refuses the source, or no folder lets libraries be loaded.
     """
-    compiler = os.environ.get("CXX", "g++")
     flags = [*FLAGS, *shlex.split(os.environ.get("ISOSWEEP_CXXFLAGS", ""))]
     sources = [path.read_text(encoding="utf-8") for path in (SOURCE, *sorted(SOURCE.parent.glob("*.h")))]
-    identity = "\0".join([*sources, compiler, *flags, platform.machine(), processor()]).encode()
+    identity = "\0".join([*sources, compiler(), *flags, platform.machine(), processor()]).encode()
     cache = cache_folder()
     kept = cache / f"kernels-{hashlib.sha256(identity).hexdigest()[:16]}.so" if cache else None
     content = (kept and read_own(kept)) or b""
     library, digest = content[:-32], content[-32:]
     if hashlib.sha256(identity + library).digest() != digest:
-        library = _build(compiler, flags)
+        library = _build(compiler(), flags)
         try:
             if kept:
                 write_own(kept, library + hashlib.sha256(identity + library).digest())
