@@ -36,8 +36,8 @@ class LocalLauncher(Launcher):
         require_device(launch.device)
         warn_of_narrow_heads(runs, launch.device)
         if launch.device == "cpu" and launch.compile == "auto" and shutil.which(compiler()) is None:
-            slow = "a step is torch's own, several times slower: install g++, or set CXX"
-            print(f"isosweep: there is no {compiler()}; {slow}", file=sys.stderr)
+            slow = "a step is torch's own, several times slower; install g++, or set CXX"
+            print(f"isosweep: there is no {compiler()}: {slow}", file=sys.stderr)
         pool = Pool(launch=launch, workers=pool_size(launch.cluster, launch.device))
         steps_before = {run.run_id: launch.store.run(run.run_id).status()["step"] for run in runs}
         start, stopping = time.monotonic(), StopFlag()

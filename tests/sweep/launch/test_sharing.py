@@ -35,15 +35,14 @@ def launch(corpus: Corpus, tmp_path: Path) -> Launch:
 def test_what_failed_beside_others_is_trained_once_more_alone(launch: Launch, tiny_run: RunConfig) -> None:
     """Ids beyond the vocabulary fail a run for good; the one whose process dies with it is not lost."""
     broken = replace(tiny_run, model=replace(tiny_run.model, vocab_size=10), steps=5000)
-    victim, other = replace(tiny_run, steps=5000), replace(tiny_run, seed=1)
+    victim, other = replace(tiny_run, steps=20_000), replace(tiny_run, steps=20_000, seed=1)
     heard: list[Event] = []
     beside: list[int] = []
     killed: list[int] = []
 
     def on_event(event: Event) -> None:
         heard.append(event)
-        if event.run_id == victim.run_id and not killed:
-            (worker,) = (each for each in training.workers if each.run == victim)
+        if not killed and (worker := next((each for each in training.workers if each.run == victim and each.beside), None)):
             killed.append(worker.process.pid or 0)
             os.kill(killed[0], signal.SIGKILL)
         elif event.run_id == victim.run_id in training.again and not isinstance(event, Outcome):
@@ -52,7 +51,7 @@ def test_what_failed_beside_others_is_trained_once_more_alone(launch: Launch, ti
     launch.store.root.mkdir()
     with StopFlag() as stopping, Ahead([], launch, 2) as ahead:
         training = pool._Training(launch, 2, 1, True, ahead, on_event, stopping)
-        outcomes = {each.run_id: each.state for each in training.of([broken, victim, other])}
+        outcomes = {each.run_id: each.state for each in training.of([victim, other, broken])}
     assert outcomes == {broken.run_id: states.FAILED, victim.run_id: states.DONE, other.run_id: states.DONE}
     assert set(beside) == {1}
     reported = [event.run_id for event in heard if isinstance(event, Outcome)]
