@@ -1,13 +1,11 @@
 """Every engine against plain autograd and torch's AdamW, and each taking up what another left."""
 
 import ctypes
-import fcntl
 import math
 import os
 import platform
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +19,9 @@ from models.transformer import Transformer
 from sweep.plan.run import RunConfig
 from sweep.train.engine import Engine, make_engine
 from sweep.train.engine.autograd import AutogradEngine, build_optimizer, optimizer_step
-from sweep.train.engine.kernels import NoKernels, kernels
+from sweep.train.engine.kernels import kernels
 from sweep.train.engine.native import NativeEngine
 from tests.sweep.train.engine_cases import SHAPES, run_of, sequences_of
-from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -209,33 +206,6 @@ def test_chunked_cross_entropy_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(train(engine("eager", run), 3), losses, rtol=1e-3, atol=0)
 
 
-def test_a_step_that_does_not_fit_is_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch's own exception, raised by what would need more memory than there is."""
-    run = run_of(SHAPES[1], batch_size=8)
-    expected = train(engine("eager", run), 3)
-    hungry = AutogradEngine(run, sequences_of(run), device="cpu")
-    seen, whole_loss = [], hungry.model.loss
-
-    def loss(tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        seen.append((len(tokens), hungry.model.recompute))
-        if len(tokens) > 1 or not hungry.model.recompute:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return whole_loss(tokens, targets)
-
-    monkeypatch.setattr(hungry.model, "loss", loss)
-    torch.testing.assert_close(train(hungry, 3), expected, rtol=1e-5, atol=0)
-    assert [size for size, _ in seen[:5]] == [8, 4, 2, 1, 1]
-    assert seen[4] == (1, True)  # activations are worked out again only where nothing else helps
-
-    def hopeless(tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    too_large = AutogradEngine(run, sequences_of(run), device="cpu")
-    monkeypatch.setattr(too_large.model, "loss", hopeless)
-    with pytest.raises(torch.OutOfMemoryError):
-        too_large.step(0)
-
-
 def test_micro_batches_are_the_same_step() -> None:
     run = run_of(SHAPES[1], batch_size=4)
     batch = torch.from_numpy(sequences_of(run).batch(0))
@@ -281,46 +251,12 @@ def test_a_nan_is_in_the_loss_and_the_norm(name: str) -> None:
     assert torch.isnan(native.step(0)).all()
 
 
-def test_without_a_compiler_there_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    kernels.cache_clear()
-    try:
-        with pytest.raises(NoKernels, match="no-such-compiler: No such file"):
-            kernels()
-        monkeypatch.setenv("CXX", "false")
-        with pytest.raises(NoKernels, match="false refuses"):
-            kernels()
-        assert not list(tmp_path.rglob("*.so"))
-    finally:
-        monkeypatch.undo()
-        kernels.cache_clear()
-
-
 def test_the_ladder_of_cpu_sweeps_is_trained_natively() -> None:
     """Each shape that experiment=smoke may use, a step each."""
     ladder = SizeLadder(vocab_size=257, context_length=32, aspect_ratio=10, head_dim=8, rope_theta=100)
     for N in np.geomspace(3e3, 6e4, 8):
         run = run_of(ladder.nearest(N))
         torch.testing.assert_close(engine("native", run).step(0), engine("eager", run).step(0), rtol=1e-5, atol=0)
-
-
-def test_one_of_several_processes_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While another process holds the shape's lock, the first step waits for it."""
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(Transformer, "compile_parts", lambda self: None)  # what is compiled does not matter here
-    compiled = AutogradEngine(run := run_of(SHAPES[0]), sequences_of(run), device="cpu", compiled=True)
-    with compiled._compiling():
-        (lock,) = tmp_path.glob("*.lock")
-    with open(lock, "w") as held, ThreadPoolExecutor(1) as executor:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        first = executor.submit(compiled.step, 0)
-        with pytest.raises(TimeoutError):
-            first.result(timeout=0.3)
-        fcntl.flock(held, fcntl.LOCK_UN)
-        first.result(timeout=PATIENCE_S)
-        fcntl.flock(held, fcntl.LOCK_EX)
-        executor.submit(compiled.step, 1).result(timeout=PATIENCE_S)  # it has what it needs
 
 
 @pytest.mark.parametrize("name", ["native", "eager"])

@@ -1,9 +1,12 @@
 """What a GPU makes the engines do, on a machine that has none: torch.cuda's part is played by stubs."""
 
+import fcntl
 import gc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +21,7 @@ from sweep.train.engine import graph
 from sweep.train.engine.autograd import AutogradEngine, build_optimizer, optimizer_step, out_of_memory
 from sweep.train.engine.graph import GraphEngine
 from tests.sweep.train.engine_cases import SHAPES, run_of, sequences_of
+from tests.waiting import PATIENCE_S
 
 
 def losses(engine: AutogradEngine, steps: int) -> Tensor:
@@ -148,3 +152,48 @@ def test_out_of_memory_in_all_its_forms() -> None:
     hidden.__context__ = torch.OutOfMemoryError("CUDA out of memory")
     assert out_of_memory(hidden)
     assert not out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))
+
+
+def test_a_step_that_does_not_fit_is_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's own exception, raised by what would need more memory than there is."""
+    run = run_of(SHAPES[1], batch_size=8)
+    expected = losses(AutogradEngine(run, sequences_of(run), device="cpu"), 3)
+    hungry = AutogradEngine(run, sequences_of(run), device="cpu")
+    seen, whole_loss = [], hungry.model.loss
+
+    def loss(tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        seen.append((len(tokens), hungry.model.recompute))
+        if len(tokens) > 1 or not hungry.model.recompute:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole_loss(tokens, targets)
+
+    monkeypatch.setattr(hungry.model, "loss", loss)
+    torch.testing.assert_close(losses(hungry, 3), expected, rtol=1e-5, atol=0)
+    assert [size for size, _ in seen[:5]] == [8, 4, 2, 1, 1]
+    assert seen[4] == (1, True)  # activations are worked out again only where nothing else helps
+
+    def hopeless(tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    too_large = AutogradEngine(run, sequences_of(run), device="cpu")
+    monkeypatch.setattr(too_large.model, "loss", hopeless)
+    with pytest.raises(torch.OutOfMemoryError):
+        too_large.step(0)
+
+
+def test_one_of_several_processes_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another process holds the shape's lock, the first step waits for it."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(Transformer, "compile_parts", lambda self: None)  # what is compiled does not matter here
+    compiled = AutogradEngine(run := run_of(SHAPES[0]), sequences_of(run), device="cpu", compiled=True)
+    with compiled._compiling():
+        (lock,) = tmp_path.glob("*.lock")
+    with open(lock, "w") as held, ThreadPoolExecutor(1) as executor:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        first = executor.submit(compiled.step, 0)
+        with pytest.raises(TimeoutError):
+            first.result(timeout=0.3)
+        fcntl.flock(held, fcntl.LOCK_UN)
+        first.result(timeout=PATIENCE_S)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        executor.submit(compiled.step, 1).result(timeout=PATIENCE_S)  # it has what it needs

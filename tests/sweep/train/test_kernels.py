@@ -161,3 +161,19 @@ def test_file_systems_that_are_read_only_or_execute_nothing(
         assert [cache.builds(), cache.builds()] == [1, 1]
     finally:
         subprocess.run(["umount", "--lazy", cache.home], check=True)
+
+
+def test_without_a_compiler_there_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    kernels.cache_clear()
+    try:
+        with pytest.raises(NoKernels, match="no-such-compiler: No such file"):
+            kernels()
+        monkeypatch.setenv("CXX", "false")
+        with pytest.raises(NoKernels, match="false refuses"):
+            kernels()
+        assert not list(tmp_path.rglob("*.so"))
+    finally:
+        monkeypatch.undo()
+        kernels.cache_clear()
