@@ -146,7 +146,9 @@ class Transformer(nn.Module):
 
     def compile_parts(self) -> None:
         """Have torch.compile make the embedding, the blocks, and what follows them. All blocks are compiled once, so this takes
-        as long for any depth. A shallow model is compiled as a whole, which is faster by a few percent."""
+        as long for any depth. A shallow model is compiled as a whole, which is faster by a few percent.
+
+        The instance's own methods are replaced (mypy's method-assign), so that who calls them need not know."""
         if len(self.blocks) <= MAX_WHOLE:
             self.loss = torch.compile(self.loss, dynamic=False)  # type: ignore[method-assign]
             return
@@ -161,7 +163,7 @@ class Transformer(nn.Module):
 
 
 def normalised(x_BTD: Tensor, norm: nn.Module) -> Tensor:
-    """`norm` of the residual stream, in the precision of the norm's gains whatever that of the stream is."""
+    """`norm` of the residual stream, shape (B, T, D), in the precision of the norm's gains whatever that of the stream is."""
     return norm(x_BTD.to(norm.weight.dtype))  # type: ignore[arg-type]  # the attributes of modules are typed Tensor | Module
 
 

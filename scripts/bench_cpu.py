@@ -10,8 +10,6 @@ The sizes are of the ladder that CPU sweeps use, with a head_dim of 8; the last 
 
 import json
 import os
-import platform
-import re
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 from statistics import geometric_mean, median
@@ -20,6 +18,7 @@ import torch
 
 from models import ModelConfig, SizeLadder, count_parameters
 from sweep.config import compose
+from sweep.plan.measured import processor, processor_name
 from sweep.train.bench import PLAIN, Measurement, measure
 
 SIZES = (3e4, 1e5, 4e5, 8e5, 5e6)
@@ -31,23 +30,16 @@ MODES = {  # engine, precision, processes, threads
     "fp32 2x1": ("native", "fp32", 2, 1),
     "bf16 2x1": ("native", "bf16", 2, 1),
 }
-
-
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")  # as /proc/cpuinfo calls them
 LIMITS = ("ISOSWEEP_CXXFLAGS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
 
 
 def machine() -> dict:
     """The processor, what it can do, and what torch and the kernels were told not to use of it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:  # not Linux
-        text = ""
-    name = re.search(r"model name\s*: (.*)", text)
     return {
-        "processor": name[1] if name else platform.processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
-        "instructions": [name for name in INSTRUCTIONS if name in text.split()],
+        "instructions": [name for name in INSTRUCTIONS if name in processor().split()],
         "torch": f"{torch.__version__}, {torch.backends.cpu.get_cpu_capability()}",
         "limits": {name: os.environ[name] for name in LIMITS if name in os.environ},
     }

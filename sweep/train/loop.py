@@ -85,7 +85,7 @@ def train(
         chosen = None
         if runtime.device == "cuda":
             notes["attention"] = attention_kernel(run)
-        if engine == "native":
+        if engine == "native" and claim is not None:  # the run of another process needs no engine
             chosen = choose_on_cpu(run)
             engine, notes = chosen.engine, {"tokens_per_s": chosen.tokens_per_s, "why_not_native": chosen.why_not_native}
 

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 SECONDS = 0.2  # for which each engine is measured, and at least MIN_STEPS
 MIN_STEPS = 2
+MAX_TOKENS = 2**12  # of a step: a larger batch is measured in part, or the measurement would take as long as much of the run
 SPREAD = 0.2  # standard deviation by which weights are changed before steps are compared: at the start all gains are one
 # Largest relative distance of a step's loss, and of each parameter's gradient and update, from autograd's.
 TOLERANCE = {"fp32": 0.01, "bf16": 0.1}  # of shapes up to 5 M parameters, rounding reached 0.0005 and 0.014
@@ -50,6 +51,7 @@ def _warn_once(reason: str) -> None:
 
 
 def _measure(run: RunConfig) -> Measured:
+    run = replace(run, batch_size=min(run.batch_size, max(1, MAX_TOKENS // run.model.context_length)))
     rates = {"eager": _tokens_per_s(AutogradEngine(run, _sequences(run), device="cpu"))}
     if not (reason := supports(run)):
         try:

@@ -11,14 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import models.transformer
+from models import ModelConfig
 from models.transformer import Attention, Block, FeedForward, Transformer
 from sweep.data import Corpus
 from sweep.plan import measured
 from sweep.plan.run import RunConfig
 from sweep.store import Store
 from sweep.train.engine import choice, make_engine
+from sweep.train.engine.autograd import AutogradEngine
 from sweep.train.engine.choice import choose_on_cpu, difference
-from sweep.train.engine.native import SUPPORTED, supports
+from sweep.train.engine.native import SUPPORTED, NativeEngine, supports
 from sweep.train.loop import train
 from tests.sweep.train.engine_cases import SHAPES, run_of, sequences_of
 
@@ -33,7 +35,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape.d_model}x{shape.n_layers}")
-def test_rounding_is_no_difference(shape, precision: str) -> None:  # type: ignore[no-untyped-def]
+def test_rounding_is_no_difference(shape: ModelConfig, precision: str) -> None:
     assert difference(run_of(shape, precision)) == ""
 
 
@@ -98,7 +100,7 @@ def test_a_changed_model_is_trained_as_it_is_now(
 
 def test_other_parameters_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     class WithBias(FeedForward):
-        def __init__(self, config) -> None:  # type: ignore[no-untyped-def]
+        def __init__(self, config: ModelConfig) -> None:
             super().__init__(config)
             self.down = nn.Linear(config.d_ff, config.d_model)
 
@@ -173,3 +175,18 @@ def test_the_engines_agree_after_the_choice() -> None:
     chosen = make_engine(choose_on_cpu(run).engine, run, sequences_of(run), device="cpu")
     eager = make_engine("eager", run, sequences_of(run), device="cpu")
     torch.testing.assert_close(chosen.step(0), eager.step(0), rtol=1e-5, atol=0)
+
+
+def test_a_large_batch_is_measured_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of a whole batch may take minutes."""
+    tokens = []
+
+    def rate(engine: NativeEngine | AutogradEngine) -> float:
+        tokens.append(engine.run.batch_tokens)
+        return 1.0
+
+    monkeypatch.setattr(choice, "_tokens_per_s", rate)
+    monkeypatch.setattr(choice, "MAX_TOKENS", 100)
+    known = choose_on_cpu(run_of(SHAPES[0], batch_size=64))
+    assert tokens == [96, 96]
+    assert measured.read(run_of(SHAPES[0], batch_size=64), torch.get_num_threads()) == known
