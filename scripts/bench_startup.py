@@ -16,6 +16,7 @@ from sweep.plan.measured import processor_name
 
 ROOT = Path(__file__).resolve().parent.parent
 ISOSWEEP = [sys.executable, "-m", "sweep"]
+SMALL = "table=results/known-entropy/runs.csv"
 TABLE = ["table=results/cpu-python/runs.csv", "curves=results/cpu-python/curves.parquet"]
 
 
@@ -59,6 +60,7 @@ def main() -> None:
         until_the_first_step(store)
         measured = {
             "plan experiment=smoke": [seconds("plan", "experiment=smoke", f"store={store}") for _ in range(options.rounds)],
+            "fit of 28 runs": [seconds("fit", SMALL, f"out={store}/small") for _ in range(options.rounds)],
             "fit of 57 runs and their curves": [seconds("fit", *TABLE, f"out={store}/out") for _ in range(options.rounds)],
             "from launch to the first step": [until_the_first_step(store) for _ in range(options.rounds)],
         }
