@@ -13,7 +13,7 @@ from sweep.cli import main as isosweep
 from sweep.commands.sweeps import plan_sweep
 from sweep.config import compose
 from sweep.store import Store
-from sweep.store.curves import read_curve, smooth_curve
+from sweep.store.curves import read_results, smooth_curve
 
 
 def trained(overrides: list[str]) -> tuple[float, np.ndarray]:
@@ -21,8 +21,8 @@ def trained(overrides: list[str]) -> tuple[float, np.ndarray]:
     if isosweep(["launch", *overrides]):
         raise SystemExit("the run failed")
     (planned,) = plan_sweep(config := compose(overrides))[0].runs
-    directory = Store(Path(config.store)).run(planned.run.run_id)
-    return directory.status()["val_loss"], smooth_curve(read_curve(directory, planned.run.steps), 20)
+    status, losses = read_results(Store(Path(config.store)).run(planned.run.run_id))
+    return status["val_loss"], smooth_curve(losses, 20)
 
 
 def main() -> None:

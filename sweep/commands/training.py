@@ -86,7 +86,8 @@ def runs_to_launch(runs: Sequence[RunConfig], store: Store, retry: str | None) -
     A run that failed would probably fail again. With retry="failed" only those runs are trained.
     """
     todo = store.unfinished(runs)
-    failed = [run for run in todo if store.run(run.run_id).status()["state"] == states.FAILED]
+    statuses = store.statuses(todo)
+    failed = [run for run in todo if statuses[run.run_id]["state"] == states.FAILED]
     if retry == "failed":
         return failed, 0
     if failed:
@@ -168,7 +169,7 @@ def train(options: Namespace) -> int:
 
 def _report_states(runs: Sequence[RunConfig], store: Store) -> int:
     """Print which of `runs` are not done and why, and return the exit code."""
-    statuses = {run.run_id: store.run(run.run_id).status() for run in runs}
+    statuses = store.statuses(runs)
     counts = Counter(status["state"] for status in statuses.values())
     print(", ".join(f"{count} {state}" for state, count in counts.most_common()))
     for run_id, status in statuses.items():

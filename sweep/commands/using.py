@@ -44,7 +44,7 @@ def train_optimal(options: Namespace) -> int:
         return DONE
     corpus = make_corpus(config, recipe) if recipe else corpus_of(plan, store)
     code = launch_runs(config, [run], corpus)
-    if store.run(run.run_id).status()["state"] != states.DONE:
+    if store.run(run.run_id).status_or_failed()["state"] != states.DONE:
         print("the same command again compares its loss with the prediction when it is done")
         write(None)
         return code

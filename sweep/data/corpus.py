@@ -4,13 +4,10 @@ A corpus is named by the hash of its documents and its recipe, built once, and n
 name only when it is complete, so a crash leaves nothing that looks finished.
 """
 
-import fcntl
 import hashlib
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -18,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from sweep.claim import alone
 from sweep.config import CorpusSpec
 from sweep.config.fields import check_fields
 from sweep.data.memmap import MemmapContents
@@ -28,7 +26,7 @@ from sweep.data.synthetic import SyntheticContents
 from sweep.data.text import TextContents
 from sweep.data.tokenizer import Tokenizer, load_tokenizer
 from sweep.errors import InputError, explained
-from sweep.files import content_hash, write_json
+from sweep.files import content_hash, read_json, write_sealed
 
 
 class Contents(Protocol):
@@ -79,7 +77,7 @@ class Corpus:
         """Open a finished corpus. Raises InputError if the manifest is damaged, or a token file has another length."""
         remedy = f"delete {directory} and it will be built again"
         with explained(f"corpus {directory} is damaged", remedy, (OSError, ValueError, KeyError, TypeError)):
-            manifest = json.loads((directory / "manifest.json").read_text())
+            manifest = read_json(directory / "manifest.json", dict, remedy)
             width = np.dtype(manifest["dtype"]).itemsize
             lengths = {directory / f"{part}.bin": manifest["parts"][part]["tokens"] * width for part in ("train", "validation")}
         for path, expected in lengths.items():
@@ -172,9 +170,10 @@ class CorpusRecipe:
         """
         work = root / f".{self.fingerprint}.partial"
         while (corpus := self.find(root)) is None:
-            with _lock(work) as held:
-                if held and self.find(root) is None:
+            with alone(work / "claim"):
+                if self.find(root) is None:
                     self._make(root / self.fingerprint, work, workers, advance)
+                shutil.rmtree(work, ignore_errors=True)
         return corpus
 
     def _make(self, final: Path, work: Path, workers: int | None, advance: Callable[[int], None]) -> None:
@@ -187,22 +186,5 @@ class CorpusRecipe:
             shutil.rmtree(work)
             raise
         spec = {name: value for name, value in asdict(self.spec).items() if name in CorpusSpec.__dataclass_fields__}
-        write_json(temporary / "manifest.json", {"fingerprint": self.fingerprint, "spec": spec, **manifest})
+        write_sealed(temporary / "manifest.json", {"fingerprint": self.fingerprint, "spec": spec, **manifest})
         os.rename(temporary, final)
-        shutil.rmtree(work)
-
-
-@contextmanager
-def _lock(directory: Path) -> Iterator[bool]:
-    """Make `directory` and wait until no other process works in it; False if one has removed it in the meantime.
-
-    The kernel releases the lock when the process that holds it ends, however it ends.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    still_there = False
-    with ExitStack() as stack:
-        with suppress(FileNotFoundError):
-            lock = stack.enter_context(open(directory / "lock", "w"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            still_there = os.path.samestat(os.stat(directory / "lock"), os.fstat(lock.fileno()))
-        yield still_there

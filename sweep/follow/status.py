@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sweep.errors import InputError
 from sweep.launch import launchers
 from sweep.plan.estimate import Speed, duration
 from sweep.plan.grid import PlannedRun
@@ -111,10 +110,7 @@ def overview(planned: Sequence[PlannedRun], store: Store, speed: Speed) -> Overv
 
 
 def _view(planned: PlannedRun, directory: RunDirectory, queued: launchers.Queued | None, speed: Speed) -> RunView:
-    try:
-        status = directory.status()
-    except InputError as error:
-        status = {"state": states.FAILED, "step": 0, "error": str(error)}
+    status = directory.status_or_failed()
     written = _last_row(directory)
     state, step = status["state"], max(status["step"], int(written.get("step", 0)))
     note = status.get("error", "")

@@ -5,7 +5,7 @@ yaml in conf/cluster/ that names it. No module here imports torch at the top: co
 a worker process must first set its number of threads.
 """
 
+from sweep import claim
 from sweep.launch import launchers
-from sweep.store import claim
 
 claim.batch_systems = lambda: launchers.registered().values()

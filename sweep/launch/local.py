@@ -1,7 +1,7 @@
 """The launcher of this machine: a pool of worker processes, which lives as long as the command `isosweep launch`.
 
 <store>/launches/<time>-<random>/runs.json   the runs of a launch that is going on
-                                 claim/      its process: see sweep.store.claim
+                                 claim/      its process: see sweep.claim
 """
 
 import json
@@ -13,6 +13,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
+from sweep.claim import Claim, Owner
 from sweep.errors import InputError
 from sweep.files import write_json
 from sweep.launch.launchers import Launch, Launcher, Queued, Watch, fresh_name
@@ -24,7 +25,6 @@ from sweep.plan.estimate import duration
 from sweep.plan.measured import compiler
 from sweep.plan.run import RunConfig
 from sweep.store import Store
-from sweep.store.claim import Claim, Owner
 
 
 class LocalLauncher(Launcher):
@@ -39,7 +39,7 @@ class LocalLauncher(Launcher):
             slow = "a step is torch's own, several times slower; install g++, or set CXX"
             print(f"isosweep: there is no {compiler()}: {slow}", file=sys.stderr)
         pool = Pool(launch=launch, workers=pool_size(launch.cluster, launch.device))
-        steps_before = {run.run_id: launch.store.run(run.run_id).status()["step"] for run in runs}
+        steps_before = {run.run_id: launch.store.run(run.run_id).status_or_failed()["step"] for run in runs}
         start, stopping = time.monotonic(), StopFlag()
         with watch(runs, stopping) as report:
             if not runs:
@@ -48,7 +48,7 @@ class LocalLauncher(Launcher):
                 outcomes = pool.run(runs, report, stopping)
             wall = time.monotonic() - start
         if launch.device == "cuda":  # where several runs share a GPU, time in steps says little
-            steps = {run: launch.store.run(run.run_id).status()["step"] - steps_before[run.run_id] for run in runs}
+            steps = {run: launch.store.run(run.run_id).status_or_failed()["step"] - steps_before[run.run_id] for run in runs}
             rate = sum(flops(run) * taken / run.steps for run, taken in steps.items()) / wall
             return f"trained in {duration(wall)}, {rate:.3g} FLOP/s over all, in {launch.store.root}"
         share = sum(outcome.training_s for outcome in outcomes) / (wall * min(pool.workers, len(runs)))

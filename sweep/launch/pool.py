@@ -15,6 +15,7 @@ from sweep.errors import InputError
 from sweep.launch import mps
 from sweep.launch.ahead import Ahead
 from sweep.launch.launchers import Launch
+from sweep.launch.room import Room
 from sweep.launch.signals import STOP_SIGNALS, StopFlag
 from sweep.launch.worker import Ready, record_failure, work
 from sweep.plan.cost import MAX_STREAMS, fits_beside
@@ -44,11 +45,12 @@ class Pool:
     ) -> list[Outcome]:
         """Train `runs` in order, each on the first free worker that has room, and report events as they come.
 
-        A worker that dies fails only its own run, and a new worker replaces it. A worker on a GPU is also replaced after a
-        failed run, which may have left the device unusable to the process. Under MPS a fault of one process is a fault of all
-        on its GPU: a run that failed beside others is trained once more, later and alone. SIGINT, SIGTERM, SIGUSR1 and SIGUSR2
-        let every run write a checkpoint; those runs end "interrupted", and the runs that had not begun "waiting". `stopping` is
-        the flag that these signals set; a caller that passes its own, already entered, can ask it which signal came.
+        While the disk is full no run is handed out, and runs that stopped for that go on when there is room. A worker that dies
+        fails only its own run, and a new worker replaces it. A worker on a GPU is also replaced after a failed run, which may
+        have left the device unusable to the process. Under MPS a fault of one process is a fault of all on its GPU: a run that
+        failed beside others is trained once more, later and alone. `STOP_SIGNALS` let every run write a checkpoint; those runs
+        end "interrupted", and the runs that had not begun "waiting". `stopping` is the flag that these signals set; a caller that
+        passes its own, already entered, can ask it which signal came.
 
         Raises InputError if workers cannot start; runs that are in training then write a checkpoint.
         """
@@ -88,6 +90,7 @@ class _Training:
         self.outcomes: list[Outcome] = []
         self.again: set[str] = set()  # run_ids of the runs that are trained once more
         self.failed_starts = 0  # one after another
+        self.room = Room(launch.store.root)
         self.workers = [_Worker.start(launch, k) for k in range(workers)]
 
     def of(self, queue: list[RunConfig]) -> list[Outcome]:
@@ -95,7 +98,7 @@ class _Training:
         self.queue = queue
         try:
             while True:
-                if not self.stopping():
+                if not self.stopping() and queue and self.room.there_is(queue[0]):
                     self._hand_out()
                 training = [worker for worker in self.workers if worker.run is not None]
                 if not training and (self.stopping() or not queue):
@@ -145,6 +148,9 @@ class _Training:
             self._failed_start(worker, event.error if event else "")
         elif isinstance(event, Ready):
             self.failed_starts = 0
+        elif isinstance(event, Outcome) and event.disk_full and not self.stopping():
+            self.queue.insert(0, worker.last)
+            self.room.was_full(event.error)
         elif isinstance(event, Outcome) and event.state == states.FAILED:
             if self.shared and worker.beside and event.run_id not in self.again:
                 self.again.add(event.run_id)
@@ -155,6 +161,7 @@ class _Training:
             lost += [other for other in self.workers if self.shared and other.run is None and self._same_gpu(worker, other)]
             self._replace(*dict.fromkeys(lost))
         else:
+            self.room.was_enough()
             self._report(event)
             interrupted = isinstance(event, Outcome) and event.state == states.INTERRUPTED  # by a signal
             if interrupted or not worker.process.is_alive():

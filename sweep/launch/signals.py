@@ -3,11 +3,12 @@
 import multiprocessing
 import signal
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 
 class StopFlag:
-    """Says whether one of `STOP_SIGNALS` has come while it was entered as a context manager.
+    """Says whether one of `STOP_SIGNALS` has come while it was entered as a context manager. SIGHUP stays ignored where it is,
+    as nohup has it.
 
     A second SIGINT raises KeyboardInterrupt as usual, except in worker processes.
     """
@@ -23,7 +24,8 @@ class StopFlag:
         return bool({signal.SIGUSR1, signal.SIGUSR2} & set(self._received))
 
     def __enter__(self) -> "StopFlag":
-        self._before = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
+        ours = [number for number in STOP_SIGNALS if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN)]
+        self._before = {number: signal.signal(number, self._handle) for number in ours}
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -43,7 +43,7 @@ class SlurmLauncher(Launcher):
         if not runs:
             return ""
         warn_of_narrow_heads(runs, launch.device)
-        seconds = [launch.speed.seconds(run, launch.store.run(run.run_id).status()["step"]) for run in runs]
+        seconds = [launch.speed.seconds(run, launch.store.run(run.run_id).status_or_failed()["step"]) for run in runs]
         tasks = pack(runs, seconds, workers=task_workers(launch.cluster), task_s=60 * slurm.task_minutes)
         longest = _max_array_tasks()
         jobs = [_submit(tasks[start : start + longest], launch, slurm) for start in range(0, len(tasks), longest)]

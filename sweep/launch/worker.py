@@ -1,7 +1,5 @@
 """The processes that train: a worker of the pool, which trains one run after another, or a rank of a single run."""
 
-import fcntl
-import json
 import math
 import os
 import platform
@@ -14,8 +12,10 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
+from sweep.claim import LostError, alone
 from sweep.config import ClusterConfig
-from sweep.errors import InputError
+from sweep.errors import InputError, one_line
+from sweep.files import is_disk_full, read_json, write_json
 from sweep.launch.launchers import Launch, Watch
 from sweep.launch.signals import STOP_SIGNALS, StopFlag
 from sweep.plan.cost import token_bytes, worth_compiling
@@ -149,15 +149,13 @@ def _peaks(store: Store, gpu: int) -> dict[str, float]:
     and before any of them trains; who comes later reads them."""
     from sweep.train.device import describe_device, matmul_peak
 
-    with open(store.root / f".gpu-{platform.node()}-{gpu}.json", "a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
-        file.seek(0)
-        with suppress(ValueError):
-            if (kept := json.load(file))["device"] == describe_device("cuda"):
-                return kept["peaks"]
+    path = store.root / f".gpu-{platform.node()}-{gpu}.json"
+    with alone(path.with_suffix(".claim")):
+        with suppress(FileNotFoundError, InputError, KeyError):
+            if (kept := read_json(path, dict, ""))["device"] == describe_device("cuda"):
+                return dict(kept["peaks"])
         peaks = {precision: matmul_peak("cuda", precision) for precision in PRECISIONS}
-        file.truncate(0)
-        json.dump({"device": describe_device("cuda"), "peaks": peaks}, file)
+        write_json(path, {"device": describe_device("cuda"), "peaks": peaks})
     empty_gpu_cache()
     return peaks
 
@@ -181,26 +179,36 @@ def train_safely(run: RunConfig, corpus: "Corpus", store: Store, runtime: "Runti
     try:
         directory = store.run(run.run_id)
         state = train(run, corpus, directory, runtime, **callbacks)
-        training_s = directory.status().get("training_s", 0.0) if on_rank0 else 0.0
+        training_s = directory.status_or_failed().get("training_s", 0.0) if on_rank0 else 0.0
         return Outcome(run_id=run.run_id, state=state, training_s=training_s)
     except Exception as error:  # one run's failure must not stop the sweep
         if not on_rank0:
             if not isinstance(error, InputError):
                 traceback.print_exc()
             return Outcome(run_id=run.run_id, state=states.FAILED, error=str(error))
-        with suppress(OSError):
-            store.run(run.run_id).traceback.write_text(traceback.format_exc())
-        return record_failure(store, run, f"{type(error).__name__}: {error}")
+        if is_disk_full(error):  # the run is as good as before, and goes on when there is room
+            return Outcome(run_id=run.run_id, state=states.INTERRUPTED, error=one_line(error), disk_full=True)
+        return record_failure(store, run, f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
-def record_failure(store: Store, run: RunConfig, error: str) -> Outcome:
-    """Write to the run's status that it failed, if the store can still be written."""
+def record_failure(store: Store, run: RunConfig, error: str, trace: str = "") -> Outcome:
+    """Write to the run's status that it failed, if the store can still be written; how the run ended. A run that has come to
+    its end, or that another process has taken over, is left as it is."""
     directory = store.run(run.run_id)
     message = error.splitlines()[0][:500]
     try:
-        directory.path.mkdir(parents=True, exist_ok=True)  # the run may have failed before it was made
-        status = {key: value for key, value in directory.status().items() if key not in ("state", "updated", "error")}
-        directory.write_status(states.FAILED, **status, error=message)
+        with directory.own() as claim:
+            if claim is None:
+                return Outcome(run_id=run.run_id, state=states.RUNNING)
+            before = directory.status()
+            if before["state"] in states.FINAL_STATES:
+                return Outcome(run_id=run.run_id, state=before["state"])
+            if trace:
+                directory.traceback.write_text(trace)
+            kept = {key: value for key, value in before.items() if key not in ("state", "updated", "error")}
+            directory.write_status(states.FAILED, claim, **kept, error=message)
+    except LostError:
+        return Outcome(run_id=run.run_id, state=states.RUNNING)
     except (OSError, ValueError) as second:
         message += f" (and its status could not be written: {second})"
     return Outcome(run_id=run.run_id, state=states.FAILED, error=message)

@@ -88,7 +88,7 @@ class Origin:
 
 def of_store(runs: Sequence[RunDirectory], corpus: Facts) -> Facts:
     """Commits, versions, hosts, devices and dates of all starts of the finished runs, and the corpus."""
-    done = [run for run in runs if run.status()["state"] == DONE]
+    done = [run for run in runs if run.status_or_failed()["state"] == DONE]
     starts = [start for run in done for start in _starts(run.path / "provenance.json")]
     packages = sorted({name for start in starts for name in start.get("versions", {})})
     times = sorted(str(start["time"]) for start in starts if "time" in start)

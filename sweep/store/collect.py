@@ -1,5 +1,6 @@
 """Collecting a sweep's runs into two tables, runs and smoothed training curves, which can be rebuilt at any time."""
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,20 +11,24 @@ import numpy as np
 from models import count_parameters, flops_per_token
 from models.accounting import FLOP_CONVENTIONS
 from sweep.config import FitConfig
+from sweep.errors import InputError
 from sweep.files import writing
 from sweep.plan.grid import PlannedRun
-from sweep.store.curves import read_curve, smooth_curve
+from sweep.store.curves import read_results, smooth_curve
 from sweep.store.runs import Store
 from sweep.store.states import DONE
 
 if TYPE_CHECKING:
     import pandas as pd
 
+log = logging.getLogger(__name__)
 CURVE_POINTS = 200  # log-spaced, of each smoothed curve
 
 
 def collect(planned: Sequence[PlannedRun], store: Store, fit: FitConfig) -> tuple["pd.DataFrame", "pd.DataFrame"]:
     """The table of all planned runs, and the table of the curves of the finished ones.
+
+    A run whose files are damaged, or were changed, has the state "damaged" and no loss, after a warning that says why.
 
     Runs: run_id, state, budget, N, N_non_embedding, D, C (6 N D) and C_<convention> for the other conventions, loss (the last
     held-out loss), loss_se, train_loss (the end of the smoothed curve), bits_per_byte (the held-out loss in a unit that does
@@ -37,10 +42,15 @@ def collect(planned: Sequence[PlannedRun], store: Store, fit: FitConfig) -> tupl
     per_nat = {corpus: _bits_per_byte(store, corpus) for corpus in {plan.run.corpus for plan in planned}}
     for plan in sorted(planned, key=lambda plan: (plan.budget or np.inf, plan.run.N, plan.run.D)):
         directory = store.run(plan.run.run_id)
-        status = directory.status()
+        try:
+            status = directory.status()
+            losses = read_results(directory)[1] if status["state"] == DONE else None
+        except InputError as error:
+            log.warning("isosweep: run %s is left out: %s", plan.run.run_id, error)
+            status, losses = {"state": "damaged", "step": 0}, None
         row = _describe(plan) | {"state": status["state"], "D": status["step"] * plan.run.batch_tokens}
-        if status["state"] == DONE:
-            smooth = smooth_curve(read_curve(directory, plan.run.steps), fit.smoothing_steps)
+        if losses is not None:
+            smooth = smooth_curve(losses, fit.smoothing_steps)
             chosen = np.unique(np.geomspace(1, len(smooth), CURVE_POINTS).round().astype(int)) - 1
             tokens = (chosen + 1) * plan.run.batch_tokens
             curve = {"run_id": plan.run.run_id, "tokens": tokens, "loss": smooth[chosen]}

@@ -1,25 +1,49 @@
-"""Reading and smoothing the training curves of finished runs."""
+"""Reading what finished runs have, and smoothing their training curves."""
 
+import hashlib
 import json
+from typing import Any
 
 import numpy as np
 
-from sweep.errors import InputError
+from sweep.errors import InputError, one_line
+from sweep.files import patiently
 from sweep.store.runs import RunDirectory
+from sweep.store.states import DONE
+
+LAST = ("val_loss", "val_loss_se")  # that the status repeats from the curve's last evaluation
 
 
-def read_curve(directory: RunDirectory, steps: int) -> np.ndarray:
-    """Training losses of a finished run of so many steps, shape (steps,). Raises InputError if a line is damaged, or a step
-    is missing or there twice."""
-    remedy = f"delete {directory.path} to train the run again"
+def read_results(directory: RunDirectory) -> tuple[dict[str, Any], np.ndarray]:
+    """The status of a finished run and its training losses, shape (steps,).
+
+    Raises InputError if the run is not done, if configuration, status and curve do not agree, or if one of them is damaged or
+    was changed after it was written.
+    """
+    run, status, remedy = directory.config(), directory.status(), f"delete {directory.path} to train the run again"
+    if status["state"] != DONE:
+        raise InputError(f"run {run.run_id} is {status['state']}, not done; isosweep launch trains it to its horizon")
+    if status["step"] != run.steps:
+        raise InputError(f"{directory.path / 'status.json'} has step {status['step']} of {run.steps} as the last; {remedy}")
     try:
-        rows = [json.loads(line) for line in directory.curve.read_bytes().splitlines()]
+        content = patiently(directory.curve.read_bytes)
+        rows = [json.loads(line) for line in content.splitlines()]
         trained = np.array([(row["step"], row["loss"]) for row in rows if row.get("loss") is not None], dtype=float)
-    except (ValueError, OSError, KeyError, AttributeError) as error:
-        raise InputError(f"{directory.curve} is damaged ({error}); {remedy}") from error
-    if trained.shape != (steps, 2) or (trained[:, 0] != np.arange(1, steps + 1)).any():
+        last = {name: value for row in rows if row["step"] == run.steps for name, value in row.items() if name in LAST}
+    except (ValueError, OSError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{directory.curve} is damaged ({one_line(error)}); {remedy}") from error
+    if status.get("curve_sha256", digest := hashlib.sha256(content).hexdigest()) != digest:
+        raise InputError(f"{directory.curve} was changed after the run was done; {remedy}")
+    if trained.shape != (run.steps, 2) or (trained[:, 0] != np.arange(1, run.steps + 1)).any():
         raise InputError(f"{directory.curve} does not hold every step of its finished run once; {remedy}")
-    return trained[:, 1]
+    if not np.isfinite(trained).all():
+        raise InputError(f"{directory.curve} holds a loss that is not finite; {remedy}")
+    if last != {name: status[name] for name in LAST}:
+        raise InputError(
+            f"the last held-out loss in {directory.curve} is {last.get('val_loss')}, and status.json says "
+            f"{status['val_loss']}: one was changed; {remedy}"
+        )
+    return status, trained[:, 1]
 
 
 def smooth_curve(loss: np.ndarray, sigma: float) -> np.ndarray:

@@ -6,7 +6,7 @@
                       curve.jsonl       every step: a pure function of config.yaml
                       throughput.jsonl  its speed, for each logging interval
                       checkpoint/       see sweep.train.checkpoint
-                      claim/            who trains it: see sweep.store.claim
+                      claim/            who trains it: see sweep.claim
                       traceback.txt     the error, if it failed
                       evaluations.json  losses on other text: see sweep.use.evaluate
                       wandb.json        what of it is in wandb: see sweep.tracking.process
@@ -18,33 +18,36 @@
 <store>/sweeps/<name>/                  tables, fits and figures
 """
 
-import json
+import errno
 import os
 import platform
 import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 
 from sweep import __version__
-from sweep.errors import InputError
-from sweep.files import write_atomically, write_json
+from sweep.claim import Claim, LostError
+from sweep.errors import InputError, one_line
+from sweep.files import read_json, write_atomically, write_json, write_sealed
 from sweep.plan import measured
 from sweep.plan.cost import shape_of
 from sweep.plan.estimate import Speed
 from sweep.plan.run import RunConfig
-from sweep.store.claim import Claim
-from sweep.store.states import DONE, FAILED, FINAL_STATES, WAITING
+from sweep.store.manifest import discard_temporaries, last_claim
+from sweep.store.states import ALL_STATES, DONE, FAILED, FINAL_STATES, WAITING
 
-RESULTS = {"val_loss", "val_loss_se", "elapsed_s", "device"}  # in the status of every finished run
+OWNED = ("status.json", "curve.jsonl", "provenance.json")  # which only the owner of a run writes
+NUMBER = (int, float)
+RESULTS = {"val_loss": NUMBER, "val_loss_se": NUMBER, "elapsed_s": NUMBER, "device": (str,)}  # in every finished run's status
 
 ROW_BYTES, SMALL_FILES = 200, 100_000  # of the curve; of everything beside curve and tensors
 
@@ -66,8 +69,8 @@ class RunDirectory:
         self.checkpoints = path / "checkpoint"
 
     def create(self, run: RunConfig) -> None:
-        """Make the directory for `run`, or check that it is `run`'s already. Raises InputError if it holds another
-        configuration, or cannot be written."""
+        """Make the directory for `run`, or check that it is sound. Raises InputError as `config` does, or if it cannot be
+        written."""
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -75,21 +78,20 @@ class RunDirectory:
         config = self.path / "config.yaml"
         if not config.exists():
             write_atomically(config, yaml.safe_dump(run.to_dict(), sort_keys=False))
-        elif (found := self.config().run_id) != run.run_id:
-            problem = f"{config} describes run {found}, not {run.run_id}: it was changed after the run began"
-            raise InputError(f"{problem}; restore it, or delete {self.path}")
+        self.config()
 
     def require_space(self, run: RunConfig) -> None:
         """Raises InputError if the file system has no room for what `run` writes."""
         free, needed = shutil.disk_usage(self.path).free, disk_bytes(run)
         if free < needed:
             problem = f"{self.path} needs about {needed / 1e6:.0f} MB for checkpoints and the curve"
-            raise InputError(f"{problem}, and {free / 1e6:.0f} MB are free; make room, or choose another store=…")
+            remedy = f"{free / 1e6:.0f} MB are free; make room, or choose another store=…"
+            raise InputError(f"{problem}, and {remedy}") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     @property
     def claim(self) -> Claim:
         """The run's claim: a new object each time, to take it or to ask about it."""
-        return Claim(self.path / "claim")
+        return Claim(self.path / "claim", after=last_claim(self.checkpoints))
 
     @contextmanager
     def own(self) -> Iterator[Claim | None]:
@@ -99,43 +101,79 @@ class RunDirectory:
             yield None
             return
         try:
+            for name in OWNED:  # so that a former owner that wakes up cannot put any of them in place
+                for left in self.path.glob(f".{name}.*.tmp"):
+                    left.unlink(missing_ok=True)
+            discard_temporaries(self.checkpoints)
             yield claim
         finally:
             claim.release()
 
     def config(self) -> RunConfig:
-        """Raises InputError if config.yaml is missing or damaged."""
+        """What config.yaml says. Raises InputError if it is missing or damaged, or describes another run than this."""
         path = self.path / "config.yaml"
         try:
-            values = yaml.safe_load(path.read_text())
+            values = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             if not isinstance(values, dict):
-                raise InputError("not a mapping")
-            return RunConfig.from_dict(values)
-        except (OSError, yaml.YAMLError, InputError) as error:
-            raise InputError(f"{path}: {error}; delete {self.path} and launch again") from error
+                raise InputError("it is not a mapping")
+            run = RunConfig.from_dict(values)
+            if run.run_id != self.path.name:
+                raise InputError(f"it describes run {run.run_id}: it was changed after the run began")
+        except (OSError, ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
+            problem = str(error) if isinstance(error, InputError) else one_line(error)
+            raise InputError(f"{path} is damaged ({problem}); restore it, or delete {self.path} and launch again") from error
+        return run
 
     def status(self) -> dict[str, Any]:
-        """The last status written, or state "waiting". Raises InputError if the file is damaged."""
-        path = self.path / "status.json"
+        """The last status written, or state "waiting". Raises InputError if the file is damaged, or was changed by hand."""
+        path, remedy = self.path / "status.json", "delete it and launch again"
         try:
-            status = json.loads(path.read_text())
+            status = read_json(path, dict, remedy)
         except FileNotFoundError:
             return {"state": WAITING, "step": 0}
-        except ValueError as error:
-            raise InputError(f"{path} is damaged ({error}); delete it and launch again") from error
-        needed = {"state", "step"} | (RESULTS if isinstance(status, dict) and status.get("state") == DONE else set())
-        if not isinstance(status, dict) or not needed <= set(status):
-            raise InputError(f"{path} is damaged (it lacks {', '.join(sorted(needed))}); delete it and launch again")
+        if problem := _problem_of(status):
+            raise InputError(f"{path} is damaged ({problem}); {remedy}")
         return status
 
-    def write_status(self, state: str, **fields: Any) -> None:
-        write_json(self.path / "status.json", {"state": state, **fields, "updated": _now()})
+    def status_or_failed(self) -> dict[str, Any]:
+        """The status. One that cannot be read counts as failed, for that reason."""
+        try:
+            return self.status()
+        except InputError as error:
+            return {"state": FAILED, "step": 0, "error": str(error)}
 
-    def add_provenance(self, **fields: Any) -> None:
-        """Append the provenance of this start of the run, and `fields`."""
+    def write_status(self, state: str, claim: Claim, **fields: Any) -> None:
+        """Raises LostError if `claim`, the run's, is not this process's any more, or the run has come to its end."""
+        with suppress(InputError):  # a damaged one is replaced
+            if self.status()["state"] in FINAL_STATES:
+                raise LostError(f"{self.path} has come to its end")
+        write_sealed(self.path / "status.json", {"state": state, **fields, "updated": _now()}, claim.check)
+
+    def add_provenance(self, claim: Claim, **fields: Any) -> None:
+        """Append the provenance of this start of the run, and `fields`. Raises InputError if the file is damaged, and LostError
+        as above."""
         path = self.path / "provenance.json"
-        starts = json.loads(path.read_text())["starts"] if path.exists() else []
-        write_json(path, {"starts": [*starts, provenance() | fields]})
+        try:
+            starts = read_json(path, dict, "delete it and launch again").get("starts")
+        except FileNotFoundError:
+            starts = []
+        if not isinstance(starts, list):
+            raise InputError(f"{path} is damaged (it has no list of starts); delete it and launch again")
+        write_json(path, {"starts": [*starts, provenance() | fields]}, claim.check)
+
+
+def _problem_of(status: dict[str, Any]) -> str:
+    """What is wrong with a status; "" if nothing is."""
+    if status.get("state") not in ALL_STATES:
+        return f"its state is {status.get('state')!r}"
+    if type(step := status.get("step")) is not int or step < 0:
+        return f"its step is {step!r}"
+    if status["state"] != DONE:
+        return ""
+    for name, kinds in RESULTS.items():
+        if type(value := status.get(name)) not in kinds:
+            return f"its {name} is {value!r}"
+    return ""
 
 
 class Store:
@@ -157,17 +195,12 @@ class Store:
 
     def unfinished(self, runs: Iterable[RunConfig]) -> list[RunConfig]:
         """Those of `runs` that have not come to their end, in the order given."""
-        return [run for run in runs if self.run(run.run_id).status()["state"] not in FINAL_STATES]
+        found = self.statuses(runs := list(runs))
+        return [run for run in runs if found[run.run_id]["state"] not in FINAL_STATES]
 
     def statuses(self, runs: Iterable[RunConfig]) -> dict[str, dict[str, Any]]:
-        """The status of each of `runs`, by run_id. A status that cannot be read counts as failed, for that reason."""
-        found = {}
-        for run in runs:
-            try:
-                found[run.run_id] = self.run(run.run_id).status()
-            except InputError as error:
-                found[run.run_id] = {"state": FAILED, "step": 0, "error": str(error)}
-        return found
+        """The status of each of `runs`, by run_id, as `RunDirectory.status_or_failed` has it."""
+        return {run.run_id: self.run(run.run_id).status_or_failed() for run in runs}
 
     def speed_seen(self, runs: Iterable[RunConfig], device: str, evaluation_tokens: int, threads: int = 1) -> Speed:
         """How long runs take on a device, from those of `runs` that are done, from what was measured of their shapes on this
@@ -179,23 +212,29 @@ class Store:
         return Speed.measured(finished, device, evaluation_tokens, read_benchmarks(self.bench), shapes)
 
     def require_writable(self) -> None:
-        """Raises InputError if nothing can be written here."""
+        """Do here what training does, in a folder that is removed again. Raises InputError if the file system cannot."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            with TemporaryFile(dir=self.root):
-                pass
+            with TemporaryDirectory(dir=self.root, prefix=".probe-") as folder:
+                write_atomically(Path(folder) / "file", b"twice")
+                write_atomically(Path(folder) / "file", b"twice")
+                one, other = Claim(Path(folder)), Claim(Path(folder))
+                alone = one.take() and other.held() and not other.take()
+                one.release()
         except OSError as error:
             raise InputError(f"store={self.root} cannot be written ({error.strerror}); choose another store=…") from error
+        if not alone:
+            raise InputError(
+                f"store={self.root} lets two processes create the same file; choose a store=… on another file system"
+            )
 
 
 def read_benchmarks(path: Path) -> list[dict[str, Any]]:
     """The rows of a bench.json; none if there is no such file. Raises InputError if it is damaged."""
     try:
-        return json.loads(path.read_text())
+        return read_json(path, list, "delete it and bench again")
     except FileNotFoundError:
         return []
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); delete it and bench again") from error
 
 
 def provenance() -> dict[str, Any]:

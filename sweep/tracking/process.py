@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from models import flops_per_token
+from sweep.claim import Claim
 from sweep.errors import one_line
 from sweep.files import write_json
 from sweep.launch.signals import STOP_SIGNALS
 from sweep.plan.run import RunConfig
 from sweep.store import RunDirectory, Store, states
-from sweep.store.claim import Claim
 from sweep.tracking import TrackedRun, Tracker
 
 FOLLOW, END, CLOSE = "follow", "end", "close"  # what this process is told, with a run_id

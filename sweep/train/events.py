@@ -17,12 +17,14 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a run ended: its state, the last line of its error if it failed, and the seconds spent in training steps."""
+    """How a run ended: its state, the last line of its error if it failed, the seconds spent in training steps, and whether it
+    stopped because the disk is full."""
 
     run_id: str
     state: str
     error: str = ""
     training_s: float = 0.0
+    disk_full: bool = False
 
 
 Event: TypeAlias = Progress | Outcome

@@ -6,20 +6,20 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from models import flops_per_token
+from sweep.claim import Claim, LostError
 from sweep.data import Corpus, TrainingSequences, validation_sequences
 from sweep.plan import measured
 from sweep.plan.cost import choose_engine
 from sweep.plan.run import RunConfig
 from sweep.store import RunDirectory, states
-from sweep.store.claim import Claim
 from sweep.train.checkpoint import load_checkpoint, save_checkpoint
-from sweep.train.curve import Curve, cut
+from sweep.train.curve import Curve, cut, problem_of
 from sweep.train.device import describe_device, matmul_peak
 from sweep.train.engine import make_engine
 from sweep.train.engine.autograd import attention_kernel
@@ -73,7 +73,7 @@ def train(
     """
     parallel = runtime.parallel
     parallel.on_rank0(lambda: directory.create(run))
-    with directory.own() if parallel.rank == 0 else nullcontext() as claim:
+    with suppress(LostError), directory.own() if parallel.rank == 0 else nullcontext() as claim:
         engine = choose_engine(
             runtime.device,
             compiled=runtime.compile,
@@ -97,6 +97,7 @@ def train(
                 return state
             directory.require_space(run)
             directory.add_provenance(
+                claim,
                 device=describe_device(runtime.device),
                 engine=engine,
                 **{name: note for name, note in notes.items() if note},
@@ -113,6 +114,7 @@ def train(
         if chosen and state == states.DONE and training.training_s() > MIN_MEASURED_S:
             measured.keep(run, torch.get_num_threads(), chosen.with_rate(training.tokens_per_s()))
         return state
+    return states.RUNNING  # this process was suspended so long that another took over the run
 
 
 class _Training:
@@ -121,7 +123,8 @@ class _Training:
     def __init__(
         self, run: RunConfig, corpus: Corpus, directory: RunDirectory, runtime: Runtime, engine: str, claim: Claim | None
     ) -> None:
-        self.run, self.directory, self.runtime, self.parallel, self.claim = run, directory, runtime, runtime.parallel, claim
+        self.run, self.directory, self.runtime, self.parallel = run, directory, runtime, runtime.parallel
+        self.claim = cast(Claim, claim)  # only rank 0 uses it
         shape = {"context_length": run.model.context_length, "batch_size": run.batch_size}
         sequences = TrainingSequences(corpus.tokens("train"), **shape, seed=run.seed)
         self.held_out = validation_sequences(corpus.tokens("validation"), run.model.context_length)
@@ -137,7 +140,7 @@ class _Training:
         self.validation: dict[str, float] = {}
 
     def loop(self, on_progress: Callable[[Progress], None], should_stop: Callable[[int], bool]) -> str:
-        """Train until the horizon, a divergence, a stop or the loss of the claim; the state."""
+        """Train until the horizon, a divergence or a stop; the state. Raises LostError if another process owns the run now."""
         self.on_progress = on_progress
         self._resume()
         with Curve(self.directory.curve if self.parallel.rank == 0 else None, self.run) as self.curve:
@@ -157,8 +160,7 @@ class _Training:
                 self.step += 1
                 evaluate = self.step in self.evaluate_at
                 if log or evaluate or save:
-                    if self._lost():
-                        return states.RUNNING
+                    self._check()
                     if not self._log() or (evaluate and not self._evaluate()):
                         return self._stop(states.DIVERGED)
                 if save:
@@ -169,18 +171,21 @@ class _Training:
         """Load the last checkpoint, and cut the curve back to it: the steps after it will be trained again."""
         weights: dict[str, Any] = {}
 
-        def read() -> dict[str, Any] | None:
-            checkpoint = load_checkpoint(self.directory.checkpoints)
-            if checkpoint is not None:  # the tensors are not broadcast with the rest: the engine sends them piece by piece
+        def read() -> dict[str, Any]:
+            curve = self.directory.curve
+            checkpoint = load_checkpoint(self.directory.checkpoints, problem_of=lambda state: problem_of(curve, state))
+            if checkpoint is None:
+                checkpoint = {"step": 0, "elapsed_s": 0.0, "validation": {}, "curve_bytes": 0}
+            else:  # the tensors are not broadcast with the rest: the engine sends them piece by piece
                 weights.update(model=checkpoint.pop("model"), optimizer=checkpoint.pop("optimizer"))
+            cut(curve, checkpoint, self.claim)
             return checkpoint
 
         checkpoint = self.parallel.on_rank0(read)
-        if checkpoint is not None:
-            self.step, self.elapsed_before_s = checkpoint["step"], checkpoint["elapsed_s"]
-            self.validation = checkpoint["validation"]
+        self.step, self.elapsed_before_s = checkpoint["step"], checkpoint["elapsed_s"]
+        self.validation = checkpoint["validation"]
+        if self.step:
             self.engine.load(weights)
-        self.parallel.on_rank0(lambda: cut(self.directory.curve, checkpoint["curve_bytes"] if checkpoint else 0))
 
     def _log(self) -> bool:
         """Write the pending steps to the curve; False if a loss was not finite, in which case the curve ends before that step.
@@ -243,9 +248,9 @@ class _Training:
 
         def write() -> None:
             elapsed_s = self.elapsed_before_s + time.perf_counter() - self.started
-            at = {"step": self.step, "curve_bytes": self.curve.sync(), "elapsed_s": elapsed_s}
+            at = {"step": self.step, **self.curve.sync(), "elapsed_s": elapsed_s}
             state = {**at, "validation": self.validation, **weights}
-            save_checkpoint(self.directory.checkpoints, self.step, state, keep=keep)
+            save_checkpoint(self.directory.checkpoints, self.step, state, self.claim, keep=keep)
             self.beside_s["saving_s"] += time.perf_counter() - begin
 
         self.parallel.on_rank0(write)
@@ -253,12 +258,8 @@ class _Training:
         self.saved_at = time.perf_counter()
 
     def _stop(self, state: str) -> str:
-        """Put everything on disk, write `state` to status.json, and return it.
-
-        A process that was suspended so long that another took over the run writes nothing, and returns "running".
-        """
-        if self._lost():
-            return states.RUNNING
+        """Put everything on disk, write `state` to status.json, and return it."""
+        self._check()
         if state != states.DIVERGED:
             if not self._log():
                 return self._stop(states.DIVERGED)
@@ -267,9 +268,9 @@ class _Training:
         self._write_status(state)
         return state
 
-    def _lost(self) -> bool:
-        """Whether another process has taken over the run."""
-        return self.parallel.on_rank0(lambda: self.claim is None or self.claim.lost())
+    def _check(self) -> None:
+        """Raises LostError, on all ranks, if another process has taken over the run."""
+        self.parallel.on_rank0(lambda: self.claim.check())
 
     def training_s(self) -> float:
         """Seconds of this start in training steps."""
@@ -291,5 +292,6 @@ class _Training:
             "training_s": round(self.training_s(), 3),  # of this start
             **{name: round(beside, 3) for name, beside in self.beside_s.items()},
             **self.validation,
+            **({"curve_sha256": self.curve.digest.hexdigest()} if state == states.DONE else {}),
         }
-        self.parallel.on_rank0(lambda: self.directory.write_status(state, **values))
+        self.parallel.on_rank0(lambda: self.directory.write_status(state, self.claim, **values))

@@ -5,7 +5,6 @@ kept in its evaluations.json until the tokens of a set change.
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,12 +17,14 @@ from sweep.config import SourceConfig
 from sweep.data import Corpus, validation_sequences
 from sweep.data.sources import reader_of
 from sweep.errors import InputError
-from sweep.files import write_json
+from sweep.files import read_json, write_sealed
 from sweep.plan.run import RunConfig
 from sweep.store import RunDirectory
-from sweep.store.states import DONE
+from sweep.store.curves import read_results
 
 if TYPE_CHECKING:
+    import torch
+
     from models.transformer import Transformer
 
 OWN = "validation"  # the corpus's own held-out part, whose loss by position is kept
@@ -100,21 +101,17 @@ def evaluate(run: RunConfig, directory: RunDirectory, sets: list[EvaluationSet],
     Raises:
         InputError: if the run is not done, a set has fewer than two sequences, the checkpoint is gone, or the file is damaged.
     """
-    if directory.status()["state"] != DONE:
-        raise InputError(f"run_id={run.run_id} is {directory.status()['state']}: only finished runs are evaluated")
+    read_results(directory)
     known = evaluations(directory)
     missing = [each for each in sets if known.get(each.name, {}).get("fingerprint") != each.fingerprint]
     if missing:
-        from sweep.train.checkpoint import load_checkpoint
         from sweep.train.engine.autograd import transformer
 
-        if (checkpoint := load_checkpoint(directory.checkpoints)) is None:
-            raise InputError(f"{directory.checkpoints} holds no checkpoint; delete {directory.path} to train the run again")
         model = transformer(run).to(device)
-        model.load_state_dict(checkpoint["model"])
+        model.load_state_dict(last_weights(directory, run))
         for each in missing:
             known[each.name] = _measure(model, run, each, device)
-        write_json(directory.path / EVALUATIONS, known)
+        write_sealed(directory.path / EVALUATIONS, known)
     return {each.name: known[each.name] for each in sets}
 
 
@@ -154,10 +151,19 @@ def _measure(model: "Transformer", run: RunConfig, what: EvaluationSet, device: 
 
 def evaluations(directory: RunDirectory) -> dict[str, Any]:
     """The losses that `evaluate` has kept for a run. Raises InputError if the file is damaged."""
-    path = directory.path / EVALUATIONS
     try:
-        return json.loads(path.read_text())
+        return read_json(directory.path / EVALUATIONS, dict, "delete it and evaluate again")
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); delete it and evaluate again") from error
+
+
+def last_weights(directory: RunDirectory, run: RunConfig) -> "dict[str, torch.Tensor]":
+    """The weights after the last step of a finished run, by name. Raises InputError if no sound checkpoint holds them."""
+    from sweep.train.checkpoint import load_checkpoint
+
+    def problem_of(state: dict[str, Any]) -> str:
+        return "" if state["step"] == run.steps else f"is of step {state['step']}, not of the last, {run.steps}"
+
+    if (checkpoint := load_checkpoint(directory.checkpoints, problem_of=problem_of)) is None:
+        raise InputError(f"{directory.checkpoints} holds no checkpoint; delete {directory.path} to train the run again")
+    return checkpoint["model"]

@@ -15,8 +15,8 @@ from sweep.data.tokenizer import BYTES, END_OF_DOCUMENT, ByteTokenizer
 from sweep.errors import InputError
 from sweep.files import temporary_beside, write_json
 from sweep.store import Store
-from sweep.store.states import DONE
-from sweep.train.checkpoint import load_checkpoint
+from sweep.store.curves import read_results
+from sweep.use.evaluate import last_weights
 
 if TYPE_CHECKING:
     import tokenizers
@@ -41,9 +41,7 @@ def export(store: Store, run_id: str, out: Path) -> Path:
     directory = store.run(run_id)
     if not directory.path.is_dir():
         raise InputError(f"run_id={run_id} is not in store={store.root}; isosweep status lists the runs there are")
-    run, status = directory.config(), directory.status()
-    if status["state"] != DONE:
-        raise InputError(f"run {run_id} is {status['state']}, not done; isosweep launch trains it to its horizon")
+    run, (status, _) = directory.config(), read_results(directory)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"out={out} exists and is not an empty folder; name another, or remove it")
     corpus_directory = store.corpora / run.corpus
@@ -55,16 +53,14 @@ def export(store: Store, run_id: str, out: Path) -> Path:
             f"the tokenizer in {corpus_directory} has {tokenizer.vocab_size:,} ids and run {run_id} {run.model.vocab_size:,}; "
             f"delete {corpus_directory}, and isosweep launch makes it again"
         )
-    checkpoint = load_checkpoint(directory.checkpoints)
-    if checkpoint is None:
-        raise InputError(f"run {run_id} has no checkpoint; delete {directory.path} to train it again")
+    weights = last_weights(directory, run)
 
     temporary = temporary_beside(out)
     try:
         temporary.mkdir(parents=True)
         facts = {"run_id": run_id, "tokens": run.D, "val_loss": status["val_loss"]}
         # Readers find the facts with safetensors.safe_open(…).metadata(). save_file would make a file for its owner only.
-        content = save(hugging_face_weights(checkpoint["model"], run.model), {"format": "pt", "isosweep": json.dumps(facts)})
+        content = save(hugging_face_weights(weights, run.model), {"format": "pt", "isosweep": json.dumps(facts)})
         (temporary / "model.safetensors").write_bytes(content)
         end = int(tokenizer.end_of_document)
         special = {"bos_token_id": end, "eos_token_id": end}

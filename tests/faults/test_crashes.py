@@ -15,11 +15,12 @@ import torch
 from sweep.data import Corpus
 from sweep.plan.run import RunConfig
 from sweep.store import RunDirectory, Store, states
-from sweep.train.checkpoint import load_checkpoint, read_manifest
+from sweep.store.manifest import read_manifest
+from sweep.train.checkpoint import load_checkpoint
 from sweep.train.loop import Runtime, train
 
 EVERY_STEP = Runtime(checkpoint_interval_s=0, log_interval_s=0)
-WRITES = ("fsync", "replace", "utime")
+WRITES = ("fsync", "replace", "unlink", "utime")
 
 
 def in_a_child(work: Callable[[], Any], *, kill_after_s: float | None = None) -> int:
@@ -37,8 +38,9 @@ def in_a_child(work: Callable[[], Any], *, kill_after_s: float | None = None) ->
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def killed_at(count: int, after: bool, work: Callable[[], Any]) -> Callable[[], Any]:
-    """`work` in a process that kills itself just before, or just after, its `count`-th call that puts something on disk."""
+def killed_at(count: int, after: bool, work: Callable[[], Any], by: int = signal.SIGKILL) -> Callable[[], Any]:
+    """`work` in a process that sends itself a signal just before, or just after, its `count`-th call that puts something on
+    disk, or takes something off it."""
 
     def doomed() -> None:
         left = [count]
@@ -47,11 +49,12 @@ def killed_at(count: int, after: bool, work: Callable[[], Any]) -> Callable[[], 
             def wrapped(*arguments: Any, **options: Any) -> Any:
                 left[0] -= 1
                 if left[0] == 0 and not after:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                result = call(*arguments, **options)
-                if left[0] == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return result
+                    os.kill(os.getpid(), by)
+                try:
+                    return call(*arguments, **options)
+                finally:
+                    if left[0] == 0 and after:
+                        os.kill(os.getpid(), by)
 
             return wrapped
 
@@ -138,6 +141,43 @@ def test_the_checkpoint_before_a_damaged_one_is_taken(run: RunConfig, corpus: Co
         path.write_bytes({"flip": bytes(content), "truncate": bytes(content[:-100]), "empty": b""}[harm])
     assert train(run, corpus, directory, EVERY_STEP) == states.DONE
     assert_same(directory, clean)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_an_owner_that_is_stopped_at_any_write_and_wakes_up_late_changes_nothing(
+    run: RunConfig, corpus: Corpus, tmp_path: Path, after: bool, runslow: bool
+) -> None:
+    """Another process takes the run over and finishes it while the first is stopped, as when a node hangs and comes back."""
+    run = run if runslow else replace(run, steps=2)
+    clean = undisturbed(run, corpus, tmp_path / "clean")
+    count = 0
+    while True:
+        count += 1
+        directory = Store(tmp_path / f"stopped-{count}").run(run.run_id)
+        child = os.fork()
+        if not child:
+            try:
+                killed_at(count, after, lambda d=directory: train(run, corpus, d, EVERY_STEP), signal.SIGSTOP)()  # type: ignore[misc]
+                os._exit(0)
+            except BaseException:
+                os._exit(1)
+        if not os.WIFSTOPPED(os.waitpid(child, os.WUNTRACED)[1]):
+            break  # it came to its end before so many writes
+        for claim in directory.path.glob("claim/*.json"):
+            claim.write_text('{"released": true}')  # given up for dead
+        assert train(run, corpus, directory, EVERY_STEP) == states.DONE
+        before = written(directory)
+        os.kill(child, signal.SIGCONT)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert written(directory) == before, count
+        assert_same(directory, clean)
+    assert count > 30
+
+
+def written(directory: RunDirectory) -> dict[str, bytes]:
+    """What a run has to show."""
+    kept = [directory.path / "status.json", directory.curve, *directory.checkpoints.iterdir()]
+    return {path.name: path.read_bytes() for path in kept}
 
 
 def test_an_owner_that_slept_through_its_own_replacement_writes_nothing_more(

@@ -50,7 +50,7 @@ def test_a_full_disk_costs_no_step(tiny_run: RunConfig, corpus: Corpus, tiny_dis
         return False
 
     outcome = train_safely(run, corpus, store, runtime, should_stop=fill)
-    assert outcome.state == states.FAILED
+    assert (outcome.state, outcome.disk_full) == (states.INTERRUPTED, True)
     assert "No space left on device" in outcome.error
     assert not store.run(run.run_id).claim.held()
     filler.unlink()

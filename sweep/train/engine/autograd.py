@@ -1,6 +1,5 @@
 """The step by torch's autograd and AdamW: on any device, over several processes, eager or with the model compiled."""
 
-import fcntl
 import logging
 import os
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.transformer import Transformer
+from sweep.claim import alone
 from sweep.data import TrainingSequences
 from sweep.files import content_hash
 from sweep.plan.cost import sequences_at_once
@@ -144,10 +144,8 @@ class AutogradEngine:
         if not (self.compiled and self.first and cache):
             yield
             return
-        Path(cache).mkdir(parents=True, exist_ok=True)
         shape = content_hash(asdict(self.run.model) | {"sequences": self.micro_batch, "precision": self.run.precision})
-        with open(Path(cache) / f"{shape}.lock", "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # held until the file is closed
+        with alone(Path(cache) / f"{shape}.claim"):
             yield
 
     def _shrink(self) -> bool:

@@ -19,6 +19,7 @@ from sweep.commands import BAD_INPUT, DONE, SOME_RUNS_FAILED
 from sweep.commands.sweeps import plan_sweep
 from sweep.config import compose
 from sweep.store import Store
+from tests.stores import leave_status
 
 
 def tiny_sweep(text_file: Path, store: Path) -> list[str]:
@@ -290,8 +291,8 @@ def test_status_tells_every_run(tmp_path: Path, text_file: Path, capsys: pytest.
     assert "3 waiting; 0% of" in capsys.readouterr().out
     assert main(["launch", *overrides]) == DONE
     directories = [Store(tmp_path).run(p.run.run_id) for p in plan_sweep(compose(overrides))[0].runs]
-    directories[0].write_status("failed", step=3, steps=39, error="ValueError: it broke")
-    directories[1].write_status("running", step=7, steps=39)  # and its process is gone
+    leave_status(directories[0], "failed", step=3, steps=39, error="ValueError: it broke")
+    leave_status(directories[1], "running", step=7, steps=39)  # and its process is gone
     (directories[1].throughput).write_text('{"step": 9, "loss": 4.5}\n{"step": 1')  # as a kill leaves it
     capsys.readouterr()
     assert main(["status", *overrides, "--watch"]) == DONE  # nothing is going on: it says so once

@@ -19,6 +19,7 @@ from sweep.config import compose
 from sweep.errors import InputError
 from sweep.plan.written import SweepPlan
 from sweep.store import Store
+from tests.stores import leave_status
 
 GRID = ["grid.isoflop.budgets=[2e9,4e9,8e9]", "grid.isoflop.sizes=4", "grid.isoflop.span=6", "data.max_epochs=20"]
 QUICK = ["fit.resamples=20"]
@@ -141,8 +142,8 @@ def test_why_a_run_would_be_trained(launched: Path, tmp_path: Path, capsys: pyte
     plan = SweepPlan.read(store.root / "sweeps" / "tiny")
     assert plan is not None
     failed, partial, new, damaged = (store.run(planned.run.run_id) for planned in plan.runs[:4])
-    failed.write_status("failed", step=3, error="ValueError: it broke")
-    partial.write_status("interrupted", step=7)
+    leave_status(failed, "failed", step=3, error="ValueError: it broke")
+    leave_status(partial, "interrupted", step=7)
     (new.path / "status.json").unlink()
     (damaged.path / "status.json").write_text("{")
     assert main(["plan", "tiny", f"store={store.root}"]) == DONE

@@ -25,6 +25,7 @@ from sweep.follow.screen import BLOCKS, render, sparkline
 from sweep.follow.watch import POINTS, Watcher, sample_rows
 from sweep.plan.estimate import Speed
 from sweep.store import Store
+from tests.stores import leave_status
 from tests.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -213,7 +214,7 @@ def test_what_fails_and_what_waits_is_told(text_file: Path, tmp_path: Path) -> N
     planned = plan.runs
     first = store.run(planned[0].run.run_id)
     first.create(planned[0].run)
-    first.write_status("failed", step=3, steps=39, error="ValueError: it broke")
+    leave_status(first, "failed", step=3, steps=39, error="ValueError: it broke")
     watcher = Watcher(plan, store, config.fit)
     snapshot = watcher.look()
     assert not snapshot.over

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import sweep.launch  # noqa: F401  # so that claims can ask about jobs
+from sweep.claim import Claim, Owner
 from sweep.launch.slurm import pack, time_limit_minutes
 from sweep.plan.run import RunConfig
-from sweep.store.claim import Claim, Owner
 
 
 def leave(directory: Path, job: str) -> None:

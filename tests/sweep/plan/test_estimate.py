@@ -9,6 +9,7 @@ from sweep.plan.estimate import REFERENCE, Speed, makespan
 from sweep.plan.run import RunConfig
 from sweep.store import Store
 from sweep.store.states import DONE
+from tests.stores import leave_status
 
 
 def test_times_scale_to_what_was_seen_here(tiny_run: RunConfig, tmp_path: Path) -> None:
@@ -19,7 +20,9 @@ def test_times_scale_to_what_was_seen_here(tiny_run: RunConfig, tmp_path: Path) 
         directory.create(run)
         seconds = Speed(1000, REFERENCE).seconds(run)
         assert seconds is not None
-        directory.write_status(DONE, elapsed_s=slowdown * seconds, device="cpu", step=run.steps, val_loss=2.0, val_loss_se=0.01)
+        leave_status(
+            directory, DONE, elapsed_s=slowdown * seconds, device="cpu", step=run.steps, val_loss=2.0, val_loss_se=0.01
+        )
         seen.append((run, directory.status()))
     speed = Speed.measured(seen, "cpu", 1000)
     assert speed.scale == pytest.approx(1 / 3)

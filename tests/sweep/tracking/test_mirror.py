@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sweep.claim import Claim
 from sweep.cli import main
 from sweep.commands import BAD_INPUT, DONE, SOME_RUNS_FAILED
 from sweep.commands.training import planned_labels
@@ -16,12 +17,12 @@ from sweep.plan.grid import PlannedRun
 from sweep.plan.run import RunConfig
 from sweep.plan.written import CorpusFacts, SweepPlan
 from sweep.store import RunDirectory, Store, states
-from sweep.store.claim import Claim
 from sweep.tracking import Tracker
 from sweep.tracking.mirror import Mirror
 from sweep.tracking.process import is_mirrored
 from sweep.train.events import Outcome
 from sweep.train.loop import Runtime, train
+from tests.stores import leave_status
 from tests.sweep.tracking.mirrored import AUTO, OFFLINE, ONLINE, assert_mirrors, curve_of, send, train_mirrored, wandb_sync
 from tests.sweep.tracking.wandb_server import KEY, WandbServer
 from tests.waiting import wait_until
@@ -93,7 +94,7 @@ def test_only_steps_up_to_the_last_checkpoint_are_sent(
     """Later ones will be trained again, and on a GPU not to the last bit."""
     store, directory = Store(tmp_path), Store(tmp_path).run(tiny_run.run_id)
     train(tiny_run, corpus, directory, should_stop=lambda step: step >= 9)
-    directory.write_status(states.RUNNING, step=6)
+    leave_status(directory, states.RUNNING, step=6)
     with open(directory.curve, "a") as file:
         file.write('{"step":10,"tok')  # a buffer ends where it likes
     assert send(directory, ONLINE, store).warnings == []

@@ -18,6 +18,7 @@ from sweep.data import Corpus
 from sweep.data.tokenizer import END_OF_DOCUMENT
 from sweep.store import Store
 from sweep.train.checkpoint import load_checkpoint
+from tests.stores import leave_status
 
 TEXTS = ("def f(x):\n\treturn x[12345] + 7\r\n", "naïve café 😀 日本", "  two  spaces ", " a ,b .\0c", "", "words\n" * 50)
 FAMILIES = {
@@ -96,7 +97,7 @@ def test_what_cannot_be_exported_is_refused(
     (tmp_path / "full" / "notes.txt").write_text("mine")
     new = f"out={tmp_path / 'new'}"
     directory = store.run(run_id)
-    status, manifest = directory.status(), directory.checkpoints / "manifest.json"
+    status, manifest = directory.status(), max(directory.checkpoints.glob("*manifest.json"))
     corpus = store.corpora / directory.config().corpus
 
     def refused(arguments: list[str], message: str) -> None:
@@ -113,11 +114,11 @@ def test_what_cannot_be_exported_is_refused(
     refused([run_id, f"out={tmp_path / 'full' / 'notes.txt'}"], "is not an empty folder")
     refused([run_id, "out=/proc/isosweep"], "out=/proc/isosweep cannot be written")
     refused(["0123456789abcdef", new], "no run 0123456789abcdef is in store=")
-    directory.write_status("interrupted", step=3, steps=9)
+    leave_status(directory, "interrupted", step=3, steps=9)
     refused([run_id, new], "is interrupted, not done")
-    directory.write_status(**{key: value for key, value in status.items() if key != "updated"})
+    leave_status(directory, **{key: value for key, value in status.items() if key != "updated"})
     manifest.rename(manifest.with_suffix(".away"))
-    refused([run_id, new], "has no checkpoint")
+    refused([run_id, new], "holds no checkpoint")
     manifest.with_suffix(".away").rename(manifest)
     corpus.rename(corpus.with_suffix(".away"))
     refused([run_id, new], "is gone; isosweep launch makes it again")

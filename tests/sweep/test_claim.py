@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.store.claim import Claim, Owner
+from sweep.claim import Claim, Owner
 from tests.waiting import wait_until
 
 DEAD = Owner(host="elsewhere", pid=1, started=1)
@@ -58,8 +58,8 @@ def test_a_claim_is_held_until_it_is_released(tmp_path: Path) -> None:
 
 
 def test_a_process_of_this_machine_that_is_gone_owns_nothing(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from sweep.store.claim import Claim; print(Claim(Path(sys.argv[1])).take())"
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=Path(__file__).resolve().parents[3])
+    code = "import sys; from pathlib import Path; from sweep.claim import Claim; print(Claim(Path(sys.argv[1])).take())"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=Path(__file__).resolve().parents[2])
     assert not Claim(tmp_path).held()  # it did not release, and is not waited for
     assert Claim(tmp_path).take()
 
