@@ -16,7 +16,7 @@ from omegaconf.errors import MissingMandatoryValue
 from sweep.commands import BAD_INPUT
 from sweep.commands.sweeps import make_corpus, make_plan, plan_sweep
 from sweep.commands.training import launch_runs
-from sweep.config import NamedRun, conf_directory, from_omegaconf
+from sweep.config import NamedRun, conf_directory, from_omegaconf, read_times_as_text
 from sweep.errors import InputError
 
 exit_codes: list[int] = []  # of each run of a multirun
@@ -47,5 +47,6 @@ def _number(composed: DictConfig, name: str) -> float:
 
 if __name__ == "__main__":
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # no child process imports from the working directory
+    read_times_as_text()
     main()
     sys.exit(max(exit_codes))

@@ -36,11 +36,12 @@ def fsync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Replace `path` by `content`: after a crash it holds either all of the old or all of the new."""
+def write_atomically(path: Path, content: bytes | str, *, private: bool = False) -> None:
+    """Replace `path` by `content`: after a crash it holds either all of the old or all of the new. A `private` file is never
+    anybody else's to read."""
     temporary = temporary_beside(path)
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb", opener=_private if private else None) as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
@@ -50,9 +51,13 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     fsync_directory(path.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` atomically as indented JSON without NaN."""
-    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def write_json(path: Path, value: Any, *, private: bool = False) -> None:
+    """Write `value` atomically as indented JSON without NaN; see `write_atomically`."""
+    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n", private=private)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """The report command: a sweep, or a table of runs, as one HTML file."""
 
 from argparse import Namespace
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import yaml
 from sweep.commands import DONE
 from sweep.commands.laws import make_fits, opened, print_verdict, require_a_law
 from sweep.commands.sweeps import Sweep, describe_written
-from sweep.config import SweepConfig
+from sweep.config import SweepConfig, shown
 from sweep.files import writing
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def _origin(config: SweepConfig, sweep: Sweep | None, fits: "Fits") -> "Origin":
         made=origin.of_report(),
         cost=cost,
         setup=setup,
-        config=yaml.safe_dump(asdict(config), sort_keys=False),
+        config=yaml.safe_dump(shown(config), sort_keys=False),
     )
 
 

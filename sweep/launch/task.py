@@ -5,11 +5,11 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.config import ClusterConfig, SlurmConfig
+from sweep.config import ClusterConfig, SlurmConfig, shown
 from sweep.errors import InputError
 from sweep.files import write_json
 from sweep.launch.launchers import Launch, Watch
@@ -41,7 +41,7 @@ def write_tasks(directory: Path, tasks: Sequence[Task], launch: Launch) -> None:
         "store": str(launch.store.root.resolve()),
         "corpus": str(launch.corpus.resolve()),
         "device": launch.device,
-        "cluster": asdict(launch.cluster),
+        "cluster": shown(launch.cluster),  # a task needs no secrets, and who shares the store reads this file
         "compile": launch.compile,
         "worth_compiling": sorted(launch.worth_compiling),
         "tracker": launch.tracker,
