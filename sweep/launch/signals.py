@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+from typing import Self
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -22,7 +23,7 @@ class StopFlag:
         """Whether a user signal came, as Slurm sends before a time limit or a preemption."""
         return bool({signal.SIGUSR1, signal.SIGUSR2} & set(self._received))
 
-    def __enter__(self) -> "StopFlag":
+    def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
         return self
 
