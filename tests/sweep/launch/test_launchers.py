@@ -127,6 +127,15 @@ def test_cancel_stops_a_local_launch_and_not_only_its_workers(
     assert main(["cancel", "mine", f"store={store.root}"]) == DONE
     assert capsys.readouterr().out == "nothing was queued or running\n"
 
+    step = store.run(begun).status()["step"]
+    alone = [sys.executable, "-m", "sweep", "train", begun, f"store={store.root}", "runtime.compile=off", "device=cpu"]
+    with subprocess.Popen(alone, cwd=ROOT, stdout=subprocess.DEVNULL) as training:  # a process that trains this run only
+        wait_until(lambda: training.poll() is not None or store.run(begun).status()["step"] > step)
+        assert main(["cancel", "mine", f"store={store.root}"]) == DONE
+        assert f"told process {training.pid} on" in capsys.readouterr().out
+        assert training.wait(timeout=PATIENCE_S) == 1
+    assert store.run(begun).status()["state"] == states.INTERRUPTED
+
 
 def test_cancel_signals_no_process_that_a_file_names(
     text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], notebook: list[str]
