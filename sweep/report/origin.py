@@ -75,6 +75,7 @@ class Origin:
         cost: by device, or why it is not known.
         setup: the training choices that the checklist lists, as far as they are known.
         config: the sweep's whole configuration, as YAML.
+        hidden: directories of which the report shows nothing, as it shows no absolute path; None if it shows all.
     """
 
     title: str
@@ -84,10 +85,11 @@ class Origin:
     cost: list[Cost] | str
     setup: dict[str, str]
     config: str
+    hidden: tuple[str, ...] | None = None
 
 
-def of_store(runs: Sequence[RunDirectory], corpus: Facts) -> Facts:
-    """Commits, versions, hosts, devices and dates of all starts of the finished runs, and the corpus."""
+def of_store(runs: Sequence[RunDirectory], corpus: Facts, *, places: bool = False) -> Facts:
+    """Commits, versions, devices and dates of all starts of the finished runs, and the corpus; the hosts, if `places`."""
     done = [run for run in runs if run.status()["state"] == DONE]
     starts = [start for run in done for start in _starts(run.path / "provenance.json")]
     packages = sorted({name for start in starts for name in start.get("versions", {})})
@@ -98,7 +100,7 @@ def of_store(runs: Sequence[RunDirectory], corpus: Facts) -> Facts:
         ("Commit", _distinct(start.get("commit") for start in starts)),
         ("Python", _distinct(start.get("python") for start in starts)),
         *((name, _distinct(start.get("versions", {}).get(name) for start in starts)) for name in packages),
-        ("Host", _distinct(start.get("host") for start in starts)),
+        *([("Host", _distinct(start.get("host") for start in starts))] if places else []),
         ("Platform", _distinct(start.get("platform") for start in starts)),
         *((name.capitalize(), _distinct(start.get(name) for start in starts)) for name in ("device", "engine", "precision")),
     ]
@@ -139,15 +141,15 @@ def setup_of_table(frame: "pd.DataFrame") -> dict[str, str]:
     return found
 
 
-def of_report() -> Facts:
-    """Software, host and date of this report."""
+def of_report(*, places: bool = False) -> Facts:
+    """Software and date of this report; the host, if `places`."""
     from importlib.metadata import version
 
     now = provenance()
     packages = ("isosweep", "numpy", "scipy", "pandas", "matplotlib", "plotly")
     versions = ", ".join(f"{name} {now['versions'].get(name) or version(name)}" for name in packages)
     return (
-        ("Made", f"{now['time']} on {now['host']}"),
+        ("Made", now["time"] + (f" on {now['host']}" if places else "")),
         ("Commit", now["commit"] or "not run from a checkout"),
         ("Versions", f"Python {now['python']}, {versions}"),
         ("Platform", now["platform"]),
