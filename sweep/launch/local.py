@@ -56,8 +56,11 @@ class LocalLauncher(Launcher):
         for directory, owner, launched in living(store):
             found |= launched
             if launched & set(run_ids):
-                tell(directory)
-                told.append(f"told process {owner.pid} on {owner.machine} to stop: its runs write checkpoints")
+                process = f"process {owner.pid} on {owner.machine}"
+                problem = tell(directory)
+                told.append(
+                    f"{process} goes on: {problem}" if problem else f"told {process} to stop: its runs write checkpoints"
+                )
         held = [run_id for run_id in set(run_ids) - found if _held_outside(store, run_id)]
         if held:
             told.append(f"{len(held)} runs are in training by processes that keep no record here; end those by Ctrl-C")

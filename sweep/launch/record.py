@@ -77,10 +77,10 @@ def living(store: Store) -> Iterator[tuple[Path, Owner, set[str]]]:
             continue  # it has just begun, or just ended
 
 
-def tell(directory: Path) -> None:
-    """Tell the process of a record to stop as after Ctrl-C. Raises InputError if it cannot be told."""
+def tell(directory: Path) -> str:
+    """Tell the process of a record to stop as after Ctrl-C; why it cannot be told, or ""."""
     try:
         (directory / "cancel").touch()
     except OSError as error:
-        remedy = "whoever launched it can cancel it, or end it with Ctrl-C"
-        raise InputError(f"a launch goes on, and {directory} cannot be written ({error.strerror}); {remedy}") from error
+        return f"{directory} cannot be written ({error.strerror}); whoever launched it can cancel it, or end it by Ctrl-C"
+    return ""

@@ -61,7 +61,7 @@ class SlurmLauncher(Launcher):
         if not tasks:
             return ""
         asked = subprocess.run(["scancel", *tasks], capture_output=True, text=True)
-        if asked.returncode:
+        if asked.returncode and not re.search("already complet|Invalid job id", asked.stderr):  # a task that has just ended
             raise InputError(f"scancel failed: {last_line(asked.stderr)}; try again, or scancel {' '.join(tasks)}")
         return f"cancelled {len(tasks)} tasks of Slurm"
 
