@@ -6,7 +6,7 @@ import re
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from inspect import getdoc
 from typing import Any, NoReturn
 
@@ -14,7 +14,7 @@ import yaml
 
 from sweep import __version__
 from sweep.commands import BAD_INPUT, DONE, benching, following, laws, planning, reporting, training, using
-from sweep.config import compose_with_choices, conf_directory
+from sweep.config import compose_with_choices, conf_directory, shown
 from sweep.errors import InputError
 
 EXAMPLES = """\
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parse(name, rest)
         if getattr(options, "cfg", None):
             config = compose_with_choices(options.overrides, config_dir=options.config_dir)[0]
-            print(yaml.safe_dump(asdict(config), sort_keys=False), end="")
+            print(yaml.safe_dump(shown(config), sort_keys=False), end="")
             return DONE
         return COMMANDS[name].run(options)
     except InputError as error:

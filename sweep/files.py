@@ -67,14 +67,17 @@ def is_disk_full(error: BaseException | None) -> bool:
     return False
 
 
-def write_atomically(path: Path, content: bytes | str, check: Callable[[], None] = lambda: None) -> None:
+def write_atomically(
+    path: Path, content: bytes | str, check: Callable[[], None] = lambda: None, *, private: bool = False
+) -> None:
     """Replace `path` by `content`: after a crash it holds either all of the old or all of the new. What writers that were
-    killed long ago have left beside it is removed. `check` is called last, and may raise an error to leave `path` as it is."""
+    killed long ago have left beside it is removed. `check` is called last, and may raise an error to leave `path` as it is. A
+    `private` file is never anybody else's to read."""
 
     def write() -> None:
         temporary = temporary_beside(path)
         try:
-            with open(temporary, "wb") as file:
+            with open(temporary, "wb", opener=_private if private else None) as file:
                 file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -100,9 +103,13 @@ def remove_stale(path: Path) -> None:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
-def write_json(path: Path, value: Any, check: Callable[[], None] = lambda: None) -> None:
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def write_json(path: Path, value: Any, check: Callable[[], None] = lambda: None, *, private: bool = False) -> None:
     """Write `value` as indented JSON without NaN, as `write_atomically` does."""
-    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n", check)
+    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n", check, private=private)
 
 
 def write_sealed(path: Path, value: dict[str, Any], check: Callable[[], None] = lambda: None) -> None:
@@ -113,12 +120,12 @@ def write_sealed(path: Path, value: dict[str, Any], check: Callable[[], None] = 
 def read_json(path: Path, kind: type[T], remedy: str) -> T:
     """The value in a JSON file of ours, without its seal.
 
-    Raises FileNotFoundError if there is no such file, and InputError with the `remedy` if it cannot be read, holds anything
-    but a `kind`, or was sealed and has changed.
+    Raises FileNotFoundError or NotADirectoryError if there is no such file, and InputError with the `remedy` if it cannot be
+    read, holds anything but a `kind`, or was sealed and has changed.
     """
     try:
         value = json.loads(patiently(path.read_bytes), parse_constant=_no_number)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from error

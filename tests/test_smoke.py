@@ -1,6 +1,7 @@
 """A tiny sweep of the smoke kind, from the grid to the figures, through the commands a user types."""
 
 import json
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from sweep.cli import main
 from sweep.commands import DONE
 from sweep.commands.sweeps import plan_sweep
 from sweep.config import compose
+from sweep.launch.record import tell
+from tests.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 GRID = ["experiment=smoke", "grid.isoflop.budgets=[6e9,1.2e10,2.4e10]", "grid.isoflop.sizes=5", "grid.isoflop.span=20"]
@@ -71,12 +74,14 @@ def test_the_report_knows_what_the_runs_ran_on(sweep: list[str], out: Path) -> N
     started = json.loads(next(Path(compose(sweep).store).glob("runs/*/provenance.json")).read_text())["starts"][0]
     for told in (
         "15 finished, 15 starts",
-        started["host"],
         started["versions"]["torch"],
         "tokens to train on",
         "Core-hours, 15 runs",
     ):
         assert told in page
+    assert f"on {started['host']}<" not in page
+    assert ">Host<" not in page
+    assert str(Path(compose(sweep).store)) not in page
 
 
 def test_a_second_launch_trains_nothing(sweep: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,6 +136,25 @@ def test_hydra_multirun_lands_in_the_same_store(sweep: list[str], tmp_path: Path
     )
     assert bad.returncode == 2
     assert bad.stderr.startswith("train.py: grid.runs: N: no model of 3 parameters")
+
+
+def test_a_multirun_that_is_told_to_stop_begins_no_other_run(sweep: list[str], tmp_path: Path) -> None:
+    """By a signal or, as here, by what `isosweep cancel` writes. Its overrides are for nobody else to read."""
+    store = Path(compose(sweep).store)
+    before = set(store.glob("runs/*"))
+    arguments = ["-m", "parameters=8e3,9e3", "tokens=2e7", f"store={store}", "device=cpu", "runtime.compile=off"]
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments, "cluster.log_interval_s=0.1"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+    ) as multirun:
+        wait_until(lambda: any((run / "throughput.jsonl").exists() for run in set(store.glob("runs/*")) - before))
+        (record,) = store.glob("launches/*/runs.json")
+        tell(record.parent)
+        assert multirun.wait(timeout=PATIENCE_S) == 1
+    (begun,) = set(store.glob("runs/*")) - before
+    assert json.loads((begun / "status.json").read_text())["state"] == "interrupted"
+    assert stat.S_IMODE((store / "multirun" / "multirun.yaml").stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("arguments", [["parameters=abc", "tokens=1e4"], ["parameters=3e3"]])

@@ -1,7 +1,7 @@
 """The report command: a sweep, or a table of runs, as one HTML file."""
 
+import os
 from argparse import Namespace
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ import yaml
 from sweep.commands import DONE
 from sweep.commands.laws import make_fits, opened, print_verdict, require_a_law
 from sweep.commands.sweeps import Sweep, describe_written
-from sweep.config import SweepConfig
+from sweep.config import SweepConfig, shown
 from sweep.files import writing
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def report(options: Namespace) -> int:
 def _origin(config: SweepConfig, sweep: Sweep | None, fits: "Fits") -> "Origin":
     from sweep.fit import read_frame
     from sweep.report import Cost, Origin, costs, origin
+    from sweep.report.text import values_without_places
     from sweep.tables.exports import SCHEME
     from sweep.tables.names import resolve
 
@@ -52,7 +53,7 @@ def _origin(config: SweepConfig, sweep: Sweep | None, fits: "Fits") -> "Origin":
         setup = origin.setup_of_table(frame)
         if table is None:
             assert sweep is not None
-            trained, more, frame["cores"] = _of_store(sweep, frame)
+            trained, more, frame["cores"] = _of_store(sweep, frame, config.report.places)
             setup |= more
         C = dict(zip(map(str, fits.runs.run_id), fits.runs.C.tolist(), strict=True))
         power = {"core_watts": config.report.core_watts, "gpu_watts": config.ask.watts}
@@ -60,14 +61,17 @@ def _origin(config: SweepConfig, sweep: Sweep | None, fits: "Fits") -> "Origin":
         cost = costs(frame, C, run_id=resolve(frame, {"run_id": config.columns.run_id})["run_id"], **power)
     if table is not None:
         trained = origin.of_table(table, config.curves, len(fits.runs) + len(fits.runs.excluded))
+    places = config.report.places
+    values = shown(config) if places else values_without_places(shown(config))
     return Origin(
         title=config.report.title or (config.name if table is None else _name(table)),
         from_store=table is None,
         trained=trained,
-        made=origin.of_report(),
+        made=origin.of_report(places=places),
         cost=cost,
         setup=setup,
-        config=yaml.safe_dump(asdict(config), sort_keys=False),
+        config=yaml.safe_dump(values, sort_keys=False, allow_unicode=True),
+        hidden=None if places else (str(Path(config.store).resolve()), str(Path.cwd()), os.path.expanduser("~")),
     )
 
 
@@ -76,7 +80,7 @@ def _name(table: str) -> str:
     return "/".join(Path(table).absolute().parts[-2:]) if Path(table).is_file() else table
 
 
-def _of_store(sweep: Sweep, frame: "pd.DataFrame") -> tuple["Facts", dict[str, str], list[int]]:
+def _of_store(sweep: Sweep, frame: "pd.DataFrame", places: bool) -> tuple["Facts", dict[str, str], list[int]]:
     """Where the runs were trained, the settings that no column of the table has, and the number of cores or GPUs of each
     run."""
     from sweep.data import Corpus
@@ -101,4 +105,4 @@ def _of_store(sweep: Sweep, frame: "pd.DataFrame") -> tuple["Facts", dict[str, s
     ranks = [int(directories[run_id].status().get("ranks", 1)) for run_id in frame["run_id"]]
     threads = [config.cluster.threads if device == "cpu" else 1 for device in frame["device"]]
     cores = [rank * thread for rank, thread in zip(ranks, threads, strict=True)]
-    return origin.of_store(list(directories.values()), corpus_facts), setup, cores
+    return origin.of_store(list(directories.values()), corpus_facts, places=places), setup, cores

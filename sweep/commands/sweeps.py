@@ -1,6 +1,7 @@
 """Sweeps for commands: composed from conf/ before the launch, read from the written plan after it; and their corpora."""
 
 import math
+import os
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -8,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.commands import console
-from sweep.config import SweepConfig, compose_with_choices, override
-from sweep.config.overrides import parse_overrides
+from sweep.config import SweepConfig, check_name, compose_with_choices, override
+from sweep.config.overrides import given_texts
 from sweep.errors import InputError
 from sweep.plan import measured
 from sweep.plan.cost import choose_engine, worth_compiling
@@ -59,10 +60,10 @@ def composed(options: Namespace) -> SweepConfig:
 def open_sweep(options: Namespace) -> Sweep:
     """The launched sweep that a command names, as NAME, name=… or experiment=…. Neither conf/ nor the corpus is read. Raises
     InputError if there is no such sweep, or an override would make other runs."""
-    given = dict(parse_overrides(options.overrides))
-    store = Store(Path(str(given.get("store", DEFAULT_STORE))))
-    name = options.sweep or given.get("name") or _launched_from(store, given.get("experiment")) or DEFAULT_NAME
-    folder = sweep_folder(store, str(name))
+    given = given_texts(options.overrides, store=DEFAULT_STORE, name=None, experiment=None, out=None)
+    store = Store(Path(os.path.expanduser(given["store"] or DEFAULT_STORE)))
+    name = options.sweep or given["name"] or _launched_from(store, given["experiment"]) or DEFAULT_NAME
+    folder = sweep_folder(store, name)
     if (plan := SweepPlan.read(folder)) is None:
         there = ", ".join(sorted(path.parent.name for path in (store.root / "sweeps").glob(f"*/{FILE}"))) or "none"
         raise InputError(
@@ -71,23 +72,24 @@ def open_sweep(options: Namespace) -> Sweep:
         )
     rest = [text for text in options.overrides if text.partition("=")[0] not in ("name", "store")]
     config = override(plan.config, rest, plan.choices, plan.overrides)
-    out = str(given["out"]) if "out" in given else str(folder)
+    out = str(folder) if given["out"] is None else os.path.expanduser(given["out"])
     return Sweep(plan=plan, config=replace(config, store=str(store.root), out=out), store=store)
 
 
 def sweep_folder(store: Store, name: str) -> Path:
-    """Where a sweep's plan, tables, fits and figures lie."""
+    """Where a sweep's plan, tables, fits and figures lie. Raises InputError if `name` is none that a sweep may have."""
+    check_name(name)
     return store.root / "sweeps" / name
 
 
-def _launched_from(store: Store, experiment: Any) -> str | None:
+def _launched_from(store: Store, experiment: str | None) -> str | None:
     """The name of the sweep that was launched from conf/experiment/<experiment>.yaml under the name given there."""
     if experiment is None:
         return None
     for plan in _plans(store):
         if plan.choices.get("experiment") == experiment and not any(text.startswith("name=") for text in plan.overrides):
             return plan.config.name
-    return str(experiment)
+    return experiment
 
 
 def _plans(store: Store) -> Iterator[SweepPlan]:

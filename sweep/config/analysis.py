@@ -61,9 +61,11 @@ class FiguresConfig:
 
 @dataclass(kw_only=True)
 class ReportConfig:
-    """The report's title (by default the sweep's name, or the table's), and the power that a CPU core is assumed to draw."""
+    """The report's title (by default the sweep's name, or the table's), whether it shows host names and absolute paths, and the
+    power that a CPU core is assumed to draw."""
 
     title: str | None = None
+    places: bool = False
     core_watts: float = number(10, above=0)
 
 

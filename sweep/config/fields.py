@@ -7,14 +7,14 @@ The bound stands beside the field it binds:
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, field, fields, is_dataclass
 from operator import ge, gt, le, lt
 from typing import Any
 
 from sweep.errors import InputError
 
-ALLOWED = "allowed"  # the key of a field's metadata that holds its check
+ALLOWED, PRIVATE = "allowed", "private"  # keys of a field's metadata: its check; whether its values may be secrets
 
 
 def number(
@@ -64,12 +64,28 @@ def nonempty(default: Any = MISSING) -> Any:
     return field(default=default, metadata={ALLOWED: check})
 
 
+def checked(problem: Callable[[Any], str | None], *, default: Any = MISSING) -> Any:
+    """A field with a check of its own: what is wrong with a value, or None. A value that is None is not checked."""
+    return field(default=default, metadata={ALLOWED: problem})
+
+
+def private(default: Callable[[], Any]) -> Any:
+    """A list or dictionary whose values may be secrets, such as a token: see `sweep.config.secrets`."""
+    return field(default_factory=default, metadata={PRIVATE: True})
+
+
 def check_fields(config: Any, prefix: str = "") -> None:
     """Check every field of a dataclass and of those inside it. Raises InputError for the first value that is not allowed; it
     names the field, the value and what is allowed."""
     for name, value, check in _checked(config, prefix):
         if value is not None and (problem := check(value)) is not None:
-            raise InputError(f"{name}={value} {problem}")
+            raise InputError(f"{name}={on_one_line(value)} {problem}")
+
+
+def on_one_line(value: Any) -> str:
+    """A value for a message: as it is, or quoted if it is empty, or would break the line or be invisible in it."""
+    shown = str(value)
+    return shown if shown.isprintable() and shown.strip() == shown != "" else repr(shown)
 
 
 def _checked(config: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:

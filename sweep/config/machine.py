@@ -1,14 +1,24 @@
 """Configuration that changes no result: where runs train, how a step is computed, where curves are mirrored to."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweep.config.fields import choice, number
+from sweep.config.fields import checked, choice, number, private
+
+TIME_LIMIT = r"[0-9]+(:[0-9]+){0,2}|[0-9]+-[0-9]+(:[0-9]+){0,2}|(?i:UNLIMITED|INFINITE)"
+
+
+def time_problem(text: str) -> str | None:
+    """What is wrong with a time limit; None if nothing is. Slurm itself reads it."""
+    forms = "minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS or UNLIMITED"
+    return None if re.fullmatch(TIME_LIMIT, text) else f"is no time as Slurm writes it: {forms}"
 
 
 @dataclass(kw_only=True)
 class SlurmConfig:
-    """The resources that an array task requests from Slurm; conf/cluster/slurm.yaml explains each field."""
+    """The resources that an array task requests from Slurm; conf/cluster/slurm.yaml explains each field. `time_limit_minutes`
+    is an older name of `time_limit`."""
 
     partition: str | None = None
     account: str | None = None
@@ -17,13 +27,27 @@ class SlurmConfig:
     gpus_per_task: int = number(0, at_least=0)
     cpus_per_task: int = number(2, at_least=1)
     memory_mb: int | None = number(None, at_least=1)
+    time_limit: str | None = checked(time_problem, default=None)
     time_limit_minutes: int | None = number(None, at_least=1)
     task_minutes: float = number(60, above=0)
     max_at_once: int | None = number(None, at_least=1)
     signal_s: int = number(120, at_least=1)
-    directives: list[str] = field(default_factory=list)
-    setup: list[str] = field(default_factory=list)
+    directives: list[str] = private(list)
+    setup: list[str] = private(list)
     python: str | None = None
+
+    def limit(self) -> str | None:
+        """The time limit as sbatch takes it; None leaves it to the estimates."""
+        return self.time_limit or (str(self.time_limit_minutes) if self.time_limit_minutes else None)
+
+    def limit_s(self) -> float:
+        """The time limit in seconds; infinite if it is estimated, or there is none. Slurm reads 0 as none."""
+        days, _, clock = (self.limit() or "").rpartition("-")
+        parts = [int(part) for part in clock.split(":") if part.isdigit()]
+        clocks = bool(days) or len(parts) == 3  # D-HH, D-HH:MM, D-HH:MM:SS, HH:MM:SS; else MM, MM:SS
+        units = (3600, 60, 1) if clocks else (60, 1)
+        seconds = 86_400 * int(days or 0) + sum(part * unit for part, unit in zip(parts, units, strict=False))
+        return seconds or float("inf")
 
 
 @dataclass(kw_only=True)
@@ -39,7 +63,7 @@ class ClusterConfig:
     micro_batch: int | None = number(None, at_least=1)
     strategy: str = choice("ddp", "fsdp")
     slurm: SlurmConfig | None = None
-    options: dict[str, Any] = field(default_factory=dict)  # for a launcher of your own, which checks them
+    options: dict[str, Any] = private(dict)  # for a launcher of your own, which checks them
 
 
 @dataclass(kw_only=True)

@@ -11,8 +11,9 @@ TEXT = (str, str | None)
 
 
 def literal(overrides: Sequence[str]) -> list[str]:
-    """`overrides` with quotes around values of text fields that Hydra's grammar does not take: paths with blanks, parentheses
-    or umlauts, expressions. Hydra names what is wrong in the others."""
+    """`overrides` with quotes around values of text fields that Hydra's grammar does not take, or takes for something else:
+    paths with blanks, parentheses or umlauts, expressions, 1e3. What Hydra's users write on purpose means what it does there:
+    null, quotes, and `${…}`, as in ${oc.env:SCRATCH}/store. Hydra names what is wrong in the other fields."""
     return [_quoted(override) for override in overrides]
 
 
@@ -37,11 +38,12 @@ def _quoted(override: str) -> str:
         return override
     try:
         parsed = OverridesParser.create().parse_override(override)
-        if not parsed.is_sweep_override() and not isinstance(parsed.value(), list | dict):
+        on_purpose = value == "null" or value[:1] in ("'", '"')
+        if not parsed.is_sweep_override() and (on_purpose or parsed.value() == value):
             return override
     except HydraException:
         pass
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"{key}='{escaped}'"
 
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from sweep.config.composing import conf_directory, from_omegaconf
+from sweep.config.composing import conf_directory, from_omegaconf, plain, read_times_as_text
 from sweep.config.naming import literal
+from sweep.config.secrets import shown_override
 from sweep.config.sweep import SweepConfig
 from sweep.errors import InputError
 
@@ -22,7 +23,20 @@ def parse_overrides(overrides: Sequence[str]) -> list[tuple[str, Any]]:
         parsed = OverridesParser.create().parse_overrides(literal(overrides))
         return [(each.key_or_group, each.value()) for each in parsed]
     except HydraException as error:
-        raise InputError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{' '.join(map(shown_override, overrides))}: {str(error).splitlines()[0]}") from error
+
+
+def given_texts(overrides: Sequence[str], **defaults: str | None) -> dict[str, str | None]:
+    """The texts that `overrides` give to the fields in `defaults`, or the defaults where they give none, with `${…}` resolved.
+    Raises InputError if one cannot be read."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    texts = OmegaConf.create({**defaults, **{key: value for key, value in parse_overrides(overrides) if key in defaults}})
+    try:
+        return {key: None if texts[key] is None else str(texts[key]) for key in defaults}
+    except OmegaConfBaseException as error:
+        raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
 
 
 def override(
@@ -41,7 +55,7 @@ def override(
     """
     from omegaconf import OmegaConf
 
-    values = OmegaConf.create(asdict(config))
+    values = plain(asdict(config))
     new = [each for each in overrides if each not in given]
     applied = []
     for text, (key, value) in zip(new, parse_overrides(new), strict=True):
@@ -72,6 +86,7 @@ def _read_group(group: str, name: Any) -> Any:
     """The values in a file of conf/ for a group that does not define runs, such as cluster=slurm."""
     from omegaconf import OmegaConf
 
+    read_times_as_text()
     path = conf_directory() / group / f"{name}.yaml"
     if not path.is_file():
         raise InputError(f"{group}={name}: conf/ has no {group}/{path.name}")

@@ -1,19 +1,38 @@
 """The whole configuration, as conf/sweep.yaml composes it."""
 
+import re
 from dataclasses import dataclass, field
 
 from sweep.config.analysis import AskConfig, Columns, FiguresConfig, FitConfig, NextConfig, ReportConfig
 from sweep.config.data import DataConfig
-from sweep.config.fields import choice, number
+from sweep.config.fields import checked, choice, number, on_one_line
 from sweep.config.machine import BenchConfig, ClusterConfig, RuntimeConfig, TrackerConfig
 from sweep.config.training import EvaluationConfig, GridConfig, ModelFamily, OptimizerConfig, ScheduleConfig
+from sweep.errors import InputError
+
+MAX_NAME = 200  # bytes; a file system allows 255
+
+
+def name_problem(name: str) -> str | None:
+    """What is wrong with a sweep's name; None if nothing is. It is a folder of the store, a word on the command line and the
+    name of Slurm's jobs: no path, no flag, no override."""
+    if re.fullmatch(r"[^\W_]([^/\\=]*[^/\\=\s.])?", name) and name.isprintable() and len(name.encode()) <= MAX_NAME:
+        return None
+    allowed = f"it begins with a letter or a digit, ends with no dot or blank, has at most {MAX_NAME} bytes"
+    return f"cannot be a sweep's name; {allowed}, and none of / \\ = and what is not printable"
+
+
+def check_name(name: str) -> None:
+    """Raises InputError if `name` is none that a sweep may have."""
+    if (problem := name_problem(name)) is not None:
+        raise InputError(f"name={on_one_line(name)} {problem}")
 
 
 @dataclass(kw_only=True)
 class SweepConfig:
     """A whole sweep."""
 
-    name: str = "sweep"
+    name: str = checked(name_problem, default="sweep")
     seed: int = number(0, at_least=0, below=2**63)
     device: str = choice("auto", "cpu", "cuda")
     precision: str = choice("auto", "fp32", "bf16", "bf16_residual")

@@ -1,24 +1,13 @@
-"""The launcher of this machine: a pool of worker processes, which lives as long as the command `isosweep launch`.
+"""The launcher of this machine: a pool of worker processes, which lives as long as the command `isosweep launch`."""
 
-<store>/launches/<time>-<random>/runs.json   the runs of a launch that is going on
-                                 claim/      its process: see sweep.claim
-"""
-
-import json
-import os
 import shutil
-import signal
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 
-from sweep.claim import Claim, Owner
-from sweep.errors import InputError
-from sweep.files import write_json
-from sweep.launch.launchers import Launch, Launcher, Queued, Watch, fresh_name
+from sweep.launch.launchers import Launch, Launcher, Queued, Watch
 from sweep.launch.pool import Pool, pool_size
-from sweep.launch.signals import StopFlag
+from sweep.launch.record import RecordedStop, living, recorded, tell
 from sweep.plan.cost import flops
 from sweep.plan.device import require_device, warn_of_narrow_heads
 from sweep.plan.estimate import duration
@@ -40,11 +29,11 @@ class LocalLauncher(Launcher):
             print(f"isosweep: there is no {compiler()}: {slow}", file=sys.stderr)
         pool = Pool(launch=launch, workers=pool_size(launch.cluster, launch.device))
         steps_before = {run.run_id: launch.store.run(run.run_id).status_or_failed()["step"] for run in runs}
-        start, stopping = time.monotonic(), StopFlag()
+        start, stopping = time.monotonic(), RecordedStop()
         with watch(runs, stopping) as report:
             if not runs:
                 return ""
-            with stopping, _recorded(runs, launch.store):
+            with stopping, recorded(runs, launch.store, stopping):
                 outcomes = pool.run(runs, report, stopping)
             wall = time.monotonic() - start
         if launch.device == "cuda":  # where several runs share a GPU, time in steps says little
@@ -57,53 +46,29 @@ class LocalLauncher(Launcher):
     def queued(self, store: Store) -> dict[str, Queued]:
         return {
             run_id: Queued(where=f"process {owner.pid} on {owner.machine}", state="launched")
-            for owner, run_ids in _living(store)
+            for _, owner, run_ids in living(store)
             for run_id in run_ids
         }
 
     def cancel(self, store: Store, run_ids: Collection[str]) -> str:
-        """Stop launches as Ctrl-C does. A process that trains one run, as `isosweep train` starts, is stopped itself."""
-        launches = [(owner, launched) for owner, launched in _living(store) if launched & set(run_ids)]
-        here = {owner.pid for owner, _ in launches if owner.is_here()}
-        elsewhere = {owner.machine for owner, _ in launches if not owner.is_here()}
-        for run_id in set(run_ids).difference(*(launched for _, launched in launches)):
-            owner = store.run(run_id).claim.owner()
-            if owner is not None and owner.is_here() and owner.alive() and not owner.job:
-                here.add(owner.pid)
-        for pid in here:
-            os.kill(pid, signal.SIGTERM)  # not SIGINT: a second one would not wait for checkpoints
-        told = [f"stopped {len(here)} processes here"] if here else []
-        return "; ".join(told + [f"a launch goes on at {machine}: cancel it there" for machine in sorted(elsewhere)])
+        """Stop launches as Ctrl-C does, on any machine, and processes that train one run, as `isosweep train` starts."""
+        told, found = [], set[str]()
+        for directory, owner, launched in living(store):
+            found |= launched
+            if launched & set(run_ids):
+                process = f"process {owner.pid} on {owner.machine}"
+                problem = tell(directory)
+                told.append(
+                    f"{process} goes on: {problem}" if problem else f"told {process} to stop: its runs write checkpoints"
+                )
+        held = [run_id for run_id in set(run_ids) - found if _held_outside(store, run_id)]
+        if held:
+            told.append(f"{len(held)} runs are in training by processes that keep no record here; end those by Ctrl-C")
+        return "; ".join(told)
 
 
-@contextmanager
-def _recorded(runs: Sequence[RunConfig], store: Store) -> Iterator[None]:
-    """Keep a record of this launch in the store while it goes on, and remove the records of launches that have died."""
-    for directory in store.launches.glob("*"):
-        claim = Claim(directory / "claim")
-        if claim.owner() is not None and not claim.held():
-            shutil.rmtree(directory, ignore_errors=True)
-    directory = store.launches / fresh_name()
-    claim = Claim(directory / "claim")
-    try:
-        claim.take()
-        write_json(directory / "runs.json", [run.run_id for run in runs])
-    except OSError as error:
-        raise InputError(f"store={store.root} cannot be written ({error.strerror}); make room, or choose another") from error
-    try:
-        yield
-    finally:
-        claim.release()
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def _living(store: Store) -> Iterator[tuple[Owner, set[str]]]:
-    """The process and the runs of every launch that goes on."""
-    for directory in sorted(store.launches.glob("*")):
-        claim = Claim(directory / "claim")
-        try:
-            owner = claim.owner()
-            if owner is not None and claim.held():
-                yield owner, set(json.loads((directory / "runs.json").read_text()))
-        except (OSError, ValueError):
-            continue  # it has just begun, or just ended
+def _held_outside(store: Store, run_id: str) -> bool:
+    """Whether a living process that belongs to no batch job trains a run."""
+    claim = store.run(run_id).claim
+    owner = claim.owner()
+    return owner is not None and not owner.job and claim.held()

@@ -49,8 +49,8 @@ class Pool:
         fails only its own run, and a new worker replaces it. A worker on a GPU is also replaced after a failed run, which may
         have left the device unusable to the process. Under MPS a fault of one process is a fault of all on its GPU: a run that
         failed beside others is trained once more, later and alone. `STOP_SIGNALS` let every run write a checkpoint; those runs
-        end "interrupted", and the runs that had not begun "waiting". `stopping` is the flag that these signals set; a caller that
-        passes its own, already entered, can ask it which signal came.
+        end "interrupted", and the runs that had not begun "waiting". `stopping` is the flag that these signals set; a caller
+        that passes its own, already entered, can ask it which signal came.
 
         Raises InputError if workers cannot start; runs that are in training then write a checkpoint.
         """

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+from typing import Self
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
@@ -23,7 +24,7 @@ class StopFlag:
         """Whether a user signal came, as Slurm sends before a time limit or a preemption."""
         return bool({signal.SIGUSR1, signal.SIGUSR2} & set(self._received))
 
-    def __enter__(self) -> "StopFlag":
+    def __enter__(self) -> Self:
         ours = [number for number in STOP_SIGNALS if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN)]
         self._before = {number: signal.signal(number, self._handle) for number in ours}
         return self

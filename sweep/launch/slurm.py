@@ -1,7 +1,7 @@
 """The Slurm launcher: submit an array and return. Each task trains its runs and queues itself again until they are done.
 
 <store>/submissions/<time>-<random>/tasks.json   which runs each task has, and how to train them: see sweep.launch.task
-                                   setup.sh      lines to run first
+                                   setup.sh      lines to run first, for nobody else to read: they may hold a token
                                    job.json      Slurm's job
                                    task-<k>.log  what task k printed
 """
@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from sweep.config import SlurmConfig
+from sweep.config.secrets import require_secrets, shown_words
 from sweep.errors import InputError
 from sweep.files import write_atomically, write_json
 from sweep.launch.launchers import Launch, Launcher, Queued, Watch, fresh_name
@@ -28,6 +29,7 @@ from sweep.store import Store
 
 ENDED = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY")
 OVERHEAD_S, MARGIN, MIN_MINUTES = 300, 1.5, 15  # of a task, beyond what its runs are expected to take
+RECORD_END = "\x1e"  # a command may have lines of its own
 PROCESS_MB = 1200  # of a worker, beside its run
 
 
@@ -42,6 +44,8 @@ class SlurmLauncher(Launcher):
         assert slurm is not None  # see sweep.config.compose
         if not runs:
             return ""
+        require_secrets(slurm, "cluster.slurm", "give it again on the command line, or launch the sweep from conf/ as at first")
+        _check_setup(slurm.setup)
         warn_of_narrow_heads(runs, launch.device)
         seconds = [launch.speed.seconds(run, launch.store.run(run.run_id).status_or_failed()["step"]) for run in runs]
         tasks = pack(runs, seconds, workers=task_workers(launch.cluster), task_s=60 * slurm.task_minutes)
@@ -56,7 +60,9 @@ class SlurmLauncher(Launcher):
         tasks = sorted(task for task, _, of_task in _tasks(store) if set(run_ids) & set(of_task))
         if not tasks:
             return ""
-        subprocess.run(["scancel", *tasks], check=False)
+        asked = subprocess.run(["scancel", *tasks], capture_output=True, text=True)
+        if asked.returncode and not re.search("already complet|Invalid job id", asked.stderr):  # a task that has just ended
+            raise InputError(f"scancel failed: {last_line(asked.stderr)}; try again, or scancel {' '.join(tasks)}")
         return f"cancelled {len(tasks)} tasks of Slurm"
 
     def logs(self, store: Store, run_id: str) -> list[Path]:
@@ -123,11 +129,17 @@ def memory_mb(tasks: Sequence[Task], processes: int) -> int:
 def _submit(tasks: Sequence[Task], launch: Launch, slurm: SlurmConfig) -> str:
     """Submit one array; its job number. Raises InputError if there is no sbatch, or it refuses."""
     directory = launch.store.root.resolve() / "submissions" / fresh_name()
+    if "\\" in str(directory):  # Slurm then replaces nothing in --output, and drops the backslash: all tasks would end at once
+        raise InputError(
+            f"store={launch.store.root}: Slurm writes no log below a path with a backslash; choose another store=…"
+        )
     directory.mkdir(parents=True)
     write_tasks(directory, tasks, launch)
-    write_atomically(directory / "setup.sh", "\n".join(slurm.setup) + "\n")
-    command = ["sbatch", "--parsable", *_options(tasks, directory, launch, slurm), str(script())]
-    command += [str(directory), slurm.python or sys.executable]
+    write_atomically(directory / "setup.sh", "\n".join(slurm.setup) + "\n", private=True)
+    # Paths are arguments of their own, in which no character means anything.
+    task = [str(script()), str(directory), slurm.python or sys.executable]
+    options = _options(tasks, directory, launch, slurm)
+    command = ["sbatch", "--parsable", *options, *slurm.directives, *task]
     # The tasks import this very code, and see nothing of the job, if any, that this shell itself runs in.
     own = [key for key in os.environ if key.startswith(("SLURM_", "SBATCH_")) and key != "SLURM_CONF"]
     environment = {key: value for key, value in os.environ.items() if key not in own}
@@ -139,7 +151,11 @@ def _submit(tasks: Sequence[Task], launch: Launch, slurm: SlurmConfig) -> str:
         remedy = "launch from a login node of the cluster"
         raise InputError(f"cluster=slurm: there is no sbatch on this machine; {remedy}") from error
     if done.returncode:
-        raise InputError(f"cluster=slurm: sbatch refused: {last_line(done.stderr)} (the command was: {shlex.join(command)})")
+        safe = shlex.join(["sbatch", *options, *shown_words(slurm.directives), *task])
+        reason = last_line(done.stderr)
+        for directive, words in zip(slurm.directives, shown_words(slurm.directives), strict=True):
+            reason = reason.replace(directive, words)
+        raise InputError(f"cluster=slurm: sbatch refused: {reason} (the command was: {safe})")
     job = done.stdout.strip().split(";")[0]
     write_json(directory / "job.json", {"job": job})
     return job
@@ -151,7 +167,7 @@ def _options(tasks: Sequence[Task], directory: Path, launch: Launch, slurm: Slur
     options = {
         "job-name": launch.name,
         "array": f"0-{len(tasks) - 1}{throttle}",
-        "output": str(directory / "task-%a.log"),
+        "output": str(directory).replace("%", "%%") + "/task-%a.log",
         "cpus-per-task": slurm.cpus_per_task,
         "mem": f"{slurm.memory_mb or memory_mb(tasks, task_workers(launch.cluster))}M",
         "signal": f"B:USR1@{slurm.signal_s}",
@@ -160,37 +176,50 @@ def _options(tasks: Sequence[Task], directory: Path, launch: Launch, slurm: Slur
         "qos": slurm.qos,
         "constraint": slurm.constraint,
         "gres": f"gpu:{slurm.gpus_per_task}" if slurm.gpus_per_task else None,
-        "time": slurm.time_limit_minutes or time_limit_minutes(tasks),
+        "time": slurm.limit() or time_limit_minutes(tasks),
     }
-    return [f"--{key}={value}" for key, value in options.items() if value is not None] + list(slurm.directives)
+    return [f"--{key}={value}" for key, value in options.items() if value is not None]
 
 
 def _tasks(store: Store) -> Iterator[tuple[str, str, list[str]]]:
     """<job>_<index>, state and run_ids of every task of this store that Slurm has in its queue. Raises InputError if there
-    were submissions and Slurm cannot be asked about them."""
+    were submissions and Slurm cannot be asked about them.
+
+    A job.json is believed only where Slurm says that the job was submitted with that very directory: whoever can write to the
+    store must not have another job of its reader cancelled."""
     submissions = {}
     for path in sorted((store.root / "submissions").glob("*/job.json")):
         try:
-            submissions[json.loads(path.read_text())["job"]] = path.parent
-        except (OSError, ValueError, KeyError):
+            submissions[str(json.loads(path.read_text())["job"])] = path.parent
+        except (OSError, ValueError, KeyError, TypeError):
             continue  # it is being written; the launch that writes it knows its own runs
-    for line in _squeue() if submissions else ():
-        job, _, rest = line.partition("_")
-        index, _, state = rest.partition(" ")
-        if job in submissions and index.isdigit():
-            yield f"{job}_{index}", state.lower(), read_tasks(submissions[job])["tasks"][int(index)]
+    for task, state, command in _squeue() if submissions else ():
+        job, _, index = task.partition("_")
+        directory = submissions.get(job)
+        if directory and index.isdigit() and f"/{script().name} {directory.resolve()} " in command:
+            yield task, state.lower(), read_tasks(directory)["tasks"][int(index)]
 
 
-def _squeue() -> list[str]:
-    """ "<job>_<index> <state>" of every array task that this user has in the queue."""
-    command = ["squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%i %T"]
+def _check_setup(lines: Sequence[str]) -> None:
+    """Raises InputError if `lines` are no bash: a task would find that out, after hours in the queue."""
+    checked = subprocess.run(["bash", "-n"], input="\n".join(lines) + "\n", capture_output=True, text=True)
+    if checked.returncode:
+        found = re.search(r"line (\d+): ", checked.stderr)
+        line = min(int(found[1]), len(lines)) if found else len(lines)
+        text = shown_words("\n".join(lines).splitlines()[line - 1 : line] or [""])[0]
+        raise InputError(f"cluster.slurm.setup: bash finds a syntax error at line {line}, “{text}”; correct it")
+
+
+def _squeue() -> Iterator[list[str]]:
+    """ "<job>_<index>", state and command of every array task that this user has in the queue."""
+    command = ["squeue", "--noheader", "--array", f"--user={getpass.getuser()}", f"--format=%i %T %o{RECORD_END}"]
     try:
         asked = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
         raise InputError(f"this store has Slurm submissions, but squeue cannot be run ({error}); use a login node") from error
     if asked.returncode:
         raise InputError(f"this store has Slurm submissions, but squeue failed: {last_line(asked.stderr)}; try again")
-    return asked.stdout.splitlines()
+    yield from (parts for line in asked.stdout.split(f"{RECORD_END}\n") if len(parts := line.split(" ", 2)) == 3)
 
 
 def _max_array_tasks() -> int:

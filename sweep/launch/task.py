@@ -1,17 +1,16 @@
 """The tasks of a Slurm array: which runs each of them has, and training these in a pool of the task's own."""
 
-import json
 import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.config import ClusterConfig, SlurmConfig
+from sweep.config import ClusterConfig, SlurmConfig, shown
 from sweep.errors import InputError
-from sweep.files import write_json
+from sweep.files import read_json, write_sealed
 from sweep.launch.launchers import Launch, Watch
 from sweep.launch.pool import Pool, streams_per_gpu
 from sweep.launch.signals import StopFlag
@@ -41,22 +40,22 @@ def write_tasks(directory: Path, tasks: Sequence[Task], launch: Launch) -> None:
         "store": str(launch.store.root.resolve()),
         "corpus": str(launch.corpus.resolve()),
         "device": launch.device,
-        "cluster": asdict(launch.cluster),
+        "cluster": shown(launch.cluster),  # a task needs no secrets, and who shares the store reads this file
         "compile": launch.compile,
         "worth_compiling": sorted(launch.worth_compiling),
         "tracker": launch.tracker,
         "tasks": [[run.run_id for run in task.runs] for task in tasks],
     }
-    write_json(directory / "tasks.json", values)
+    write_sealed(directory / "tasks.json", values)
 
 
 def read_tasks(directory: Path) -> dict[str, Any]:
     """What `write_tasks` wrote. Raises InputError if it is missing or damaged."""
     path = directory / "tasks.json"
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"no such task: {path} cannot be read ({error}); delete {directory} and launch again") from error
+        return read_json(path, dict, f"delete {directory} and launch again")
+    except OSError as error:
+        raise InputError(f"no such task: {path} cannot be read ({error.strerror}); launch again") from error
 
 
 def task_workers(cluster: ClusterConfig) -> int:

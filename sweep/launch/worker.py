@@ -17,6 +17,7 @@ from sweep.config import ClusterConfig
 from sweep.errors import InputError, one_line
 from sweep.files import is_disk_full, read_json, write_json
 from sweep.launch.launchers import Launch, Watch
+from sweep.launch.record import RecordedStop, recorded
 from sweep.launch.signals import STOP_SIGNALS, StopFlag
 from sweep.plan.cost import token_bytes, worth_compiling
 from sweep.plan.run import PRECISIONS, RunConfig
@@ -81,8 +82,9 @@ def train_together(
 ) -> int:
     """Train a run in this process, one of its ranks; the exit code: 0 if the run is done, else 1.
 
-    SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 to any rank lets all finish their step, write a checkpoint and end. If one fails or
-    dies, the others end too: the ranks communicate on the host before every step, where a lost connection is an error at once.
+    SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 to any rank lets all finish their step, write a checkpoint and end, and so does
+    `isosweep cancel`. If one fails or dies, the others end too: the ranks communicate on the host before every step, where a
+    lost connection is an error at once.
 
     Args:
         parallel: this process, not connected yet.
@@ -92,7 +94,7 @@ def train_together(
     """
     runtime = set_up_torch(store, cluster, parallel.device, compile)
     parent = os.getppid()
-    with StopFlag() as stopping, parallel:
+    with RecordedStop() as stopping, parallel:
         run, corpus = parallel.on_rank0(find)
         runtime = replace(runtime, compile_pays=bool(worth_compiling([run])), parallel=parallel)
 
@@ -100,7 +102,11 @@ def train_together(
             # A launcher that was killed cannot ask its processes to stop: they notice that their parent has changed.
             return stopping() or (parallel.size > 1 and os.getppid() != parent)
 
-        with watch([run], stopping) if parallel.rank == 0 else nullcontext(lambda event: None) as report:
+        on_rank0 = parallel.rank == 0
+        with (
+            recorded([run], store, stopping) if on_rank0 else nullcontext(),
+            watch([run], stopping) if on_rank0 else nullcontext(lambda event: None) as report,
+        ):
             outcome = train_safely(run, corpus, store, runtime, on_progress=report, should_stop=should_stop)
             report(outcome)
         if outcome.state == states.FAILED and parallel.size > 1:

@@ -1,23 +1,25 @@
 """The written plan: a sweep as it was launched, and everything that later commands need to know of it.
 
 `launch` writes <store>/sweeps/<name>/plan.json. status, fit, plot, report and the others read it, and not conf/ or the text.
+What may be a secret is not in it, but in secrets.json beside it, which is its owner's alone; only a launch needs that.
 """
 
-import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweep.config import SweepConfig, from_omegaconf
+from sweep.config import SweepConfig, from_omegaconf, shown
+from sweep.config.secrets import restore, secrets, shown_override
 from sweep.errors import InputError
-from sweep.files import write_json
+from sweep.files import read_json, write_json, write_sealed
 from sweep.plan.grid import PlannedRun
 from sweep.plan.run import RunConfig
 
 FORMAT = 1
-FILE = "plan.json"
+FILE, SECRETS = "plan.json", "secrets.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +58,11 @@ class SweepPlan:
     overrides: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for plan.json; `from_dict` reads them back."""
+        """Plain values for plan.json, without secrets; `from_dict` reads them back."""
         runs = [{"run_id": each.run.run_id, "D": each.run.D, **asdict(each)} for each in self.runs]
-        return _finite({"format": FORMAT, "name": self.config.name, **asdict(self), "runs": runs})
+        plan = {"format": FORMAT, "name": self.config.name, **asdict(self), "runs": runs}
+        plan |= {"config": shown(self.config), "overrides": list(map(shown_override, self.overrides))}
+        return _finite(plan)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "SweepPlan":
@@ -84,20 +88,29 @@ class SweepPlan:
         """Write plan.json into a sweep's folder, which is made if need be. Raises InputError if it cannot be written."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / FILE, self.to_dict())
+            if found := secrets(self.config):
+                write_json(folder / SECRETS, found, private=True)
+            else:
+                (folder / SECRETS).unlink(missing_ok=True)
+            write_sealed(folder / FILE, self.to_dict())
         except OSError as error:
             raise InputError(f"{folder / FILE} cannot be written ({error.strerror}); choose another store=…") from error
 
     @classmethod
     def read(cls, folder: Path) -> "SweepPlan | None":
         """The plan in a sweep's folder; None if there is none. Raises InputError if it is damaged, or of a newer version."""
-        path = folder / FILE
+        path, remedy = folder / FILE, "launch the sweep again to write it anew"
         try:
-            return cls.from_dict(json.loads(path.read_text()))
+            values = read_json(path, dict, remedy)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read: {error}; launch the sweep again to write it anew") from error
+        try:
+            plan = cls.from_dict(values)
+        except InputError as error:
+            raise InputError(f"{path} cannot be read: {error}; {remedy}") from error
+        if os.access(folder / SECRETS, os.R_OK):  # a launch says what it lacks
+            restore(plan.config, read_json(folder / SECRETS, dict, remedy))
+        return plan
 
     def changes_from(self, earlier: "SweepPlan | None") -> str:
         """How many runs are new, kept and dropped since an earlier plan of the sweep; empty if nothing changed."""

@@ -1,14 +1,12 @@
 """Where a report's numbers come from, and their cost: the provenance of the runs in a store, or what is known about a table."""
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.errors import InputError
 from sweep.fit.frontier import Footprint, footprint
 from sweep.store import RunDirectory
 from sweep.store.runs import provenance
@@ -75,6 +73,7 @@ class Origin:
         cost: by device, or why it is not known.
         setup: the training choices that the checklist lists, as far as they are known.
         config: the sweep's whole configuration, as YAML.
+        hidden: directories of which the report shows nothing, as it shows no absolute path; None if it shows all.
     """
 
     title: str
@@ -84,12 +83,13 @@ class Origin:
     cost: list[Cost] | str
     setup: dict[str, str]
     config: str
+    hidden: tuple[str, ...] | None = None
 
 
-def of_store(runs: Sequence[RunDirectory], corpus: Facts) -> Facts:
-    """Commits, versions, hosts, devices and dates of all starts of the finished runs, and the corpus."""
+def of_store(runs: Sequence[RunDirectory], corpus: Facts, *, places: bool = False) -> Facts:
+    """Commits, versions, devices and dates of all starts of the finished runs, and the corpus; the hosts, if `places`."""
     done = [run for run in runs if run.status_or_failed()["state"] == DONE]
-    starts = [start for run in done for start in _starts(run.path / "provenance.json")]
+    starts = [start for run in done for start in run.starts()]
     packages = sorted({name for start in starts for name in start.get("versions", {})})
     times = sorted(str(start["time"]) for start in starts if "time" in start)
     found = [
@@ -98,7 +98,7 @@ def of_store(runs: Sequence[RunDirectory], corpus: Facts) -> Facts:
         ("Commit", _distinct(start.get("commit") for start in starts)),
         ("Python", _distinct(start.get("python") for start in starts)),
         *((name, _distinct(start.get("versions", {}).get(name) for start in starts)) for name in packages),
-        ("Host", _distinct(start.get("host") for start in starts)),
+        *([("Host", _distinct(start.get("host") for start in starts))] if places else []),
         ("Platform", _distinct(start.get("platform") for start in starts)),
         *((name.capitalize(), _distinct(start.get(name) for start in starts)) for name in ("device", "engine", "precision")),
     ]
@@ -139,15 +139,15 @@ def setup_of_table(frame: "pd.DataFrame") -> dict[str, str]:
     return found
 
 
-def of_report() -> Facts:
-    """Software, host and date of this report."""
+def of_report(*, places: bool = False) -> Facts:
+    """Software and date of this report; the host, if `places`."""
     from importlib.metadata import version
 
     now = provenance()
     packages = ("isosweep", "numpy", "scipy", "pandas", "matplotlib", "plotly")
     versions = ", ".join(f"{name} {now['versions'].get(name) or version(name)}" for name in packages)
     return (
-        ("Made", f"{now['time']} on {now['host']}"),
+        ("Made", now["time"] + (f" on {now['host']}" if places else "")),
         ("Commit", now["commit"] or "not run from a checkout"),
         ("Versions", f"Python {now['python']}, {versions}"),
         ("Platform", now["platform"]),
@@ -198,15 +198,6 @@ def costs(
         )
         for device, part in rows.groupby("device")
     ]
-
-
-def _starts(path: Path) -> list[dict[str, Any]]:
-    try:
-        return json.loads(path.read_text())["starts"]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error}); delete it to make the report without it") from error
 
 
 def _distinct(values: Iterable[Any]) -> str:

@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,8 @@ def render(fits: Fits, origin: Origin, options: FitConfig) -> str:
     environment = Environment(
         loader=PackageLoader("sweep.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    if origin.hidden is not None:
+        environment.finalize = partial(text.without_places, hidden=origin.hidden)
     environment.filters |= {"number": text.number, "estimate": text.estimate, "sentence": text.sentence}
     figures = {name: _data_uri(figure) for name, figure in figures_of(fits).items()}
     answers = _answers(fits)

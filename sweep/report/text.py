@@ -1,7 +1,8 @@
 """Numbers for a reader: short on the page, with all their digits in the <data> element around them."""
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -9,8 +10,31 @@ from markupsafe import Markup, escape
 from sweep.fit import Estimate
 
 ABSENT = "–"
+PATH = re.compile(r"(?<![\w.~/:<…])(?:file://)?(?:~\w*)?(?:/[^\s/'\"<>,;()]+){2,}/?")  # absolute, in a sentence
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 LETTERS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+
+
+def without_places(value: Any, hidden: Sequence[str] = ()) -> Any:
+    """`value`, and if it is text, each absolute path in it without the folders on the way; `hidden` are directories whose names
+    may have blanks."""
+    if not isinstance(value, str) or isinstance(value, Markup) or "/" not in value or value.startswith("data:"):
+        return value
+    for directory in sorted(hidden, key=len, reverse=True):
+        if directory.count("/") > 1:
+            value = value.replace(directory, "…")
+    return PATH.sub(lambda found: f"…/{found.group().rstrip('/').rpartition('/')[2]}", value)
+
+
+def values_without_places(value: Any) -> Any:
+    """Values of a configuration in which every absolute path is its last part."""
+    if isinstance(value, Mapping):
+        return {key: values_without_places(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [values_without_places(entry) for entry in value]
+    if isinstance(value, str) and value.startswith(("/", "~", "file:/")):
+        return f"…/{value.rstrip('/').rpartition('/')[2]}"
+    return without_places(value)
 
 
 def count(value: float) -> str:

@@ -10,7 +10,7 @@
                       traceback.txt     the error, if it failed
                       evaluations.json  losses on other text: see sweep.use.evaluate
                       wandb.json        what of it is in wandb: see sweep.tracking.process
-<store>/launches/                       see sweep.launch.local
+<store>/launches/                       see sweep.launch.record
 <store>/submissions/                    see sweep.launch.slurm
 <store>/corpora/<fingerprint>/          see sweep.data.corpus
 <store>/bench.json                      speeds measured by `isosweep bench`
@@ -149,17 +149,21 @@ class RunDirectory:
                 raise LostError(f"{self.path} has come to its end")
         write_sealed(self.path / "status.json", {"state": state, **fields, "updated": _now()}, claim.check)
 
+    def starts(self) -> list[dict[str, Any]]:
+        """The provenance of each start of the run. Raises InputError if provenance.json is damaged."""
+        path, remedy = self.path / "provenance.json", "delete it: only a report reads it"
+        try:
+            starts = read_json(path, dict, remedy).get("starts")
+        except FileNotFoundError:
+            return []
+        if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
+            raise InputError(f"{path} is damaged (it has no list of starts); {remedy}")
+        return starts
+
     def add_provenance(self, claim: Claim, **fields: Any) -> None:
         """Append the provenance of this start of the run, and `fields`. Raises InputError if the file is damaged, and LostError
         as above."""
-        path = self.path / "provenance.json"
-        try:
-            starts = read_json(path, dict, "delete it and launch again").get("starts")
-        except FileNotFoundError:
-            starts = []
-        if not isinstance(starts, list):
-            raise InputError(f"{path} is damaged (it has no list of starts); delete it and launch again")
-        write_json(path, {"starts": [*starts, provenance() | fields]}, claim.check)
+        write_json(self.path / "provenance.json", {"starts": [*self.starts(), provenance() | fields]}, claim.check)
 
 
 def _problem_of(status: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from sweep.commands import BAD_INPUT, DONE
 from sweep.commands.sweeps import find_run_id, plan_sweep
 from sweep.config import compose
 from sweep.errors import InputError
+from sweep.files import read_json
 from sweep.plan.written import SweepPlan
 from sweep.store import Store
 from tests.stores import leave_status
@@ -129,7 +130,7 @@ def test_plan_as_json_is_what_launch_writes(launched: Path, capsys: pytest.Captu
     assert main(["plan", "tiny", f"store={launched}", "--json"]) == DONE
     shown = json.loads(capsys.readouterr().out)
     assert [run.pop("why") for run in shown["runs"]] == ["done"] * 12
-    assert shown == json.loads((launched / "sweeps" / "tiny" / "plan.json").read_text())
+    assert shown == read_json(launched / "sweeps" / "tiny" / "plan.json", dict, "")
     run = shown["runs"][0]
     assert run["D"] == run["run"]["steps"] * run["run"]["batch_size"] * run["run"]["model"]["context_length"]
     assert run["engine"] == "native"

@@ -1,11 +1,15 @@
 """Composing a sweep, and what is said of a bad one."""
 
+from argparse import Namespace
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import yaml
 
-from sweep.config import PowerRule, compose, conf_directory
+from sweep.commands.sweeps import open_sweep
+from sweep.config import PowerRule, compose, conf_directory, from_omegaconf, override
+from sweep.config.overrides import given_texts
 from sweep.errors import InputError
 
 
@@ -81,3 +85,82 @@ def test_power_rules() -> None:
 
 def test_conf_is_the_checkouts() -> None:
     assert conf_directory() == Path(__file__).resolve().parents[3] / "conf"
+
+
+NAMES = [
+    "../../x",
+    "..",
+    ".",
+    "",
+    " ",
+    "/abs",
+    "a/b",
+    "a\nb",
+    "a\0b",
+    "-x",
+    "~x",
+    "a=b",
+    ".x",
+    "a\\b",
+    "x ",
+    "ü" * 101,
+    "a\u2028b",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_are_no_folder_of_the_store_are_refused_on_one_line(name: str, tmp_path: Path) -> None:
+    store = f"store={tmp_path / 'store'}"
+    with pytest.raises(InputError, match=r"^name=.* cannot be a sweep's name; it begins with") as refused:
+        compose([f"name={name}", store])
+    assert str(refused.value).isprintable()
+    for options in ({"sweep": name, "overrides": [store]}, {"sweep": None, "overrides": [store, f"name={name}"]}):
+        if name or options["sweep"] is None:
+            with pytest.raises(InputError, match="cannot be a sweep's name" if name else "no sweep"):
+                open_sweep(Namespace(**options))
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("name", ["a", "lr (2), seed 1", "größe-1.5", "1e3", "007", "true"])
+def test_names_are_taken_as_they_are_typed(name: str) -> None:
+    assert compose([f"name={name}"]).name == name
+
+
+PATHS = ["a,b c", "a'b\"c", "[v1] (x) {y}", " #a;b&c!d ", "a\nb", "%j", "größe", "a\\b c\\", "1e3", "=a:b", "$HOME x"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_paths_are_taken_as_they_are_typed_and_interpolations_are_resolved(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRATCH", "/big disk")
+    assert compose([f"store={path}"]).store == path
+    assert given_texts([f"store={path}"], store=None) == {"store": path}
+    typed = f"store=${{oc.env:SCRATCH}}/{path}"
+    assert compose([typed]).store == f"/big disk/{path}"
+    assert given_texts([typed], store=None) == {"store": f"/big disk/{path}"}
+
+
+def test_a_variable_of_the_shell_in_a_setup_line_is_explained_and_can_be_written() -> None:
+    with pytest.raises(InputError, match=r"cluster.slurm.setup\[0\]: .*HOME.* write \$HOME or \\\${HOME} for the shell's"):
+        compose(["cluster=slurm", 'cluster.slurm.setup=["source ${HOME}/x"]'])
+    config = compose(["cluster=slurm", r'cluster.slurm.setup=["source \${HOME}/x"]'])
+    assert from_omegaconf(asdict(config)).cluster.slurm == config.cluster.slurm
+    assert override(config, ["report.title=x"], {}).cluster.slurm == config.cluster.slurm
+    assert config.cluster.slurm is not None
+    assert config.cluster.slurm.setup == ["source ${HOME}/x"]
+
+
+@pytest.mark.parametrize("limit", ["1h", "-1", "1:2:3:4", "1.5", "2-", "2-1:1:1:1", "yes", "1:3o"])
+def test_what_is_no_time_of_slurm_is_refused(limit: str) -> None:
+    with pytest.raises(InputError, match=r"^cluster.slurm.time_limit=.* is no time as Slurm writes it: minutes, MM:SS"):
+        compose(["cluster=slurm", f"cluster.slurm.time_limit={limit}"])
+
+
+def test_the_older_time_limit_goes_on_and_no_limit_ends_before_its_signal() -> None:
+    slurm = compose(["cluster=slurm", "cluster.slurm.time_limit_minutes=90"]).cluster.slurm
+    assert slurm is not None
+    assert slurm.limit() == "90"
+    with pytest.raises(InputError, match="are both given; set one of them to null"):
+        compose(["cluster=slurm", "cluster.slurm.time_limit_minutes=90", "cluster.slurm.time_limit=2:00:00"])
+    with pytest.raises(InputError, match=r"time_limit=1:30 is over before .* or set cluster.slurm.signal_s=45"):
+        compose(["cluster=slurm", "cluster.slurm.time_limit=1:30"])
+    compose(["cluster=slurm", "cluster.slurm.time_limit=1:30", "cluster.slurm.signal_s=45"])

@@ -1,19 +1,22 @@
 """The interface of launchers: a new one is a class and a yaml, and what one has taken can be seen and cancelled."""
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
 import pytest
 
+from sweep.claim import Owner, _started
 from sweep.cli import main
 from sweep.commands import BAD_INPUT, DONE
 from sweep.launch import launchers
 from sweep.launch.launchers import Launch, Launcher, Queued, Watch
-from sweep.launch.local import _recorded
+from sweep.launch.record import RecordedStop, recorded
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
 from tests.waiting import PATIENCE_S, wait_until
@@ -113,7 +116,7 @@ def test_cancel_stops_a_local_launch_and_not_only_its_workers(
         assert "2 queued, 1 running" in capsys.readouterr().out
         workers = psutil.Process(launch.pid).children(recursive=True)
         assert main(["cancel", "mine", f"store={store.root}"]) == DONE
-        assert capsys.readouterr().out == "stopped 1 processes here\n"
+        assert f"told process {launch.pid} on" in capsys.readouterr().out
         printed, _ = launch.communicate(timeout=PATIENCE_S)
         assert launch.returncode == 1
     assert "2 waiting, 1 interrupted" in printed
@@ -124,19 +127,49 @@ def test_cancel_stops_a_local_launch_and_not_only_its_workers(
     assert main(["cancel", "mine", f"store={store.root}"]) == DONE
     assert capsys.readouterr().out == "nothing was queued or running\n"
 
+    step = store.run(begun).status()["step"]
+    alone = [sys.executable, "-m", "sweep", "train", begun, f"store={store.root}", "runtime.compile=off", "device=cpu"]
+    with subprocess.Popen(alone, cwd=ROOT, stdout=subprocess.DEVNULL) as training:  # a process that trains this run only
+        wait_until(lambda: training.poll() is not None or store.run(begun).status()["step"] > step)
+        assert main(["cancel", "mine", f"store={store.root}"]) == DONE
+        assert f"told process {training.pid} on" in capsys.readouterr().out
+        assert training.wait(timeout=PATIENCE_S) == 1
+    assert store.run(begun).status()["state"] == states.INTERRUPTED
+
+
+def test_cancel_signals_no_process_that_a_file_names(
+    text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], notebook: list[str]
+) -> None:
+    """Claims of a launch and of a run that name a process of this user, which has nothing to do with isosweep."""
+    store = Store(tmp_path / "store")
+    assert main(["launch", *LONG, f"data.paths=[{text_file}]", f"store={store.root}", *notebook]) == DONE
+    run_id, other = (store.root / "notebook.txt").read_text().split()[:2]
+    with subprocess.Popen(["sleep", "600"]) as victim:
+        forged = replace(Owner.here(), pid=victim.pid, started=_started(victim.pid))
+        for claim in (store.launches / "forged" / "claim", store.run(other).path / "claim"):
+            claim.mkdir(parents=True)
+            (claim / "00000001.json").write_text(json.dumps(asdict(forged)))
+        (store.launches / "forged" / "runs.json").write_text(json.dumps([run_id]))
+        assert main(["cancel", "mine", f"store={store.root}"]) == DONE
+        assert "1 runs are in training by processes that keep no record here" in capsys.readouterr().out
+        with pytest.raises(subprocess.TimeoutExpired):
+            victim.wait(timeout=0.5)
+        victim.kill()
+
 
 def test_the_record_of_a_launch_that_was_killed_is_ignored_and_removed(tiny_run: RunConfig, tmp_path: Path) -> None:
     store = Store(tmp_path)
     code = (
-        "import os, sys; from pathlib import Path; from sweep.launch.local import _recorded; from sweep.store import Store\n"
+        "import os, sys; from pathlib import Path; from sweep.store import Store\n"
+        "from sweep.launch.record import RecordedStop, recorded\n"
         "store = Store(Path(sys.argv[1])); run = store.run(sys.argv[2]).config()\n"
-        "record = _recorded([run], store); record.__enter__(); os._exit(1)"
+        "record = recorded([run], store, RecordedStop()); record.__enter__(); os._exit(1)"
     )
     store.run(tiny_run.run_id).create(tiny_run)
     subprocess.run([sys.executable, "-c", code, str(tmp_path), tiny_run.run_id], cwd=ROOT, env=os.environ)
     assert len(list(store.launches.iterdir())) == 1
     assert launchers.queued(store) == {}
-    with _recorded([tiny_run], store):
+    with recorded([tiny_run], store, RecordedStop()):
         assert set(launchers.queued(store)) == {tiny_run.run_id}
         assert len(list(store.launches.iterdir())) == 1
     assert launchers.queued(store) == {}
