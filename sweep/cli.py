@@ -1,12 +1,12 @@
 """The command line: `isosweep <command> …`, the same as `python -m sweep <command> …`."""
 
-import io
 import os
 import re
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from inspect import getdoc
 from typing import Any, NoReturn
 
@@ -16,6 +16,7 @@ from sweep import __version__
 from sweep.commands import BAD_INPUT, DONE, benching, following, laws, planning, reporting, training, using
 from sweep.config import compose_with_choices, conf_directory
 from sweep.errors import InputError
+from sweep.machine import GONE, speak_utf8, survive_lost_output
 
 EXAMPLES = """\
 Every key=value is a Hydra override of conf/sweep.yaml; isosweep <command> --help lists those that a command reads.
@@ -34,6 +35,8 @@ SWEEP = ("experiment", "model", "data", "optimizer", "schedule", "grid", "name",
 EXTRAS = {"torch": "train", "tokenizers": "train", "datasets": "train", "safetensors": "train", "wandb": "wandb"}
 WRITTEN = ("name", "store")
 WORDS = {"sweep": ("[NAME]", "a launched sweep"), "run": ("RUN_ID", "a run, by the first digits of its run_id")}
+ONLY_PRINT = ("plan", "status", "watch", "logs", "list", "--help", "-h", "help")  # nothing is left to do if nobody reads them
+INTERRUPTED = 130  # as shells have it
 TABLE = ("table", "curves", "columns", "where", "missing", "out", "fit")
 
 
@@ -108,43 +111,64 @@ class Parser(ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; bad input becomes one line on stderr and exit code 2."""
     if arguments is None:
+        speak_utf8()
         os.environ.setdefault("PYTHONSAFEPATH", "1")  # no child process imports from the working directory
         arguments = sys.argv[1:]
-    arguments = list(arguments)
-    for stream in (sys.stdout, sys.stderr):  # a terminal without Unicode shows ? for what it lacks
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+        survive_lost_output(partial(_output_is_lost, arguments[0] if arguments else ""))
+    try:
+        code = _run(list(arguments))
+        if sys.stdout is not None:  # it was closed before this began
+            sys.stdout.flush()
+        return code
+    except InputError as error:
+        print(f"isosweep: {error}", file=sys.stderr)
+    except _Unread:
+        return DONE
+    except KeyboardInterrupt:
+        print("isosweep: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except ModuleNotFoundError as error:
+        if (package := (error.name or "").split(".")[0]) not in EXTRAS:
+            raise
+        print(f"isosweep: this needs {package}: pip install 'isosweep[{EXTRAS[package]}]'", file=sys.stderr)
+    return BAD_INPUT
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview(), end="")
         return DONE if arguments else BAD_INPUT
     if arguments[0] == "--version":
         print(f"isosweep {__version__}")
         return DONE
-    try:
-        name, *rest = arguments
-        if name not in COMMANDS:
-            raise InputError(f"there is no command {name!r}; the commands are {', '.join(COMMANDS)}")
-        if {"-h", "--help"} & set(rest):
-            parser = parser_of(name)
-            parser.epilog = _explain(COMMANDS[name].fields)
-            print(parser.format_help(), end="")
-            return DONE
-        options = parse(name, rest)
-        if getattr(options, "cfg", None):
-            config = compose_with_choices(options.overrides, config_dir=options.config_dir)[0]
-            print(yaml.safe_dump(asdict(config), sort_keys=False), end="")
-            return DONE
-        return COMMANDS[name].run(options)
-    except InputError as error:
-        print(f"isosweep: {error}", file=sys.stderr)
-    except BrokenPipeError:  # whoever read the output has enough, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    name, *rest = arguments
+    if name not in COMMANDS:
+        raise InputError(f"there is no command {name!r}; the commands are {', '.join(COMMANDS)}")
+    if {"-h", "--help"} & set(rest):
+        parser = parser_of(name)
+        parser.epilog = _explain(COMMANDS[name].fields)
+        print(parser.format_help(), end="")
         return DONE
-    except ModuleNotFoundError as error:
-        if (package := (error.name or "").split(".")[0]) not in EXTRAS:
-            raise
-        print(f"isosweep: this needs {package}: pip install 'isosweep[{EXTRAS[package]}]'", file=sys.stderr)
-    return BAD_INPUT
+    options = parse(name, rest)
+    if getattr(options, "cfg", None):
+        config = compose_with_choices(options.overrides, config_dir=options.config_dir)[0]
+        print(yaml.safe_dump(asdict(config), sort_keys=False), end="")
+        return DONE
+    return COMMANDS[name].run(options)
+
+
+class _Unread(Exception):
+    """Whoever read the output has enough, as head does."""
+
+
+def _output_is_lost(command: str, error: OSError) -> None:
+    """What to do when the output cannot be written any more: a command that only prints ends, another one goes on."""
+    if command in ONLY_PRINT:
+        if error.errno in GONE:
+            raise _Unread from error
+        raise InputError(f"the output cannot be written ({error.strerror}); make room, or print elsewhere") from error
+    if error.errno not in GONE:
+        print(f"isosweep: the output cannot be written ({error.strerror}); {command} goes on without it", file=sys.stderr)
 
 
 def parser_of(name: str) -> ArgumentParser:
