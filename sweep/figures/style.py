@@ -50,8 +50,8 @@ def loss_label(fits: Fits) -> str:
 
 def interval(estimate: Estimate, digits: int = 2) -> str:
     if estimate.low is None:
-        return f"{estimate.value:.{digits}f}"
-    return f"{estimate.value:.{digits}f} ({estimate.low:.{digits}f}, {estimate.high:.{digits}f})"
+        return f"{estimate.value:z.{digits}f}"
+    return f"{estimate.value:z.{digits}f} ({estimate.low:z.{digits}f}, {estimate.high:z.{digits}f})"
 
 
 def short(name: str) -> str:

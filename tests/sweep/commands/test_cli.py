@@ -237,7 +237,7 @@ def test_a_failed_run_is_exit_code_one_and_named(tmp_path: Path, text_file: Path
 
     (tmp_path / "runs" / damaged / "config.yaml").unlink()  # the remedy
     assert main(["launch", *overrides]) == SOME_RUNS_FAILED  # it would mostly fail again
-    assert "1 runs failed before and are left out" in capsys.readouterr().out
+    assert "left out: 1 run that failed before" in capsys.readouterr().out
     assert main(["launch", "--retry", "failed", *overrides]) == DONE
     assert "2 done" in capsys.readouterr().out
 
