@@ -35,8 +35,10 @@ LEAST = (
 
 
 def plan(options: Namespace) -> int:
-    """Print every run of a sweep: N, D, steps, rate, engine, expected time, and why it would be trained; and what they would
-    tell about a. Write nothing.
+    """Print every run of a sweep before anything is trained, and write nothing.
+
+    Of each run: N, D, steps, learning rate, engine, expected time, and why it would be trained; and what all of them would tell
+    about a.
 
     With NAME, the written plan of the launched sweep; else the sweep composed from conf/ and the overrides.
     """
