@@ -21,6 +21,7 @@ from sweep.errors import InputError
 from sweep.launch import mps
 from sweep.launch.ahead import Ahead
 from sweep.launch.launchers import Launch
+from sweep.machine import cores
 from sweep.store import Store
 from sweep.train.bench import Measurement, measure, run_of
 from sweep.train.device import matmul_peak
@@ -60,7 +61,7 @@ def compile_ahead(wanted: Sequence[Row], cache: Path) -> float:
     runs = [run_of(row.model(), row.precision, row.batch_tokens // 1024) for row in wanted if row.engine == COMPILED]
     launch = Launch(name="bench", store=Store(cache), corpus=cache, device="cuda", cluster=ClusterConfig(), compile="on")
     begin, free = time.monotonic(), torch.cuda.mem_get_info()[0]
-    with Ahead(runs, launch, len(os.sched_getaffinity(0))) as ahead:
+    with Ahead(runs, launch, cores()) as ahead:
         while ahead.waiting or ahead.going:
             ahead.go_on(runs, free)
             time.sleep(0.1)

@@ -19,6 +19,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from sweep.machine import cores
+
 T = TypeVar("T")
 MEGABYTE = 1e6
 BATCH_BYTES = 1 << 22  # encoded at once, as in ours
@@ -112,7 +114,7 @@ def in_a_fresh_process(work: Callable[..., T], *arguments: object) -> T:
 def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=float, default=200, help="of text (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: one per core)")
+    parser.add_argument("--workers", type=int, default=cores(), help="processes (default: one per core)")
     parser.add_argument("--vocab-size", type=int, default=4096, help="of the BPE (default: %(default)s)")
     parser.add_argument("--scratch", type=Path, help="folder for the text and the corpora (default: the system's)")
     parser.add_argument("--out", type=Path, help="folder for tokenise_speed.json (default: only print)")

@@ -1,21 +1,22 @@
 """The command line: `isosweep <command> …`, the same as `python -m sweep <command> …`."""
 
-import io
 import os
-import re
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from inspect import getdoc
 from typing import Any, NoReturn
 
 import yaml
 
 from sweep import __version__
-from sweep.commands import BAD_INPUT, DONE, benching, following, laws, planning, reporting, training, using
-from sweep.config import compose_with_choices, conf_directory, shown
+from sweep.commands import BAD_INPUT, DONE, benching, following, laws, planning, reporting, stores, training, using
+from sweep.commands.helping import explain, paragraph
+from sweep.config import compose_with_choices, shown
 from sweep.errors import InputError
+from sweep.machine import GONE, speak_utf8, survive_lost_output
 
 EXAMPLES = """\
 Every key=value is a Hydra override of conf/sweep.yaml; isosweep <command> --help lists those that a command reads.
@@ -30,10 +31,31 @@ Every key=value is a Hydra override of conf/sweep.yaml; isosweep <command> --hel
 
 exit codes: 0 done, 1 some runs failed, 2 bad input
 """
-SWEEP = ("experiment", "model", "data", "optimizer", "schedule", "grid", "name", "seed", "device", "precision", "store")
+# What one changes most comes first.
+SWEEP = (
+    "experiment",
+    "name",
+    "store",
+    "device",
+    "grid",
+    "data",
+    "model",
+    "optimizer",
+    "schedule",
+    "seed",
+    "precision",
+    "evaluation",
+)
 EXTRAS = {"torch": "train", "tokenizers": "train", "datasets": "train", "safetensors": "train", "wandb": "wandb"}
 WRITTEN = ("name", "store")
-WORDS = {"sweep": ("[NAME]", "a launched sweep"), "run": ("RUN_ID", "a run, by the first digits of its run_id")}
+OVERRIDES = {"[key=value ...]": "overrides of the fields below"}
+WORDS = {
+    "sweep": {"[NAME]": "a launched sweep, by its name"} | OVERRIDES,
+    "run": {"RUN_ID": "a run, by its run_id or the first digits of it"} | OVERRIDES,
+    "store": OVERRIDES,
+}
+ONLY_PRINT = ("plan", "status", "watch", "logs", "list", "--help", "-h", "help")  # nothing is left to do if nobody reads them
+INTERRUPTED = 130  # as shells have it
 TABLE = ("table", "curves", "columns", "where", "missing", "out", "fit")
 
 
@@ -45,7 +67,7 @@ class Command:
         run: what it does, from its parsed arguments to its exit code; the first line of its docstring is its help.
         fields: groups and fields of conf/ that it reads, for its help.
         arguments: the flags and positionals that it alone has, and what argparse is told of each.
-        takes: "sweep" (overrides, and the name of a sweep that was launched), "run" (a run_id) or "nothing".
+        takes: "sweep" (overrides, and the name of a sweep), "run" (a run_id), "store" (overrides) or "nothing".
     """
 
     run: Callable[[Namespace], int]
@@ -68,14 +90,20 @@ OPTIMAL: dict[str, dict[str, Any]] = {
     "--approach": {"choices": using.APPROACHES, "default": using.DEFAULT_APPROACH, "help": "whose N and D (%(default)s)"},
     "--yes": {"action": "store_true", "help": "train it, and compare its loss with the prediction"},
 }
+CLEAN: dict[str, dict[str, Any]] = {
+    "--orphans": {"action": "store_true", "help": "also the runs of the store that belong to no plan, with curves and losses"},
+    "--unfinished": {"action": "store_true", "help": "also what unfinished runs would resume from"},
+    "--yes": {"action": "store_true", "help": "do not ask"},
+}
 TASK: dict[str, dict[str, Any]] = {
     "submission": {"help": "the submission's directory in the store"},
     "task": {"type": int, "help": "the number of the array task"},
 }
 
 COMMANDS = {
-    "plan": Command(run=planning.plan, fields=(*SWEEP, "runtime"), arguments=JSON),
-    "launch": Command(run=training.launch, fields=(*SWEEP, "cluster", "runtime", "evaluation", "tracker"), arguments=RETRY),
+    "plan": Command(run=planning.plan, fields=(*SWEEP, "cluster", "runtime", "fit"), arguments=JSON),
+    "launch": Command(run=training.launch, fields=(*SWEEP, "cluster", "tracker", "runtime"), arguments=RETRY),
+    "list": Command(run=stores.list_sweeps, fields=("store",), takes="store"),
     "train": Command(run=training.train, fields=("store", "device", "cluster", "runtime", "tracker"), takes="run"),
     "status": Command(run=following.status, fields=WRITTEN, arguments=WATCH),
     "watch": Command(run=following.watch, fields=(*WRITTEN, "fit")),
@@ -94,6 +122,7 @@ COMMANDS = {
         run=benching.bench, fields=("model", "data", "device", "precision", "store", "cluster", "runtime", "bench")
     ),
     "wandb-sync": Command(run=training.wandb_sync, fields=(*WRITTEN, "tracker")),
+    "clean": Command(run=stores.clean, fields=WRITTEN, arguments=CLEAN),
     "task": Command(run=following.task, arguments=TASK, takes="nothing"),
 }
 
@@ -108,38 +137,22 @@ class Parser(ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; bad input becomes one line on stderr and exit code 2."""
     if arguments is None:
+        speak_utf8()
         os.environ.setdefault("PYTHONSAFEPATH", "1")  # no child process imports from the working directory
         arguments = sys.argv[1:]
-    arguments = list(arguments)
-    for stream in (sys.stdout, sys.stderr):  # a terminal without Unicode shows ? for what it lacks
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_overview(), end="")
-        return DONE if arguments else BAD_INPUT
-    if arguments[0] == "--version":
-        print(f"isosweep {__version__}")
-        return DONE
+        survive_lost_output(partial(_output_is_lost, arguments[0] if arguments else ""))
     try:
-        name, *rest = arguments
-        if name not in COMMANDS:
-            raise InputError(f"there is no command {name!r}; the commands are {', '.join(COMMANDS)}")
-        if {"-h", "--help"} & set(rest):
-            parser = parser_of(name)
-            parser.epilog = _explain(COMMANDS[name].fields)
-            print(parser.format_help(), end="")
-            return DONE
-        options = parse(name, rest)
-        if getattr(options, "cfg", None):
-            config = compose_with_choices(options.overrides, config_dir=options.config_dir)[0]
-            print(yaml.safe_dump(shown(config), sort_keys=False), end="")
-            return DONE
-        return COMMANDS[name].run(options)
+        code = _run(list(arguments))
+        if sys.stdout is not None:  # it was closed before this began
+            sys.stdout.flush()
+        return code
     except InputError as error:
         print(f"isosweep: {error}", file=sys.stderr)
-    except BrokenPipeError:  # whoever read the output has enough, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except _Unread:
         return DONE
+    except KeyboardInterrupt:
+        print("isosweep: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except ModuleNotFoundError as error:
         if (package := (error.name or "").split(".")[0]) not in EXTRAS:
             raise
@@ -147,12 +160,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return BAD_INPUT
 
 
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview(), end="")
+        return DONE if arguments else BAD_INPUT
+    if arguments[0] == "--version":
+        print(f"isosweep {__version__}")
+        return DONE
+    name, *rest = arguments
+    if name not in COMMANDS:
+        raise InputError(f"there is no command {name!r}; the commands are {', '.join(COMMANDS)}")
+    if {"-h", "--help"} & set(rest):
+        parser = parser_of(name)
+        parser.epilog = explain(COMMANDS[name].fields)
+        print(parser.format_help(), end="")
+        return DONE
+    options = parse(name, rest)
+    if getattr(options, "cfg", None):
+        config = compose_with_choices(options.overrides, config_dir=options.config_dir)[0]
+        print(yaml.safe_dump(shown(config), sort_keys=False), end="")
+        return DONE
+    return COMMANDS[name].run(options)
+
+
+class _Unread(Exception):
+    """Whoever read the output has enough, as head does."""
+
+
+def _output_is_lost(command: str, error: OSError) -> None:
+    """What to do when the output cannot be written any more: a command that only prints ends, another one goes on."""
+    if command in ONLY_PRINT:
+        if error.errno in GONE:
+            raise _Unread from error
+        raise InputError(f"the output cannot be written ({error.strerror}); make room, or print elsewhere") from error
+    if error.errno not in GONE:
+        print(f"isosweep: the output cannot be written ({error.strerror}); {command} goes on without it", file=sys.stderr)
+
+
 def parser_of(name: str) -> ArgumentParser:
     """The parser of one command."""
     command = COMMANDS[name]
+    words = WORDS.get(command.takes, {})
     parser = Parser(
         prog=f"isosweep {name}",
-        description=getdoc(command.run),
+        usage=" ".join(["isosweep", name, *words, "[--flag ...]"]) if words else None,
+        description=_about(command.run),
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -160,8 +212,8 @@ def parser_of(name: str) -> ArgumentParser:
         parser.add_argument(argument, **options)
     if command.takes == "nothing":
         return parser
-    word, meaning = WORDS[command.takes]
-    parser.add_argument("words", nargs="*", metavar=f"{word} key=value", help=f"{meaning}; overrides of conf/sweep.yaml")
+    parser.add_argument("words", nargs="*", help=SUPPRESS)
+    parser.add_argument_group("arguments", "\n".join(f"{word:18}{meaning}" for word, meaning in words.items()))
     parser.add_argument("--config-dir", metavar="DIR", help="a folder of yours with the layout of conf/, searched first")
     parser.add_argument("--cfg", choices=["job"], help="print the composed configuration, and do nothing")
     return parser
@@ -176,6 +228,8 @@ def parse(name: str, arguments: Sequence[str]) -> Namespace:
     names = [word for word in words if word not in options.overrides]
     if len(names) > 1:
         raise InputError(f"{names[1]!r} is neither a flag nor an override key=value; isosweep {name} --help says what there is")
+    if COMMANDS[name].takes == "store" and names:
+        raise InputError(f"isosweep {name} takes no name; store={names[0]} names a store")
     if COMMANDS[name].takes == "run" and not names:
         raise InputError(f"which run? isosweep {name} RUN_ID; isosweep status NAME lists them")
     options.sweep = options.run_id = names[0] if names else None
@@ -184,8 +238,8 @@ def parse(name: str, arguments: Sequence[str]) -> Namespace:
 
 def _overview() -> str:
     """What `isosweep --help` prints."""
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {_first_line(command.run)}" for name, command in COMMANDS.items()]
+    width = max(map(len, COMMANDS)) + 4
+    lines = [paragraph(f"  {name:{width - 2}}{_first_line(command.run)}", width) for name, command in COMMANDS.items()]
     return "\n".join(["usage: isosweep <command> [NAME] [key=value ...]", "", "commands", *lines, "", EXAMPLES])
 
 
@@ -193,19 +247,7 @@ def _first_line(function: Callable[..., int]) -> str:
     return (getdoc(function) or "").split("\n")[0]
 
 
-def _explain(fields: Sequence[str]) -> str:
-    """The lines of conf/sweep.yaml on each field, and the files of each group."""
-    if not fields:
-        return ""
-    text = (conf_directory() / "sweep.yaml").read_text(encoding="utf-8")
-    lines = [f"  {line}" for field in fields for line in _explained(field, text)]
-    return "\n".join(["fields", *lines, "", "key=value overrides a field, group=file chooses a file of conf/"])
-
-
-def _explained(field: str, text: str) -> list[str]:
-    """The lines of conf/sweep.yaml on a field, or the files that a group has."""
-    folder = conf_directory() / field
-    if folder.is_dir():
-        return [f"{field}={'|'.join(sorted(path.stem for path in folder.glob('*.yaml') if path.stem != 'defaults'))}"]
-    block = re.search(rf'^"?{field}"?:.*\n(?:[ #].*\n)*', text, re.MULTILINE)
-    return block.group().rstrip().splitlines() if block else []
+def _about(function: Callable[..., int]) -> str:
+    """What a command does: its docstring as far as it is for who types it."""
+    paragraphs = (getdoc(function) or "").partition("\n\nRaises")[0].partition(" Raises ")[0].split("\n\n")
+    return "\n\n".join(paragraph(" ".join(each.split())) for each in paragraphs)

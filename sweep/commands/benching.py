@@ -3,7 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
-from sweep.commands import DONE, console
+from sweep.commands import DONE, columns, console
 from sweep.commands.sweeps import composed
 from sweep.errors import InputError
 from sweep.store import Store
@@ -11,6 +11,7 @@ from sweep.store import Store
 ENGINES = ("auto", "plain", "native", "eager", "compiled", "eager, graph", "compiled, graph")
 BATCH_TOKENS = {"cpu": 2**10, "cuda": 2**14}  # by default
 COLUMNS = ("N", "engine", "precision", "processes", "tokens/s", "GFLOP/s", "of peak", "memory", "first step", "most time in")
+LEAST = ("most time in", "first step", "memory", "of peak", "precision", "processes")
 
 
 def bench(options: Namespace) -> int:
@@ -69,6 +70,7 @@ def bench(options: Namespace) -> int:
         speed = (f"{m.tokens_per_s:,.0f}", f"{m.flops_per_s / 1e9:,.1f}", f"{m.share_of_peak:.0%}")
         memory, first = f"{m.memory_bytes / 1e6:,.0f} MB", f"{m.first_step_s:.1f} s"
         rows.append((f"{m.N:,}", m.engine, m.precision, f"{m.processes}x{m.threads}", *speed, memory, first, most))
-    console(width=160).print(text_table(COLUMNS, rows, left=("engine", "precision", "most time in")), soft_wrap=True)
+    table = text_table(COLUMNS, rows, left=("engine", "precision", "most time in"), width=columns(), least=LEAST)
+    console().print(table, soft_wrap=True)
     print(f"kept in {store.bench}")
     return DONE

@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.commands import DONE, console
+from sweep.commands import DONE, columns, console
 from sweep.commands.sweeps import composed, find_run_id, open_sweep
 from sweep.commands.training import watching
 from sweep.errors import InputError
@@ -25,10 +25,10 @@ def status(options: Namespace) -> int:
     sweep = open_sweep(options)
     while True:
         view = overview(sweep.plan.runs, sweep.store, sweep.speed())
-        screen = console(width=150)
+        screen = console()
         if options.watch and screen.is_terminal:
             screen.clear()
-        screen.print(view.table(f"{sweep.config.name} in {sweep.store.root}"), soft_wrap=True)
+        screen.print(view.table(f"{sweep.config.name} in {sweep.store.root}", columns()), soft_wrap=True)
         print(view.totals())
         if not (options.watch and view.going):
             return DONE
@@ -40,7 +40,7 @@ def watch(options: Namespace) -> int:
     from sweep.follow.screen import watch as show
 
     sweep = open_sweep(options)
-    show(sweep.plan, sweep.store, sweep.config.fit, console(width=150))
+    show(sweep.plan, sweep.store, sweep.config.fit, console())
     return DONE
 
 

@@ -6,23 +6,39 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.commands import DONE, console
+from sweep.commands import DONE, columns, console
 from sweep.commands.sweeps import describe_recipe, describe_written, open_sweep, plan_sweep, source_rows
 from sweep.config import SweepConfig, compose_with_choices
 from sweep.errors import InputError
 from sweep.plan.estimate import duration, makespan
 from sweep.plan.written import SweepPlan
 from sweep.store import Store, states
+from sweep.words import counted
 
 if TYPE_CHECKING:
     from sweep.fit.questions.expectation import Expectation
 
 COLUMNS = ("run", "budget", "N", "width", "layers", "D", "D/N", "6ND", "steps", "batch", "peak_lr", "engine", "expected", "why")
+LEAST = (
+    "layers",
+    "width",
+    "batch",
+    "6ND",
+    "peak_lr",
+    "engine",
+    "steps",
+    "D/N",
+    "why",
+    "expected",
+    "budget",
+)  # on a narrow screen
 
 
 def plan(options: Namespace) -> int:
-    """Print every run of a sweep: N, D, steps, rate, engine, expected time, and why it would be trained; and what they would
-    tell about a. Write nothing.
+    """Print every run of a sweep before anything is trained, and write nothing.
+
+    Of each run: N, D, steps, learning rate, engine, expected time, and why it would be trained; and what all of them would tell
+    about a.
 
     With NAME, the written plan of the launched sweep; else the sweep composed from conf/ and the overrides.
     """
@@ -93,15 +109,16 @@ def _print_runs(planned: SweepPlan, store: Store, found: Mapping[str, Mapping[st
         horizon = (f"{run.D:,}", f"{run.D / run.N:.3g}", f"{6 * run.N * run.D:.3g}")
         training = (f"{run.steps:,}", f"{run.batch_tokens:,}", f"{run.optimizer.peak_lr:.3g}", each.engine)
         rows.append((run.run_id, budget, *shape, *horizon, *training, duration(left[-1]), why(status)))
-    title = f"{config.name}: {len(runs)} runs in {store.root}"
-    console(width=160).print(text_table(COLUMNS, rows, left=("run", "why"), title=title), soft_wrap=True)
+    title = f"{config.name}: {counted(len(runs), 'run')} planned in {store.root}"
+    table = text_table(COLUMNS, rows, left=("run", "why"), title=title, width=columns(), least=LEAST)
+    console().print(table, soft_wrap=True)
     known = [seconds for seconds in left if seconds is not None]
     workers = pool_size(config.cluster, planned.device)
     total = makespan(known, workers) if len(known) == len(left) else None
     print(
-        f"\n{len(runs)} runs, {sum(seconds != 0 for seconds in left)} to train; {sum(run.D for run in runs):,} tokens, "
-        f"{sum(6 * run.N * run.D for run in runs):.3g} FLOPs (6ND) in all; "
-        f"expected {duration(total)} with {workers} workers on {planned.device}"
+        f"\n{counted(len(runs), 'run')}, {sum(seconds != 0 for seconds in left)} to train; "
+        f"{sum(run.D for run in runs):,} tokens, {sum(6 * run.N * run.D for run in runs):.3g} FLOPs (6ND) in all; "
+        f"expected {duration(total)} with {counted(workers, 'worker')} on {planned.device}"
         + (", by another machine's speed: nothing was measured here yet" if speed.borrowed and total is not None else "")
     )
 
@@ -113,4 +130,5 @@ def _print_sources(rows: list[list[str]], planned: SweepPlan) -> None:
     if rows:
         horizon = max(each.run.D for each in planned.runs)
         headings = ("source", "share", "tokens", "epochs", f"epochs in {horizon:,} tokens")
-        console(width=160).print(text_table(headings, rows, left=("source",)), soft_wrap=True)
+        table = text_table(headings, rows, left=("source",), width=columns(), least=headings[-1:0:-1])
+        console().print(table, soft_wrap=True)

@@ -98,7 +98,7 @@ def _of_store(sweep: Sweep, frame: "pd.DataFrame", places: bool) -> tuple["Facts
     }
     if corpus is not None:
         epochs = float(frame["D"].max()) / corpus.manifest["parts"]["train"]["tokens"]
-        setup["Repeated data"] = f"at most {epochs:.2g} epochs" + ("" if epochs > 1 else ", so none")
+        setup["Repeated data"] = f"epochs: at most {epochs:.2g}" + ("" if epochs > 1 else ", so none")
     described = describe_written(sweep.plan, store).partition(": ")[2]
     corpus_facts = (("Corpus", f"{data.source}, {fingerprint}"), ("Tokens", described))
     directories = {plan.run.run_id: store.run(plan.run.run_id) for plan in sweep.plan.runs}

@@ -221,7 +221,7 @@ def describe_corpus(corpus: "Corpus") -> str:
     lengths = {part: f"{described['tokens']:,}" for part, described in parts.items()}
     text = f"corpus {corpus.fingerprint}: {lengths['train']} tokens to train on, {lengths['validation']} held out"
     if per_token is not None:
-        text += f", {per_token:.3g} bytes per token"
+        text += f", {per_token:.3g} {'byte' if per_token == 1 else 'bytes'} per token"
     if overlap := corpus.manifest.get("overlap"):
         text += f"; {overlap['share']:.1%} of the held-out {overlap['tokens']}-grams are in training too"
     if entropy := corpus.manifest.get("entropy_rate"):

@@ -16,6 +16,7 @@ from sweep.errors import InputError
 from sweep.plan.run import RunConfig
 from sweep.plan.written import SweepPlan
 from sweep.store import Store, states
+from sweep.words import counted
 
 if TYPE_CHECKING:
     from sweep.data import Corpus
@@ -61,7 +62,7 @@ def launch_runs(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus"
     new = todo if launcher.waits else launchers.not_taken(todo, store)
     taken = "" if launcher.waits else f"{len(todo) - len(new)} queued or running, "
     finished = len(runs) - len(todo) - left_out
-    print(f"{config.name}: {len(runs)} runs, {finished} finished before, {taken}{len(new)} to train on {device}")
+    print(f"{config.name}: {counted(len(runs), 'run')}, {finished} finished before, {taken}{len(new)} to train on {device}")
     tracker = Tracker.of(config)
     what = launchers.Launch(
         name=config.name,
@@ -91,7 +92,8 @@ def runs_to_launch(runs: Sequence[RunConfig], store: Store, retry: str | None) -
     if retry == "failed":
         return failed, 0
     if failed:
-        print(f"{len(failed)} runs failed before and are left out; launch --retry failed trains them again")
+        again = "it" if len(failed) == 1 else "them"
+        print(f"left out: {counted(len(failed), 'run')} that failed before; launch --retry failed trains {again} again")
     return [run for run in todo if run not in failed], len(failed)
 
 

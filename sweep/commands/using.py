@@ -3,7 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
-from sweep.commands import DONE, console
+from sweep.commands import DONE, columns, console
 from sweep.commands.laws import opened, read_tables
 from sweep.commands.sweeps import composed, corpus_of, find_run_id, make_corpus, open_sweep, plan_sweep
 from sweep.commands.training import launch_runs
@@ -89,7 +89,9 @@ def evaluate_sets(options: Namespace) -> int:
         for N, D, run_id, *of_sets in wide.reset_index().itertuples(index=False)
     )
     title = f"{config.name}: loss in nats per token"
-    console().print(text_table(("run", "N", "D", *wide.columns), shown, left=("run",), title=title), soft_wrap=True)
+    headings, least = ("run", "N", "D", *wide.columns), ("D", "N", *reversed(wide.columns[1:]))
+    table = text_table(headings, shown, left=("run",), title=title, width=columns(), least=least)
+    console().print(table, soft_wrap=True)
     out = Path(config.out)
     with writing(out):
         frame.to_csv(out / "evaluations.csv", index=False)

@@ -18,6 +18,7 @@ from sweep.data.mixture import Documents, Selection
 from sweep.data.tokenizer import Tokenizer
 from sweep.errors import InputError
 from sweep.files import write_atomically
+from sweep.machine import cores
 
 WRITE_BYTES = 1 << 22  # gathered at once
 MIN_LINE_BYTES = 16  # shorter lines do not distinguish documents
@@ -178,7 +179,7 @@ def measure_overlap(directory: Path, dtype: np.dtype, bytes_per_token: float) ->
         places = np.minimum(np.searchsorted(wanted, hits), len(wanted) - 1)
         found[places[wanted[places] == hits]] = True
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:  # numpy releases the GIL
+    with ThreadPoolExecutor(cores()) as threads:  # numpy releases the GIL
         list(threads.map(look, range(0, len(train), BLOCK)))
     return {"tokens": n, "share": float(found[np.searchsorted(wanted, held_out)].mean())}
 

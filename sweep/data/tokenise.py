@@ -21,6 +21,7 @@ from sweep.data.parts import Part, PartWriter
 from sweep.data.sources.reader import Reader
 from sweep.data.tokenizer import Tokenizer
 from sweep.files import write_atomically
+from sweep.machine import cores
 
 ENCODE_BYTES = 1 << 22  # handed to the tokenizer at once
 ENCODE_DOCUMENTS = 1024
@@ -58,13 +59,12 @@ class Tokenising:
         known = min(self.reader.most_tokens(), self.max_bytes)
         part_bytes = max(PART_BYTES, int(known // MAX_PARTS)) if known < float("inf") else PART_BYTES
         units = self.reader.units()
-        cores = len(os.sched_getaffinity(0))
         if workers is None:
-            workers = 1 if known < ALONE_BYTES else cores
+            workers = 1 if known < ALONE_BYTES else cores()
         todo = [(number, unit) for number, unit in enumerate(units) if not self._end_of(number).exists()]
         advance(sum(map(self._bytes_of, range(len(units)))))
         if min(workers, len(todo)) > 1:
-            self._in_processes(todo, part_bytes, workers, max(1, cores // workers), advance)
+            self._in_processes(todo, part_bytes, workers, max(1, cores() // workers), advance)
         else:
             for number, unit in todo:
                 if self._enough():

@@ -116,7 +116,7 @@ def draw_transfer(losses: "pd.DataFrame", own: str) -> "Figure":
         axis.scatter(x, there["loss"], c=[colour(N) for N in there["N"]], s=22, zorder=3)
         span = np.array([x.min(), x.max()])
         gap = float(np.median(there["loss"] - x))
-        axis.plot(span, span + gap, color=HIGHLIGHT, linewidth=1, label=f"own loss {gap:+.2f}")
+        axis.plot(span, span + gap, color=HIGHLIGHT, linewidth=1, label=f"own loss {gap:+z.2f}")
         axis.set(xlabel="loss on the own held-out text", ylabel=f"loss on {name}", title=name)
         style.legend_below(axis)
     colour.bar(axes[0][-1], N_LABEL)
@@ -196,5 +196,5 @@ def _draw_estimate(
         axis.plot(estimate.value, place, "o", color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.6)
     else:
         side, edge = ("left", limits[0]) if estimate.value < limits[0] else ("right", limits[1])
-        text = f"  {estimate.value:.2f}  "
+        text = f"  {estimate.value:z.2f}  "
         axis.text(edge, place, text, fontsize=7, color="0.3", va="center", ha=side)

@@ -1,12 +1,14 @@
 """What all figures share: style, labels, bands, legends, and how they are saved."""
 
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweep.errors import InputError
+from sweep.errors import InputError, explained
 from sweep.files import writing
 from sweep.fit import Approach, Curve, Estimate, Fits, allocate
 
@@ -48,8 +50,8 @@ def loss_label(fits: Fits) -> str:
 
 def interval(estimate: Estimate, digits: int = 2) -> str:
     if estimate.low is None:
-        return f"{estimate.value:.{digits}f}"
-    return f"{estimate.value:.{digits}f} ({estimate.low:.{digits}f}, {estimate.high:.{digits}f})"
+        return f"{estimate.value:z.{digits}f}"
+    return f"{estimate.value:z.{digits}f} ({estimate.low:z.{digits}f}, {estimate.high:z.{digits}f})"
 
 
 def short(name: str) -> str:
@@ -181,9 +183,14 @@ def draw_curves(axis: "Axes", x: Sequence[np.ndarray], curves: Sequence[Curve], 
 
 
 def set_style() -> None:
-    """House style of every figure, and a backend that needs no display."""
-    import matplotlib as mpl
+    """House style of every figure, whatever the user's own is, and a backend that needs no display. Raises InputError if
+    matplotlib cannot be imported."""
+    if "matplotlib" not in sys.modules:  # its import reads these, and may fail: a notebook's backend need not be installed here
+        os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
+    with explained("matplotlib does not start", "mend or remove the file matplotlibrc of this folder", ValueError):
+        import matplotlib as mpl
 
+    mpl.rcdefaults()
     mpl.use("agg")
     mpl.rcParams.update(
         {
@@ -196,7 +203,6 @@ def set_style() -> None:
             "legend.frameon": False,
             "svg.hashsalt": "isosweep",  # redrawing changes few lines
             "pdf.fonttype": 42,  # text stays text, as journals ask
-            "text.usetex": False,
         }
     )
 

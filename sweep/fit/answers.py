@@ -44,7 +44,7 @@ class Goal(Record):
         found = [f"  loss {self.loss:g}: C = {self.C}, N = {self.N:.4g}, D = {self.D:.4g}"]
         if self.lifetime:
             model = f"N = {self.lifetime.N:.4g} on D = {self.lifetime.D:.4g}"
-            found.append(f"    with inference: {model} saves {self.lifetime.saving:.0%} of all FLOPs")
+            found.append(f"    with inference: {model} saves {self.lifetime.saving:z.0%} of all FLOPs")
         return found
 
 

@@ -13,6 +13,7 @@ from sweep.fit.questions.expectation import Expectation, expectation
 from sweep.fit.result import positive
 from sweep.fit.surface import Surface
 from sweep.tables.table import RunsLike, RunTable, as_runs
+from sweep.words import counted
 
 TARGETS = ("a", "loss")
 SAME_RUN = 0.05  # in log N and log D: a candidate nearer than this to a run is the same run
@@ -48,12 +49,11 @@ class NextRuns:
         return {"target": self.target, **spread, "now": self.now.to_dict(), "then": self.then.to_dict(), "runs": runs}
 
     def summary(self) -> str:
-        spread = f"{self.target} from {self.sd_before:.4f} to {self.sd_after:.4f}"
-        lines = [f"{len(self.N)} runs of {self.C.sum():.3g} FLOPs take the standard deviation of {spread}"]
+        spread = f"{self.target} goes from {self.sd_before:.4f} to {self.sd_after:.4f}"
+        lines = [f"{counted(len(self.N), 'run')} of {self.C.sum():.3g} FLOPs: the standard deviation of {spread}"]
         for N, D, C in zip(self.N, self.D, self.C, strict=True):
             lines.append(f"  N = {N:.4g}, D = {D:.4g} ({D / N:.3g} tokens per parameter, {C:.3g} FLOPs)")
-        lines += [f"now:  {self.now.line()}", f"then: {self.then.line()}"]
-        return "\n".join(lines)
+        return "\n".join([*lines, f"now:  {self.now.line()}", f"then: {self.then.line()}"])
 
     def grid(self, earlier: Sequence[tuple[float, float]] = ()) -> str:
         """A file for conf/grid/, in Hydra's YAML, with the (N, D) of `earlier` runs and then these."""

@@ -23,6 +23,7 @@ from sweep.fit.result import Refused, Tell, attempt, plain, told
 from sweep.tables.conventions import KAPLAN_COUNTING
 from sweep.tables.curves import Curve, as_curves
 from sweep.tables.table import RunsLike, RunTable, as_runs
+from sweep.words import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +109,7 @@ class Fits:
         convention = ", ".join(f"{name} = {value}" for name, value in self.convention.items())
         lines = [*(self.verdict.lines() if self.verdict else ["No law could be fitted"]), ""]
         lines += [
-            f"{len(self.runs)} runs, {len(self.runs.excluded)} left out; {convention}",
+            f"{counted(len(self.runs), 'run')}, {len(self.runs.excluded)} left out; {convention}",
             *(f"  {remark}" for remark in self.runs.remarks()),
             f"N_opt = k C^a, D_opt = k' C^b; {self.level:.0%} intervals",
             "",

@@ -177,8 +177,8 @@ class Estimate(Record):
         return self.interval[0] <= other.interval[1] and other.interval[0] <= self.interval[1]
 
     def __str__(self) -> str:
-        interval = (self.note or "no interval") if self.low is None else f"{self.low:.4g} to {self.high:.4g}"
-        return f"{self.value:.4g} ({interval})"
+        interval = (self.note or "no interval") if self.low is None else f"{self.low:z.4g} to {self.high:z.4g}"
+        return f"{self.value:z.4g} ({interval})"
 
 
 @dataclass(frozen=True, kw_only=True)

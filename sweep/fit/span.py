@@ -3,6 +3,7 @@
 import numpy as np
 
 from sweep.errors import LawError
+from sweep.words import counted
 
 MIN_SPAN = 1.5  # the largest value over the smallest
 MIN_STEP = 1.05  # between two levels: D is rounded to whole steps, and jitter is no level
@@ -25,5 +26,5 @@ def require_span(name: str, values: np.ndarray, levels: int = 3) -> None:
         remedy = f"add runs until the largest {name} is at least {MIN_SPAN:g} times the smallest"
         raise LawError("narrow_range", f"{what}, which shows no exponent of {name}; {remedy}")
     if len(found) < levels:
-        what = f"{name} has {len(found)} levels that are 5 % or more apart, and its exponent needs {levels}"
+        what = f"{name} has {counted(len(found), 'level')} that are 5 % or more apart, and its exponent needs {levels}"
         raise LawError("narrow_range", f"{what}; add runs at other {name}")

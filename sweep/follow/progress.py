@@ -92,14 +92,17 @@ class SweepProgress(_Bars):
         self.tokens = {run.run_id: 0 for run in runs}
         self.ended = 0
         self.work = sum(run.N * run.D for run in runs)  # in FLOPs, since a token of a large model takes longer
-        self.total = self.bars.add_task("sweep", total=self.work, note=f"0/{len(runs)} runs")
+        self.total = self.bars.add_task("sweep", total=self.work, note="starting workers")
         self.tasks: dict[str, progress.TaskID] = {}
+        if not console.is_terminal:
+            self._line("starting workers")
 
     def __call__(self, event: RunProgress | Outcome) -> None:
         if isinstance(event, Outcome):
             self._end(event)
         else:
             self._advance(event)
+        self.bars.update(self.total, note=f"{self.ended}/{len(self.runs)} runs")
 
     def _advance(self, event: RunProgress) -> None:
         run = self.runs[event.run_id]
@@ -118,7 +121,6 @@ class SweepProgress(_Bars):
         if event.run_id in self.tasks:
             self.bars.remove_task(self.tasks.pop(event.run_id))
         self._count(event.run_id, run.D if event.state == "done" else self.tokens[event.run_id])
-        self.bars.update(self.total, note=f"{self.ended}/{len(self.runs)} runs")
         if event.error or not self.console.is_terminal:
             reason = f": {event.error}" if event.error else ""
             self._line(f"{self.ended}/{len(self.runs)} {event.run_id} (N {run.N:,}, D {run.D:,}) {event.state}{reason}")

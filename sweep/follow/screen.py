@@ -23,6 +23,7 @@ from sweep.follow.watch import Snapshot, Valley, Watcher
 from sweep.plan.estimate import duration
 from sweep.plan.written import SweepPlan
 from sweep.store import Store, states
+from sweep.words import counted
 
 LOOK_S = 2.0  # between looks
 PATIENCE_S = 30.0  # that runs may wait while none is running: longer than a launch takes to start
@@ -40,15 +41,15 @@ def watch(plan: SweepPlan, store: Store, fit: FitConfig, console: Console) -> No
         with suppress(KeyboardInterrupt), _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
             while not snapshot.over and time.monotonic() - seen < PATIENCE_S:
                 footer = Text("q leaves; the runs go on", style="dim")
-                live.update(Group(render(snapshot, title, console.height), Text(), footer), refresh=True)
+                live.update(Group(render(snapshot, title, console.width, console.height), Text(), footer), refresh=True)
                 if pressed(LOOK_S) == "q":
                     break
                 snapshot = watcher.look()
                 seen = time.monotonic() if snapshot.going else seen
-    console.print(render(snapshot, title))  # the live view was on the alternate screen, which is gone
+    console.print(render(snapshot, title, console.width))  # the live view was on the alternate screen, which is gone
     waiting = sum(view.state not in (*states.FINAL_STATES, states.FAILED) for view in snapshot.runs)
     if waiting and not snapshot.going:
-        console.print(f"isosweep launch trains the {waiting} that are not done")
+        console.print(f"isosweep launch trains what is not done: {counted(waiting, 'run')}")
 
 
 def sparkline(values: Sequence[float | None]) -> str:
@@ -63,19 +64,19 @@ def sparkline(values: Sequence[float | None]) -> str:
     )
 
 
-def render(snapshot: Snapshot, title: str, lines: int | None = None) -> Group:
-    """The view, in at most about `lines` lines if given."""
+def render(snapshot: Snapshot, title: str, width: int, lines: int | None = None) -> Group:
+    """The view, in `width` columns and at most about `lines` lines if given."""
     going = [run for run in snapshot.runs if run.state == states.RUNNING]
     done, total = snapshot.flops
     bar = Table.grid(padding=(0, 1))
     bar.add_row(ProgressBar(total=total, completed=done, width=60), f"{done / total:.0%}")
-    speed = sum(snapshot.tokens_per_s.values())
-    pace, eta = f" at {speed:,.0f} tokens/s in all" if speed else "", duration(snapshot.seconds_left)
+    speed = sum(run.tokens_per_s or 0 for run in going)
+    pace = f" at {speed:,.0f} tokens/s in all" if speed else ""
     parts: list[Any] = [
         Text(title, style="bold"),
         bar,
         Text(snapshot.totals()),
-        Text(f"{len(going)} running{pace}; the sweep is done in {eta}" if going else "nothing is running"),
+        Text(f"{len(going)} running{pace}" if going else "nothing is running"),
     ]
     failed = [run for run in snapshot.runs if run.state == states.FAILED]
     parts += [Text(f"{run.planned.run.run_id} failed: {run.note}", style="red") for run in failed[:MAX_FAILURES]]
@@ -84,30 +85,31 @@ def render(snapshot: Snapshot, title: str, lines: int | None = None) -> Group:
     taken = FIXED_LINES + len(snapshot.valleys) + min(len(failed), MAX_FAILURES)
     room = len(going) if lines is None else max(1, lines - taken)
     if going:
-        parts += [Text(), _running(going[:room], snapshot)]
+        parts += [Text(), _running(going[:room], snapshot, width)]
         if len(going) > room:
             parts.append(Text(f"… and {len(going) - room} more; isosweep status lists them"))
     if snapshot.valleys:
-        parts += [Text(), _minima(snapshot.valleys)]
+        parts += [Text(), _minima(snapshot.valleys, width)]
         if snapshot.a is not None:
             parts.append(Text(f"N_opt ∝ C^{snapshot.a.value:.2f} through the minima so far; isosweep fit gives intervals"))
     return Group(*parts)
 
 
-def _running(runs: Sequence[RunView], snapshot: Snapshot) -> Text:
+def _running(runs: Sequence[RunView], snapshot: Snapshot, width: int) -> Text:
     rows = []
     for view in runs:
         run = view.planned.run
-        rate = snapshot.tokens_per_s.get(run.run_id)
+        rate = view.tokens_per_s
         loss, speed = f"{view.loss:.3f}" if view.loss is not None else "-", f"{rate:,.0f}" if rate else "-"
         curve = sparkline(snapshot.curves.get(run.run_id, ()))
         done = f"{view.step / run.steps:.0%}"
         rows.append((run.run_id, f"{run.N:,}", f"{run.D:,}", done, loss, curve, speed, duration(view.seconds_left)))
-    headings = ("running", "N", "D", "done", "loss", "curve", "tokens/s", "left")
-    return text_table(headings, rows, left=("running", "curve"))
+    headings = ("running", "N", "D", "done", "batch", "curve", "tokens/s", "left")
+    least = ("D", "curve", "tokens/s", "N", "batch")
+    return text_table(headings, rows, left=("running", "curve"), width=width, least=least)
 
 
-def _minima(valleys: Sequence[Valley]) -> Text:
+def _minima(valleys: Sequence[Valley], width: int) -> Text:
     rows = []
     for valley in valleys:
         done, minimum = [loss for loss in valley.losses if loss is not None], valley.profile
@@ -117,7 +119,7 @@ def _minima(valleys: Sequence[Valley]) -> Text:
         lowest = f"{min(done):.3f}" if done else "-"
         rows.append((f"{valley.budget:.3g}", f"{len(done)}/{len(valley.losses)}", sparkline(valley.losses), lowest, *optimum))
     headings = ("budget", "runs", "valley", "lowest", "N_opt", "D/N", "minimum")
-    return text_table(headings, rows, left=("valley", "minimum"))
+    return text_table(headings, rows, left=("valley", "minimum"), width=width, least=("minimum", "D/N", "valley"))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ of a finished run nothing after the first look. Files may be half written.
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,6 @@ from sweep.config import FitConfig
 from sweep.fit import NO_INTERVALS, Estimate, LawError, fit_isoflop
 from sweep.fit.approaches.profile import Profile, fit_profile
 from sweep.follow.status import Overview, RunView, overview
-from sweep.plan.estimate import makespan
 from sweep.plan.written import SweepPlan
 from sweep.store import Store, states
 
@@ -44,19 +43,15 @@ class Valley:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot(Overview):
-    """The sweep at one moment; of runs in training, the time left is that at their present speed.
+    """The sweep at one moment.
 
     Attributes:
         curves: losses at log-spaced steps of the runs in training, by run_id.
-        tokens_per_s: of the runs in training, by run_id.
-        seconds_left: until all runs are done, with as many in parallel as now; None if unknown.
         valleys: one for each budget.
         a: the exponent of N_opt in C through the minima so far; None if there are too few.
     """
 
     curves: dict[str, tuple[float, ...]]
-    tokens_per_s: dict[str, float]
-    seconds_left: float | None
     valleys: tuple[Valley, ...]
     a: Estimate | None
 
@@ -82,25 +77,17 @@ class Watcher:
         ended = {run_id: view for run_id, view in fresh.items() if view.state in states.FINAL_STATES}
         if ended:
             self.final |= ended
-            done = [run_id for run_id, view in ended.items() if view.state == states.DONE]
-            self.losses |= {run_id: self.store.run(run_id).status()["val_loss"] for run_id in done}
+            self.losses |= {run_id: view.val_loss for run_id, view in ended.items() if view.val_loss is not None}
             self._count()
         rows = {
             run_id: sample_rows(self.store.run(run_id).throughput)
             for run_id, view in fresh.items()
             if view.state == states.RUNNING
         }
-        rates = {run_id: float(found[-1].get("tokens_per_s", 0)) for run_id, found in rows.items() if found}
-        for run_id, tokens_per_s in rates.items():
-            if tokens_per_s:
-                view, run = fresh[run_id], fresh[run_id].planned.run
-                fresh[run_id] = replace(view, seconds_left=(run.steps - view.step) * run.batch_tokens / tokens_per_s)
         runs = tuple(self.final.get(p.run.run_id) or fresh[p.run.run_id] for p in self.planned)
         return Snapshot(
             runs=runs,
             curves={run_id: tuple(row["loss"] for row in found if "loss" in row) for run_id, found in rows.items()},
-            tokens_per_s=rates,
-            seconds_left=_seconds_left(runs, rates),
             valleys=self.valleys,
             a=self.a,
         )
@@ -146,24 +133,6 @@ def _fitted(profiles: Sequence[Profile]) -> tuple[Sequence[Profile], Estimate | 
         found, a = fit.profiles, fit.a
     known = {profile.budget: profile for profile in found}
     return [known.get(profile.budget, profile) for profile in profiles], a
-
-
-def _seconds_left(runs: Iterable[RunView], tokens_per_s: dict[str, float]) -> float | None:
-    """Seconds until all runs are done, those in training first; None if unknown."""
-    left = [view for view in runs if view.state not in (*states.FINAL_STATES, states.FAILED)]
-    left.sort(key=lambda view: view.state != states.RUNNING)
-    rates = [
-        view.planned.run.N * tokens_per_s[view.planned.run.run_id] for view in left if view.planned.run.run_id in tokens_per_s
-    ]
-    seconds = []
-    for view in left:
-        run, known = view.planned.run, view.seconds_left
-        if known is None:  # no speed is known: assume the FLOP/s of the runs in training
-            if not rates:
-                return None
-            known = run.N * (run.steps - view.step) * run.batch_tokens / float(np.mean(rates))
-        seconds.append(known)
-    return makespan(seconds, max(1, len(rates)))
 
 
 def sample_rows(path: Path, points: int = POINTS) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """A pool of worker processes on this machine. A run that fails stops no other run."""
 
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from sweep.launch.launchers import Launch
 from sweep.launch.room import Room
 from sweep.launch.signals import STOP_SIGNALS, StopFlag
 from sweep.launch.worker import Ready, record_failure, work
+from sweep.machine import cores
 from sweep.plan.cost import MAX_STREAMS, fits_beside
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
@@ -58,7 +58,7 @@ class Pool:
             with StopFlag() as stopping:
                 return self.run(runs, on_event, stopping)
         gpus = _gpus() if self.launch.device == "cuda" else 0
-        with mps.served(wanted=0 < gpus < self.workers) as shared, Ahead(runs, self.launch, _cores()) as ahead:
+        with mps.served(wanted=0 < gpus < self.workers) as shared, Ahead(runs, self.launch, cores()) as ahead:
             one_each = gpus and not shared and self.launch.cluster.workers == "auto"
             count = min(gpus if one_each else self.workers, len(runs))
             return _Training(self.launch, count, gpus, shared, ahead, on_event, stopping).of(list(runs))
@@ -264,18 +264,13 @@ def pool_size(cluster: ClusterConfig, device: str) -> int:
     if cluster.workers != "auto":
         return int(cluster.workers)
     if device == "cuda":
-        return max(1, min(streams_per_gpu() * _gpus(), _cores()))
-    return max(1, _cores() // cluster.threads)
+        return max(1, min(streams_per_gpu() * _gpus(), cores()))
+    return max(1, cores() // cluster.threads)
 
 
 def streams_per_gpu() -> int:
     """The most runs that a GPU of this machine trains at a time."""
     return MAX_STREAMS if mps.available() else 1
-
-
-def _cores() -> int:
-    """Cores this process may use; where the system does not say (macOS), all of them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpus() -> int:

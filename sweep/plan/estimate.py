@@ -1,7 +1,7 @@
 """How long runs take: from finished runs of the store, from `isosweep bench`, or from a reference machine."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -63,13 +63,26 @@ class Speed:
         scale = float(np.median(ratios)) if ratios else 1.0
         return cls(evaluation_tokens, rates, scale, shapes, borrowed=rates is REFERENCE and not ratios and not shapes)
 
+    def corrected(self, seen: Iterable[tuple[RunConfig, float]]) -> "Speed":
+        """The same if it comes from this machine; else by the tokens/s of runs that are in training here."""
+        found = [(run, rate) for run, rate in seen if rate > 0]
+        if not found or (self.rates and not self.borrowed):
+            return self
+        if not self.rates:
+            return replace(self, rates={run.N: rate for run, rate in found})
+        scale = float(np.median([rate / self.rate(run) for run, rate in found]))
+        return replace(self, scale=scale * self.scale, borrowed=False)
+
+    def rate(self, run: RunConfig) -> float:
+        """tokens/s of `run` in training."""
+        return (self.shapes.get(shape_of(run)) or self._rate(run.N)) * self.scale
+
     def seconds(self, run: RunConfig, steps_done: int = 0) -> float | None:
         """Time that the rest of `run` takes on one worker; None if unknown."""
         if not self.rates:
             return None
         work = run.D + run.evaluation_points * self.evaluation_tokens / EVALUATION_SPEEDUP
-        rate = self.shapes.get(shape_of(run)) or self._rate(run.N)
-        return work * (1 - steps_done / run.steps) / (rate * self.scale)
+        return work * (1 - steps_done / run.steps) / self.rate(run)
 
     def _rate(self, N: float) -> float:
         """tokens/s at `N`: log-log interpolation between known sizes, and inversely proportional to N beyond them."""

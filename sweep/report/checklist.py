@@ -11,6 +11,7 @@ from sweep.figures.style import loss_unit
 from sweep.fit import APPROACHES, Fits, Options
 from sweep.report.origin import Origin
 from sweep.report.text import count, plain, scientific, share
+from sweep.words import counted
 
 UNKNOWN = "not known: the table does not say"
 LOSSES = {
@@ -70,7 +71,7 @@ def _law(fits: Fits, options: FitConfig, origin: Origin) -> Iterator[Choice]:
 def _training(fits: Fits, origin: Origin) -> Iterator[Choice]:
     runs = fits.runs
     sizes, per_parameter = np.unique(runs.N), runs.D / runs.N
-    yield Choice("Models trained", f"{len(runs)} runs of {len(sizes)} sizes")
+    yield Choice("Models trained", f"{counted(len(runs), 'run')} of {counted(len(sizes), 'size')}")
     yield Choice("Range of N", f"{count(sizes[0])} to {count(sizes[-1])} parameters")
     yield Choice("Range of D", f"{count(runs.D.min())} to {count(runs.D.max())} tokens")
     yield Choice("Range of C", f"{scientific(runs.C.min())} to {scientific(runs.C.max())} FLOPs")
@@ -85,7 +86,7 @@ def _points(fits: Fits, options: FitConfig, origin: Origin) -> Iterator[Choice]:
     budgets = runs.budget[np.isfinite(runs.budget)]
     ends = "one, at the end of its own schedule" if ours else "one row each; whether a schedule ended there is not known"
     yield Choice("Points per run", ends, ours)
-    groups = f"by planned budget: {len(np.unique(budgets))} budgets, {len(budgets)} runs"
+    groups = f"by planned budget: {counted(len(np.unique(budgets)), 'budget')}, {counted(len(budgets), 'run')}"
     yield Choice("IsoFLOP groups", groups if len(budgets) else "none")
     smoothed = "as the table has them; those kept by wandb are smoothed"
     if ours:
@@ -109,6 +110,6 @@ def _fitting(fits: Fits, options: FitConfig) -> Iterator[Choice]:
         "Uncertainty", f"{share(fits.level)} intervals from {options.resamples} resamples (seed {options.seed}): {resampled}"
     )
     ahead = fits.extrapolation
-    held = f"{len(ahead.each)} budgets, each predicted from the smaller ones" if ahead.fitted else ""  # type: ignore[union-attr]
+    held = f"{counted(len(ahead.each), 'budget')}, each predicted from the smaller ones" if ahead.fitted else ""  # type: ignore[union-attr]
     yield Choice("Validation", held or "no budget could be held out, for the reason above")
     yield Choice("Other choices tried", f"{len(fits.sensitivity)} fits, all shown above")

@@ -11,6 +11,7 @@ from sweep.fit.frontier import Footprint, footprint
 from sweep.store import RunDirectory
 from sweep.store.runs import provenance
 from sweep.store.states import DONE
+from sweep.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +94,7 @@ def of_store(runs: Sequence[RunDirectory], corpus: Facts, *, places: bool = Fals
     packages = sorted({name for start in starts for name in start.get("versions", {})})
     times = sorted(str(start["time"]) for start in starts if "time" in start)
     found = [
-        ("Runs", f"{len(done)} finished, {len(starts)} starts (a resumed run has several)"),
+        ("Runs", f"{len(done)} finished, {counted(len(starts), 'start')} (a resumed run has several)"),
         ("Trained", f"{times[0]} to {times[-1]}" if times else "not recorded"),
         ("Commit", _distinct(start.get("commit") for start in starts)),
         ("Python", _distinct(start.get("python") for start in starts)),
@@ -107,7 +108,7 @@ def of_store(runs: Sequence[RunDirectory], corpus: Facts, *, places: bool = Fals
 
 def of_table(table: str, curves: str | None, rows: int) -> Facts:
     """The files, with their hashes and the number of rows."""
-    named = [("Table of runs", f"{_describe(table)}, {rows} rows")]
+    named = [("Table of runs", f"{_describe(table)}, {counted(rows, 'row')}")]
     if curves:
         named.append(("Curves", _describe(curves)))
     return (*named, ("Training", "not known from a table: neither code, host nor corpus"))
@@ -206,7 +207,7 @@ def _distinct(values: Iterable[Any]) -> str:
         return "not recorded"
     if len(counts) == 1:
         return next(iter(counts))
-    named = [f"{value} ({n} starts)" for value, n in counts.most_common()]
+    named = [f"{value} ({counted(n, 'start')})" for value, n in counts.most_common()]
     more = [f"{len(named) - MAX_NAMES} more"] if len(named) > MAX_NAMES else []
     return ", ".join(named[:MAX_NAMES] + more)
 

@@ -68,9 +68,9 @@ def share(value: float) -> str:
 KINDS: dict[str, Callable[[float], str]] = {
     "count": count,
     "flops": scientific,
-    "loss": "{:.3f}".format,
-    "exponent": "{:.3f}".format,
-    "change": "{:+.4f}".format,
+    "loss": "{:z.3f}".format,
+    "exponent": "{:z.3f}".format,
+    "change": "{:+z.4f}".format,
     "share": share,
     "number": plain,
 }
@@ -103,6 +103,6 @@ def sentence(text: Any) -> Markup:
 
 def _three_digits(value: float) -> str:
     if abs(value) >= 999.5:
-        return f"{value:,.0f}"
+        return f"{value:z,.0f}"
     digits = max(0, 2 - (math.floor(math.log10(abs(value))) if value else 0))
-    return f"{value:.{digits}f}"
+    return f"{value:z.{digits}f}"

@@ -13,6 +13,7 @@ from sweep.store import Store, states
 from sweep.tracking import Tracker
 from sweep.tracking.process import CLOSE, DELIVERED, END, FOLLOW, UNREACHABLE, WARNING, Labels, is_mirrored, serve
 from sweep.train.events import Event, Outcome
+from sweep.words import counted
 
 
 class Mirror:
@@ -80,7 +81,7 @@ class Mirror:
     def summary(self) -> str:
         """What was mirrored, on one line; empty if nothing was."""
         words = {"online": "mirrored to wandb", "offline": "mirrored offline (isosweep wandb-sync sends them to wandb)"}
-        return ", ".join(f"{count} runs {words[mode]}" for mode, count in self.delivered.items())
+        return ", ".join(f"{counted(count, 'run')} {words[mode]}" for mode, count in self.delivered.items())
 
     def __exit__(self, *exception: object) -> None:
         if self._process is None:

@@ -9,6 +9,7 @@ from sweep.config import GridConfig, NamedRun, SweepConfig
 from sweep.errors import InputError
 from sweep.plan.grid import PlannedRun, expand
 from sweep.plan.written import CorpusFacts
+from sweep.words import counted
 
 if TYPE_CHECKING:
     from sweep.fit import Allocation, Curve, Estimate, RunTable
@@ -41,8 +42,8 @@ class OptimalRun:
         run, shape = self.planned.run, self.planned.run.model
         lines = [
             f"the optimum     {self.optimum.line()}",
-            f"the run         {run.run_id}: N = {run.N:,} (width {shape.d_model}, {shape.n_layers} layers), D = {run.D:,}, "
-            f"{run.D / run.N:.3g} tokens per parameter, 6ND = {6 * run.N * run.D:.3g}; {run.steps:,} steps of "
+            f"the run         {run.run_id}: N = {run.N:,} (width {shape.d_model}, {counted(shape.n_layers, 'layer')}), "
+            f"D = {run.D:,}, {run.D / run.N:.3g} tokens per parameter, 6ND = {6 * run.N * run.D:.3g}; {run.steps:,} steps of "
             f"{run.batch_tokens:,} tokens, peak rate {run.optimizer.peak_lr:.3g}",
         ]
         if isinstance(self.predicted, str):
@@ -66,7 +67,7 @@ class OptimalRun:
             return f"measured loss   {measured:.4f}; there is no interval to compare it with"
         where = "inside" if self.holds(measured) else "OUTSIDE"
         return (
-            f"measured loss   {measured:.4f}, {measured - self.predicted.value:+.4f} from the prediction: {where} its "
+            f"measured loss   {measured:.4f}, {measured - self.predicted.value:+z.4f} from the prediction: {where} its "
             f"{level:.0%} interval, {self.predicted.low:.4f} to {self.predicted.high:.4f}"
         )
 

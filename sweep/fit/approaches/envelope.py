@@ -159,7 +159,7 @@ def fit_envelope(
         raise LawError("no_curves", "there are no training curves; Approach 1 needs them beside the table of runs")
     N = np.array([curve.N for curve in known])
     if (sizes := count_distinct(N)) < MIN_SIZES:
-        raise LawError("too_few_sizes", f"the curves are of {sizes} sizes; Approach 1 needs {MIN_SIZES} or more: add sizes")
+        raise LawError("too_few_sizes", f"sizes with curves: {sizes}; Approach 1 needs {MIN_SIZES} or more: add sizes")
     compute = Compute.of_runs(N, np.ones_like(N), np.array([curve.flops_per_token for curve in known]))
     losses = [smooth_curve(curve.loss, smoothing) for curve in known]
     slices = read_between_sizes(known, losses, resamples=intervals.resamples, seed=intervals.seed)

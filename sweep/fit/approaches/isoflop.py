@@ -110,7 +110,7 @@ class IsoflopFit(PowerLaws):
             beyond = f"; the sizes scatter by {self.scatter:.0%} beyond their errors" if self.scatter > 0 else ""
             of_loss = f", their losses with {self.loss_chi2:.2g}" if np.isfinite(self.loss_chi2) else ""
             lines.append(f"the minima lie about their law with χ² = {self.chi2:.2g} per degree of freedom{of_loss}{beyond}")
-        bias = f"parabolas without their bias, which is {self.a_bias or 0:+.4f} on this grid"
+        bias = f"parabolas without their bias, which is {self.a_bias or 0:+z.4f} on this grid"
         others = (self.a_parabola, "the paper's parabolas"), (self.a_corrected, bias), (self.a_cubic, "local cubics")
         lines += [f"a = {value} by {how}" for value, how in others if value is not None]
         return lines

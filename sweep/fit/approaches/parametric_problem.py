@@ -16,6 +16,7 @@ from sweep.fit.solver.search import Search
 from sweep.fit.span import require_span
 from sweep.fit.surface import Surface
 from sweep.tables.table import RunTable
+from sweep.words import counted
 
 OBJECTIVES = {
     "huber": "sum of Huber losses of log residuals",
@@ -83,8 +84,8 @@ def require_enough(table: RunTable, free: int) -> None:
     if len(table) <= free or min(sizes, horizons) < 3:
         raise LawError(
             "too_few_runs",
-            f"{len(table)} runs of {sizes} sizes and {horizons} horizons; Approach 3 needs at least {free + 1} runs, 3 sizes "
-            "and 3 horizons: widen the grid",
+            f"{counted(len(table), 'run')} of {counted(sizes, 'size')} and {counted(horizons, 'horizon')}; Approach 3 needs "
+            f"at least {free + 1} runs, 3 sizes and 3 horizons: widen the grid",
         )
     require_span("N", table.N)
     require_span("D", table.D)

@@ -54,7 +54,7 @@ class Minima:
             return f"the profiles have one shape (p = {self.valleys.p_value:.2g})"
         far = np.count_nonzero(self.valleys.weight[self.valleys.weight > 0] < HALF_WEIGHT)
         shape = f"the profiles' shape holds to {self.valleys.misfit:.0%} of the height above the minimum"
-        return f"{shape} (p = {self.valleys.p_value:.2g}); {far} runs higher up count less than half"
+        return f"{shape} (p = {self.valleys.p_value:.2g}); runs higher up that count less than half: {far}"
 
     def height(self, u: float) -> PowerFit:
         """How much higher the loss is at log N = log N_opt + `u`, as a power law of C."""
@@ -154,7 +154,7 @@ def _require(profiles: Sequence[Profile]) -> None:
         refused = [f"{p.budget:.3g}: {p.reason}" for p in profiles if p.status != "converged"]
         more = [f"and {len(refused) - NAMED} more"] if len(refused) > NAMED else []
         raise TooFewProfiles(
-            f"{len(minima)} of {len(profiles)} profiles have an interior minimum; power laws need at least {MIN_PROFILES} "
+            f"profiles with an interior minimum: {len(minima)} of {len(profiles)}; power laws need at least {MIN_PROFILES} "
             f"({'; '.join(refused[:NAMED] + more) or 'add budgets'})",
             tuple(profiles),
         )

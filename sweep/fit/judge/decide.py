@@ -137,7 +137,7 @@ def _held_out(each: Sequence[HoldOut], off: Mapping[str, float]) -> str | None:
     inside = "" if last.covered is None else f", {last.covered:.0%} inside {last.level:.0%} intervals"
     sizes = ", ".join(f"{np.expm1(error):.0%} by {APPROACHES[name].title()}" for name, error in off.items())
     best = f"; N_opt of held-out budgets off by {sizes}" if sizes else ""
-    return f"the largest budget's losses, predicted by Approach 3 from the others, are off by {last.error:.4f}{inside}{best}"
+    return f"the largest budget's losses, predicted by Approach 3 from the others, are off by {last.error:z.4f}{inside}{best}"
 
 
 def _advice(laws: Mapping[str, Any], law: Approach, a: TwoParts) -> Iterator[str]:

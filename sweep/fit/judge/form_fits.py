@@ -17,6 +17,7 @@ from sweep.fit.judge.forms import FORMS, starts_of
 from sweep.fit.result import NO_INTERVALS, Record, Refused, Tell, attempt, told
 from sweep.fit.surface import Compute
 from sweep.tables.table import RunTable
+from sweep.words import counted
 
 FOLDS = 4  # budgets held out
 STEP = np.finfo(float).eps ** 0.5
@@ -157,7 +158,9 @@ def _fit(name: str, table: RunTable, delta: float, near: np.ndarray | None = Non
 
     form, equation, constants, has_E = FORMS[name]
     if len(table) < constants + SPARE:
-        reason = f"{len(table)} runs for the {constants} constants of {equation}; it needs {constants + SPARE}: add runs"
+        reason = (
+            f"{counted(len(table), 'run')} for the {constants} constants of {equation}; it needs {constants + SPARE}: add runs"
+        )
         raise LawError("too_few_runs", reason)
     thin = np.argsort(table.C, kind="stable")[:: max(1, len(table) // MOST_RUNS)]
     logs = np.log([table.N, table.D])

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sweep.fit.result import Estimate, Record, plain
+from sweep.words import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +81,11 @@ class HoldOut(Record):
     def summary(self) -> str:
         inside = "" if self.covered is None else f", {self.covered:.0%} inside their {self.level:.0%} intervals"
         lines = [
-            f"  {self.fitted} runs below C = {self.above:.3g} predict the {len(self.predictions)} from there on, "
-            f"{self.factor:.2g} times as far: loss off by {self.error:.4f} (mean {self.bias:+.4f}){inside}"
+            f"  {counted(self.fitted, 'run')} below C = {self.above:.3g} predict the {len(self.predictions)} from there on, "
+            f"{self.factor:.2g} times as far: loss off by {self.error:.4f} (mean {self.bias:+z.4f}){inside}"
         ]
         for optimum in self.optima:
-            off = ", ".join(f"{name} {N / optimum.N_opt - 1:+.0%}" for name, N in optimum.predicted.items())
+            off = ", ".join(f"{name} {N / optimum.N_opt - 1:+z.0%}" for name, N in optimum.predicted.items())
             lines.append(f"    N_opt at {optimum.budget:.3g} is {optimum.N_opt:.4g}; predicted: {off}")
         return "\n".join(lines)
 

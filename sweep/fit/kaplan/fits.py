@@ -11,6 +11,7 @@ from sweep.fit.kaplan.laws import ScaleLaw, SizeDataLaw, SizeStepsLaw
 from sweep.fit.kaplan.two_terms import TwoTerms
 from sweep.fit.result import Intervals
 from sweep.fit.span import require_span
+from sweep.words import counted
 
 MIN_VALUES = 3  # of every variable: a power law fits any two exactly
 MIN_RUNS = 5  # one more than a law of two variables has constants
@@ -99,7 +100,7 @@ def _fit_two_terms(
     data = columns(**variables, loss=loss)
     (first, second), points = variables, len(data["loss"])
     if points < MIN_RUNS:
-        raise LawError("too_few_runs", f"{points} points; L({first}, {second}) needs at least {MIN_RUNS}: add runs")
+        raise LawError("too_few_runs", f"{counted(points, 'point')}; L({first}, {second}) needs at least {MIN_RUNS}: add runs")
     require_values(first, data[first], MIN_VALUES)
     if (different := len(np.unique(data[second]))) < MIN_VALUES:
         reason = f"{different} different {second}; its part in the loss shows in no fewer than {MIN_VALUES}: add runs"

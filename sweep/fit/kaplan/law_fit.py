@@ -8,6 +8,7 @@ import numpy as np
 from sweep.errors import LawError
 from sweep.fit.bootstrap import check_clusters, resample_counts
 from sweep.fit.result import SAME, Estimate, Intervals, Record, plain
+from sweep.words import counted
 
 MAX_EXPONENT = 5  # measured exponents of a loss are below 1
 
@@ -95,7 +96,7 @@ class LawFit(Record, Generic[LawT]):
         return {"equation": self.law.equation, "status": self.status, **plain(self.constants), **scalars, **note}
 
     def summary(self) -> str:
-        lines = [f"{self.law.equation}; {self.points} points, {self.level:.0%} intervals"]
+        lines = [f"{self.law.equation}; {counted(self.points, 'point')}, {self.level:.0%} intervals"]
         lines += [f"  {name:8} = {estimate}" for name, estimate in self.constants.items()]
         weak = f": {self.identified:.0%} of resamples identify it" if self.status == "weak" else ""
         lines.append(f"  residuals of {self.rms:.2%}, {self.status}{weak}")
@@ -132,7 +133,9 @@ def require_values(name: str, values: np.ndarray, least: int) -> None:
     different = len(np.unique(values))
     if different < least:
         status = "too_few_runs" if len(values) < least else "one_size" if different == 1 else "too_few_sizes"
-        reason = f"{len(values)} points of {different} different {name}; at least {least} different are needed: add runs"
+        reason = (
+            f"{counted(len(values), 'point')} of {different} different {name}; at least {least} different are needed: add runs"
+        )
         raise LawError(status, reason)
 
 

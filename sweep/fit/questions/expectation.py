@@ -17,6 +17,7 @@ from sweep.fit.judge.simulate import Simulator
 from sweep.fit.result import Estimate, Record, positive
 from sweep.fit.solver.search import free_directions
 from sweep.fit.surface import CHINCHILLA, Compute, Surface
+from sweep.words import counted
 
 REFERENCE_C, SCATTER = 1e20, 0.005
 TOO_WIDE = 0.73 - 0.50  # an interval this wide cannot tell Kaplan's exponent from Chinchilla's
@@ -51,7 +52,9 @@ class Expectation(Record):
         told = f"condition number {self.condition_number:.2g}; assumed: {self.assumed}"
         if self.problem:
             return f"a cannot be identified by these {self.runs} runs: {self.problem}; {told}"
-        return f"a = {self.a} is to be expected of {self.runs} runs by Approach 3 ({self.level:.0%} interval); {told}"
+        return (
+            f"a = {self.a} is to be expected of {counted(self.runs, 'run')} by Approach 3 ({self.level:.0%} interval); {told}"
+        )
 
 
 def expect(

@@ -1,11 +1,12 @@
 """A safeguarded Newton method for a batch of small problems of one shape, in blocks that stay in cache, on all cores."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
 import numpy as np
+
+from sweep.machine import cores
 
 BLOCK_VALUES = 131_072  # floats in one (rows, runs) array of a block: 1 MB
 MIN_VALUES = 32_768  # a block of fewer is all overhead
@@ -63,7 +64,7 @@ def minimise(
     if basis is not None and basis.shape[0] == basis.shape[1]:
         basis = None
     points = len(objective.x)
-    rows = max(1, min(BLOCK_VALUES // points, max(MIN_VALUES // points, -(-len(theta) // _cores()))))
+    rows = max(1, min(BLOCK_VALUES // points, max(MIN_VALUES // points, -(-len(theta) // cores()))))
     blocks = [slice(start, start + rows) for start in range(0, len(theta), rows)]
 
     def solve(block: slice) -> np.ndarray:
@@ -74,7 +75,7 @@ def minimise(
 
     if len(blocks) == 1:
         return solve(blocks[0])
-    with ThreadPoolExecutor(_cores()) as threads:  # numpy releases the interpreter lock inside its loops
+    with ThreadPoolExecutor(cores()) as threads:  # numpy releases the interpreter lock inside its loops
         return np.concatenate(list(threads.map(solve, blocks)))
 
 
@@ -179,7 +180,3 @@ def _descend(hessian: np.ndarray, gradient: np.ndarray, damping: np.ndarray) -> 
         for k in range(i + 1, size):
             step[i] -= lower[k, i] * step[k]
     return step
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -196,7 +196,33 @@ def test_every_command_has_help_and_fields(name: str, capsys: pytest.CaptureFixt
     output = capsys.readouterr().out
     assert output.startswith(f"usage: isosweep {name} ")
     for field in COMMANDS[name].fields:
-        assert re.search(rf'\n  "?{field}"?[:=]', output), field
+        assert re.search(rf"\n  {field}[.=]", output), field
+    assert "Raises" not in output
+    assert "a launched sweep" in output or COMMANDS[name].takes != "sweep"
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_help_names_what_one_changes_most(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each field as it is typed, with its default, in lines that fit."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["launch", "--help"]) == DONE
+    output = capsys.readouterr().out
+    shown = dict(re.findall(r"^  ([\w.]+)=(.*?)(?:  .*)?$", output, re.MULTILINE))
+    budgets, workers, project = "grid.isoflop.budgets", "cluster.workers", "tracker.project"
+    assert (shown[budgets], shown[workers], shown[project]) == ("[2.0e10, 6.0e10, 2.0e11]", "auto", "isosweep")
+    groups = ("grid.", "cluster.", "tracker.", "runtime.")
+    typed = {name: value for name, value in shown.items() if name.startswith(groups) and "slurm" not in name}
+    compose(["grid=[isoflop,horizons,list]", *(f"{name}={value}" for name, value in typed.items())])  # they exist
+    assert {"data.paths", "data.tokenizer", "data.max_bytes", "cluster.slurm.partition"} <= set(shown)
+    assert "cluster=local | slurm" in output
+    assert "[NAME]  " in output
+    assert "--retry" in output
+    assert max(map(len, output.splitlines())) <= columns
+    assert main(["--help"]) == DONE
+    commands = capsys.readouterr().out.partition("\nEvery key=value")[0]
+    assert max(map(len, commands.splitlines())) <= columns
 
 
 def test_the_command_line_offers_every_approach() -> None:
@@ -238,7 +264,7 @@ def test_a_failed_run_is_exit_code_one_and_named(tmp_path: Path, text_file: Path
 
     (tmp_path / "runs" / damaged / "config.yaml").unlink()  # the remedy
     assert main(["launch", *overrides]) == SOME_RUNS_FAILED  # it would mostly fail again
-    assert "1 runs failed before and are left out" in capsys.readouterr().out
+    assert "left out: 1 run that failed before" in capsys.readouterr().out
     assert main(["launch", "--retry", "failed", *overrides]) == DONE
     assert "2 done" in capsys.readouterr().out
 

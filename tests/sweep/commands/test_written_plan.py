@@ -17,7 +17,7 @@ from sweep.commands import BAD_INPUT, DONE
 from sweep.commands.sweeps import find_run_id, plan_sweep
 from sweep.config import compose
 from sweep.errors import InputError
-from sweep.files import read_json
+from sweep.files import SEAL, read_json
 from sweep.plan.written import SweepPlan
 from sweep.store import Store
 from tests.stores import leave_status
@@ -191,11 +191,13 @@ def test_a_plan_survives_json_and_a_damaged_one_is_refused(tmp_path: Path) -> No
     path = tmp_path / "plan.json"
     values = json.loads(path.read_text())
     values["runs"][0]["run"]["seed"] = 5
+    unsealed = {name: value for name, value in values.items() if name != SEAL}
     for damaged, message in (
-        (json.dumps(values), "it was changed by hand"),
-        (json.dumps(values | {"format": 2}), "its format is 2"),
-        ("[]", "it is not a plan"),
-        (path.read_text()[:-20], "cannot be read"),
+        (json.dumps(values), "was changed after it was written"),
+        (json.dumps(unsealed), "it was changed by hand"),
+        (json.dumps(unsealed | {"format": 2}), "its format is 2"),
+        ("[]", "is damaged"),
+        (path.read_text()[:-20], "is damaged"),
     ):
         path.write_text(damaged)
         with pytest.raises(InputError, match=message):

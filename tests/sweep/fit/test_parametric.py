@@ -219,7 +219,7 @@ def test_too_few_runs_are_refused() -> None:
     with pytest.raises(LawError, match="at least 6 runs, 3 sizes") as caught:
         fit_parametric(runs.where(np.arange(5)))
     assert caught.value.status == "too_few_runs"
-    with pytest.raises(LawError, match="of 1 sizes"):
+    with pytest.raises(LawError, match="of 1 size "):
         fit_parametric(runs.where(runs.N == runs.N[0]))
 
 

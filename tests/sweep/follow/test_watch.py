@@ -115,7 +115,8 @@ def watched(text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 def test_a_running_sweep_is_shown_as_it_goes(watched: tuple[list[str], str]) -> None:
     _, text = watched
     assert "12 waiting; 0% of" in text
-    rates = re.findall(r"1 running at ([\d,]+) tokens/s in all; the sweep is done in ", text)
+    rates = re.findall(r"1 running at ([\d,]+) tokens/s in all", text)
+    assert re.search(r"1 running.* of a device used, .+ left; the sweep is done in \d", text)
     assert max(int(rate.replace(",", "")) for rate in rates) > 1000
     curve = max(re.findall(rf"\d+% +\d\.\d{{3}} +([{BLOCKS}]+) +[\d,]+ ", text), key=len)
     assert len(curve) > 3
@@ -158,7 +159,7 @@ def test_q_and_control_c_leave_it(key: bytes, text_file: Path, tmp_path: Path) -
     with watching(overrides) as screen:
         screen.wait_for("q leaves; the runs go on")
         os.write(screen.keyboard, key)
-        screen.wait_for_the_end("isosweep launch trains the 12 that are not done")
+        screen.wait_for_the_end("isosweep launch trains what is not done: 12 runs")
         assert "Traceback" not in screen.text
 
 
@@ -225,6 +226,6 @@ def test_what_fails_and_what_waits_is_told(text_file: Path, tmp_path: Path) -> N
 
     console = Console(width=140)
     with console.capture() as capture:
-        console.print(render(snapshot, "title"))
+        console.print(render(snapshot, "title", 140))
     assert f"{planned[0].run.run_id} failed: ValueError: it broke" in capture.get()
     assert "0/4" in capture.get()
