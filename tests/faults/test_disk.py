@@ -2,19 +2,27 @@
 
 import os
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sweep.config import ClusterConfig
 from sweep.data import Corpus
 from sweep.errors import InputError
+from sweep.launch.launchers import Launch
+from sweep.launch.pool import Pool
 from sweep.launch.worker import train_safely
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
 from sweep.store.runs import disk_bytes
+from sweep.train.events import Event
 from sweep.train.loop import Runtime, train
+from tests.waiting import wait_until
 
 SIZE_KB = 700
 
@@ -56,6 +64,46 @@ def test_a_full_disk_costs_no_step(tiny_run: RunConfig, corpus: Corpus, tiny_dis
     filler.unlink()
     assert train(run, corpus, store.run(run.run_id), runtime) == states.DONE
     assert store.run(run.run_id).curve.read_bytes() == clean.curve.read_bytes()
+
+
+def test_a_launch_waits_for_room_and_loses_nothing(
+    tiny_run: RunConfig,
+    corpus: Corpus,
+    tiny_disk: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two runs are in training when the disk is full; a third could not even begin."""
+    subprocess.run(["mount", "-o", f"remount,size={8 * SIZE_KB}k", str(tiny_disk)], check=True)
+    monkeypatch.setattr("sweep.launch.room.RETRY_S", 0.2)
+    runs = [replace(tiny_run, steps=300, seed=seed) for seed in range(3)]
+    cluster = ClusterConfig(log_interval_s=0, checkpoint_interval_s=0.02)
+    filler, events = tiny_disk / "filler", []
+
+    def fill_once(event: Event) -> None:
+        events.append(event)
+        if len(events) == 30:
+            with suppress(OSError), open(filler, "wb") as file:
+                file.write(b"x" * 8 * SIZE_KB * 1024)
+
+    def make_room() -> None:
+        wait_until(filler.exists)
+        time.sleep(3)
+        filler.unlink()
+
+    freeing = threading.Thread(target=make_room)
+    freeing.start()
+    launch = Launch(name="x", store=Store(tiny_disk), corpus=corpus.directory, device="cpu", cluster=cluster)
+    outcomes = Pool(launch=launch, workers=2).run(runs, fill_once)
+    freeing.join()
+    assert [outcome.state for outcome in outcomes] == [states.DONE] * 3
+    assert capfd.readouterr().err.count("Training pauses and goes on when there is room") == 1
+    for run in runs:
+        clean = Store(tmp_path / "clean").run(run.run_id)
+        train(run, corpus, clean)
+        assert Store(tiny_disk).run(run.run_id).curve.read_bytes() == clean.curve.read_bytes()
+    assert not list(tiny_disk.rglob(".*.tmp"))
 
 
 def test_a_run_that_would_not_fit_does_not_begin(tiny_run: RunConfig, corpus: Corpus, tiny_disk: Path) -> None:

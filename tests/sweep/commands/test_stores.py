@@ -74,7 +74,7 @@ def test_list_shows_sweeps_and_their_sizes(store: Store, capsys: pytest.CaptureF
     assert main(["list", f"store={store.root}"]) == DONE  # a damaged plan hides no other sweep
     printed = capsys.readouterr().out
     assert "2 sweeps in" in printed
-    assert "broken/plan.json cannot be read" in printed
+    assert "broken/plan.json is damaged" in printed
     assert "in no plan" not in printed  # nobody can tell
 
 

@@ -10,10 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sweep.claim import LostError
 from sweep.config import ClusterConfig
 from sweep.data import Corpus
 from sweep.launch.launchers import Launch
 from sweep.launch.pool import Pool, pool_size
+from sweep.launch.signals import StopFlag
+from sweep.launch.worker import record_failure
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
 from sweep.train.events import Outcome, Progress
@@ -99,7 +102,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 def test_a_stopped_pool_leaves_a_checkpoint_and_no_process(
     tiny_run: RunConfig, corpus: Corpus, tmp_path: Path, how: signal.Signals
 ) -> None:
@@ -124,6 +127,37 @@ def test_a_stopped_pool_leaves_a_checkpoint_and_no_process(
     alone = Store(tmp_path / "alone").run(run.run_id)
     train(run, corpus, alone)
     assert directory.curve.read_bytes() == alone.curve.read_bytes()
+
+
+def test_nohup_is_kept() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopFlag() as stopping:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stopping()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_parent_that_lost_the_run_writes_no_failure(tiny_run: RunConfig, corpus: Corpus, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    directory = store.run(tiny_run.run_id)
+    directory.create(tiny_run)
+    with directory.own() as claim:
+        assert claim is not None
+        directory.write_status(states.RUNNING, claim, step=3)
+        assert record_failure(store, tiny_run, "it broke").state == states.RUNNING
+        assert directory.status()["state"] == states.RUNNING
+    assert train(tiny_run, corpus, directory) == states.DONE
+    before = (directory.path / "status.json").read_bytes()
+    assert record_failure(store, tiny_run, "it broke", "Traceback").state == states.DONE
+    assert (directory.path / "status.json").read_bytes() == before
+    assert not directory.traceback.exists()
+    with directory.own() as claim:
+        assert claim is not None
+        with pytest.raises(LostError):
+            directory.write_status(states.RUNNING, claim, step=2)
 
 
 def test_pool_size_suits_the_machine() -> None:
