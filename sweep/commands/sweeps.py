@@ -1,6 +1,7 @@
 """Sweeps for commands: composed from conf/ before the launch, read from the written plan after it; and their corpora."""
 
 import math
+import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from sweep.plan import measured
 from sweep.plan.cost import choose_engine, worth_compiling
 from sweep.plan.device import resolve_device
 from sweep.plan.estimate import Speed
-from sweep.plan.grid import expand
+from sweep.plan.grid import expand, ladder_of, remarks_on_sizes
 from sweep.plan.run import RunConfig
 from sweep.plan.written import FILE, CorpusFacts, SweepPlan
 from sweep.store import Store, states
@@ -128,11 +129,15 @@ def _planned_runs(store: Store) -> dict[str, RunConfig]:
 def plan_sweep(
     config: SweepConfig, choices: Mapping[str, Any] | None = None, overrides: Iterable[str] = ()
 ) -> tuple[SweepPlan, "CorpusRecipe"]:
-    """The plan of a sweep on its text, and the corpus, which need not be made yet; see `make_plan`."""
+    """The plan of a sweep on its text, and the corpus, which need not be made yet; see `make_plan`. Sizes that become others
+    than those asked for are told on stderr."""
     from sweep.data import CorpusRecipe
 
     recipe = CorpusRecipe.read(config.data)
-    return make_plan(config, recipe, choices, overrides), recipe
+    plan = make_plan(config, recipe, choices, overrides)
+    for remark in remarks_on_sizes(config.grid, ladder_of(config, recipe.vocab_size)):
+        print(f"isosweep: {remark}", file=sys.stderr)
+    return plan, recipe
 
 
 def make_plan(
