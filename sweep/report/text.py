@@ -1,6 +1,7 @@
 """Numbers for a reader: short on the page, with all their digits in the <data> element around them."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from sweep.fit import Estimate
 
 ABSENT = "–"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+SYMBOL = re.compile(r"a (=|along|in|under)|d²|alpha|beta")
 LETTERS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
@@ -72,9 +74,10 @@ def estimate(value: Estimate | None, kind: str = "number") -> Markup:
 
 
 def sentence(text: Any) -> Markup:
-    """`text` with a capital and a full stop."""
+    """`text` with a capital, unless it begins with a symbol such as a = 0.5, and a full stop."""
     words = str(text).strip()
-    return escape(words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else "."))
+    first = words if SYMBOL.match(words) else words[:1].upper() + words[1:]
+    return escape(first + ("" if words.endswith((".", "!", "?")) else "."))
 
 
 def _three_digits(value: float) -> str:
