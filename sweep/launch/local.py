@@ -25,7 +25,6 @@ from sweep.plan.measured import compiler
 from sweep.plan.run import RunConfig
 from sweep.store import Store
 from sweep.store.claim import Claim, Owner
-from sweep.words import counted
 
 
 class LocalLauncher(Launcher):
@@ -73,7 +72,7 @@ class LocalLauncher(Launcher):
                 here.add(owner.pid)
         for pid in here:
             os.kill(pid, signal.SIGTERM)  # not SIGINT: a second one would not wait for checkpoints
-        told = [f"stopped {counted(len(here), 'process', 'processes')} here"] if here else []
+        told = [f"stopped {len(here)} processes here"] if here else []
         return "; ".join(told + [f"a launch goes on at {machine}: cancel it there" for machine in sorted(elsewhere)])
 
 

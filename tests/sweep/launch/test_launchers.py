@@ -113,7 +113,7 @@ def test_cancel_stops_a_local_launch_and_not_only_its_workers(
         assert "2 queued, 1 running" in capsys.readouterr().out
         workers = psutil.Process(launch.pid).children(recursive=True)
         assert main(["cancel", "mine", f"store={store.root}"]) == DONE
-        assert capsys.readouterr().out == "stopped 1 process here\n"
+        assert capsys.readouterr().out == "stopped 1 processes here\n"
         printed, _ = launch.communicate(timeout=PATIENCE_S)
         assert launch.returncode == 1
     assert "2 waiting, 1 interrupted" in printed
