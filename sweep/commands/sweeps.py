@@ -66,9 +66,10 @@ def open_sweep(options: Namespace) -> Sweep:
     folder = sweep_folder(store, str(name))
     if (plan := SweepPlan.read(folder)) is None:
         there = ", ".join(sorted(path.parent.name for path in (store.root / "sweeps").glob(f"*/{FILE}"))) or "none"
+        named = options.sweep or given.get("name") or given.get("experiment")
+        problem = f"no sweep {name} was launched into store={store.root}" if named else f"which sweep of store={store.root}?"
         raise InputError(
-            f"no sweep {name} was launched into store={store.root} (there: {there}); name one of those, or launch it first: "
-            "what is done is not trained again"
+            f"{problem} (there: {there}); name one of those, or launch it first: what is done is not trained again"
         )
     rest = [text for text in options.overrides if text.partition("=")[0] not in ("name", "store")]
     config = override(plan.config, rest, plan.choices, plan.overrides)
