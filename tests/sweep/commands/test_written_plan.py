@@ -44,7 +44,7 @@ def copy(launched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         raise AssertionError("conf/ or the network was used")
 
     shutil.copytree(launched, tmp_path / "copy")
-    for user in ("sweep.config.composing", "sweep.config.overrides", "sweep.cli"):
+    for user in ("sweep.config.composing", "sweep.config.overrides", "sweep.commands.helping"):
         monkeypatch.setattr(f"{user}.conf_directory", unreachable)
     monkeypatch.setattr(socket.socket, "connect", unreachable)
     monkeypatch.chdir(tmp_path)
