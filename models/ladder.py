@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 from models.accounting import count_parameters
 from models.config import ModelConfig
@@ -92,6 +93,19 @@ class SizeLadder:
                 f"{size:,} (d_model {best.d_model}); ask for a size near that, or change the ladder or the vocabulary"
             )
         return best
+
+    def remark(self, N: float, convention: str = "total") -> str:
+        """What there is to say of the shape that `nearest` has for `N`: nothing, unless it is further off than it is between
+        two neighbours that are as far apart as is usual on this ladder. Raises ValueError as `nearest`."""
+        self.nearest(N, convention)
+        sizes = [size for size, _ in self.sized(convention)]
+        steps = sorted(math.log(larger / smaller) for smaller, larger in pairwise(sizes))
+        got = min(sizes, key=lambda size: abs(math.log(size / N)))
+        if abs(math.log(got / N)) <= steps[len(steps) // 2] / 2:
+            return ""
+        others = sizes[max(0, sizes.index(got) - 1) : sizes.index(got) + 2]
+        beside = " and ".join(f"{size:,}" for size in others if size != got)
+        return f"N = {N:,.0f} becomes {got:,}, the nearest that a shape of the ladder has; its neighbours have {beside}"
 
 
 @lru_cache(maxsize=16)  # a grid looks up thousands of sizes

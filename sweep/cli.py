@@ -84,6 +84,9 @@ FULL = {
         "help": "print every judgement too: forms, held-out budgets, other choices, Kaplan's laws",
     }
 }
+FORMAT = {
+    "--format": {"choices": ["html", "md"], "default": "html", "help": "one HTML file, or Markdown with figures beside it"}
+}
 WATCH = {"--watch": {"action": "store_true", "help": "again every few seconds, until nothing is running or queued"}}
 OPTIMAL: dict[str, dict[str, Any]] = {
     "--budget": {"type": float, "required": True, "metavar": "FLOPS", "help": "what the run may cost"},
@@ -111,7 +114,7 @@ COMMANDS = {
     "logs": Command(run=following.logs, fields=("store",), takes="run"),
     "fit": Command(run=laws.fit, fields=(*WRITTEN, *TABLE, "ask"), arguments=FULL),
     "plot": Command(run=laws.plot, fields=(*WRITTEN, *TABLE, "ask")),
-    "report": Command(run=reporting.report, fields=(*WRITTEN, *TABLE, "ask", "report")),
+    "report": Command(run=reporting.report, fields=(*WRITTEN, *TABLE, "ask", "report"), arguments=FORMAT),
     "next": Command(run=laws.choose_next, fields=(*WRITTEN, *TABLE, "next")),
     "train-optimal": Command(
         run=using.train_optimal, fields=(*WRITTEN, *TABLE, "device", "cluster", "tracker"), arguments=OPTIMAL

@@ -23,7 +23,11 @@ from sweep.plan.run import OptimizerSettings, RunConfig, ScheduleSettings
 ROOT = Path(__file__).resolve().parent.parent
 # pytest-xdist gives each of these to one process, in this order; every other file is one more. The longest come first.
 GROUPS = {
-    "slurm": ("faults/test_one_machine.py", "faults/test_slurm.py"),  # share a cluster, which takes the whole machine's ports
+    "slurm": (
+        "faults/test_one_machine.py",
+        "faults/test_slurm.py",
+        "faults/test_installed.py",
+    ),  # share a cluster, which takes the whole machine's ports
 }
 
 

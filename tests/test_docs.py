@@ -60,6 +60,14 @@ def test_relative_links_resolve(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+def test_run_ids_are_those_of_runs_that_exist() -> None:
+    """In the results, or in the plans whose run_ids are pinned."""
+    runs = "".join(path.read_text() for path in [*ROOT.glob("results/*/runs.csv"), ROOT / "tests/goldens/run_ids.json"])
+    for page in PAGES:
+        named = re.findall(r"\b(?=[0-9a-f]*[a-f])(?=[0-9a-f]*[0-9])[0-9a-f]{8,16}\b", page.read_text())
+        assert [name for name in named if name not in runs] == [], page.name
+
+
 @pytest.mark.parametrize("name", MAX_LINES)
 def test_first_pages_are_short(name: str) -> None:
     assert len((ROOT / name).read_text().splitlines()) <= MAX_LINES[name]

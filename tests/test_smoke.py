@@ -127,7 +127,9 @@ def test_hydra_multirun_lands_in_the_same_store(sweep: list[str], tmp_path: Path
     before = set(Path(store, "runs").iterdir())
     arguments = ["-m", "parameters=3e3,5e3", "tokens=1e4", f"store={store}", "device=cpu"]
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert "isosweep: grid.runs: N = 3,000 becomes 2,252, the nearest" in done.stderr
+    assert "N = 5,000" not in done.stderr  # 4,872 is near
     new = set(Path(store, "runs").iterdir()) - before
     assert [json.loads((run / "status.json").read_text())["state"] for run in new] == ["done"] * 2
     assert list(tmp_path.iterdir()) == []

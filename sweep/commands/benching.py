@@ -1,5 +1,6 @@
 """The bench command."""
 
+import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -43,6 +44,8 @@ def bench(options: Namespace) -> int:
     for size in wanted.sizes:
         try:
             shapes.append(ladder.nearest(size))
+            if remark := ladder.remark(size):
+                print(f"isosweep: bench.sizes: {remark}", file=sys.stderr)
         except ValueError as error:
             raise InputError(f"bench.sizes: {error}") from error
     chosen = choose_engine(device, compiled=config.runtime.compile, compile_pays=True, parallel_size=1, micro_batch=None)

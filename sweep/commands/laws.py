@@ -11,6 +11,7 @@ from sweep.config import SweepConfig
 from sweep.errors import InputError
 from sweep.files import write_atomically, write_json, writing
 from sweep.store import states
+from sweep.words import counted
 
 if TYPE_CHECKING:
     from sweep.fit import Curve, Fits, RunTable
@@ -20,21 +21,30 @@ def fit(options: Namespace) -> int:
     """Fit the laws, print the verdict and what it rests on, and write fits.json."""
     config, sweep = opened(options)
     fits = make_fits(config, sweep)
-    print(fits.summary(full=options.full))
-    print(f"\nwrote {Path(config.out) / 'fits.json'}")
+    if options.full or fits.fitted:
+        print(f"{fits.summary(full=options.full)}\n\nwrote {Path(config.out) / 'fits.json'}")
     require_a_law(fits)
     return DONE
 
 
 def print_verdict(fits: "Fits") -> None:
     """The first lines of `isosweep fit`."""
-    print("\n".join(fits.verdict.lines() if fits.verdict else []))
+    print("\n".join(fits.verdict.lines() if fits.verdict else [why_no_law(fits)] if not fits.fitted else []))
 
 
 def require_a_law(fits: "Fits") -> None:
     """Raises InputError if no approach could be fitted."""
     if not fits.fitted:
-        raise InputError("no law could be fitted: " + "; ".join(law.reason for law in fits.refused.values()))
+        raise InputError(why_no_law(fits))
+
+
+def why_no_law(fits: "Fits") -> str:
+    """One sentence on what the runs lack for every approach. Curves are not worth a word where there are none."""
+    from sweep.fit import APPROACHES
+
+    refused = {APPROACHES[name].title(): law for name, law in fits.refused.items()}
+    reasons = [f"{title}: {law.reason}" for title, law in refused.items() if law.status != "no_curves"]
+    return f"no law could be fitted to {counted(len(fits.runs), 'run')}: {'; '.join(reasons)}"
 
 
 def plot(options: Namespace) -> int:

@@ -12,6 +12,7 @@ from sweep.commands.laws import make_fits, opened, print_verdict, require_a_law
 from sweep.commands.sweeps import Sweep, describe_written
 from sweep.config import SweepConfig, shown
 from sweep.files import writing
+from sweep.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
 
 
 def report(options: Namespace) -> int:
-    """Fit the laws and write report.html, one file with the answer, the figures and the evidence."""
-    from sweep.report import write_report
+    """Fit the laws and write report.html, one file with the answer, the figures and the evidence.
+
+    With --format=md, report.md and the figures beside it, for an issue, a wiki or a repository.
+    """
+    from sweep.report import write_markdown, write_report
 
     config, sweep = opened(options)
     out = Path(config.out)
@@ -32,9 +36,17 @@ def report(options: Namespace) -> int:
     fits = make_fits(config, sweep)
     require_a_law(fits)
     with writing(out):
-        path = write_report(fits, _origin(config, sweep, fits), config.fit, out / "report.html")
+        origin = _origin(config, sweep, fits)
+        if options.format == "md":
+            written = write_markdown(fits, origin, config.fit, out / "report.md")
+        else:
+            written = [write_report(fits, origin, config.fit, out / "report.html")]
     print_verdict(fits)
-    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser, or send it to somebody")
+    if options.format == "md":
+        print(f"wrote {written[0]} and {counted(len(written) - 1, 'figure')} beside it")
+    else:
+        size = f"{written[0].stat().st_size / 1e6:.1f} MB"
+        print(f"wrote {written[0]} ({size}): open it in a browser, or send it to somebody")
     return DONE
 
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from sweep.plan import measured
 from sweep.plan.cost import choose_engine, worth_compiling
 from sweep.plan.device import resolve_device
 from sweep.plan.estimate import Speed
-from sweep.plan.grid import expand
+from sweep.plan.grid import expand, ladder_of, remarks_on_sizes
 from sweep.plan.run import RunConfig
 from sweep.plan.written import FILE, CorpusFacts, SweepPlan
 from sweep.store import Store, states
@@ -66,9 +67,10 @@ def open_sweep(options: Namespace) -> Sweep:
     folder = sweep_folder(store, name)
     if (plan := SweepPlan.read(folder)) is None:
         there = ", ".join(sorted(path.parent.name for path in (store.root / "sweeps").glob(f"*/{FILE}"))) or "none"
+        named = options.sweep or given.get("name") or given.get("experiment")
+        problem = f"no sweep {name} was launched into store={store.root}" if named else f"which sweep of store={store.root}?"
         raise InputError(
-            f"no sweep {name} was launched into store={store.root} (there: {there}); name one of those, or launch it first: "
-            "what is done is not trained again"
+            f"{problem} (there: {there}); name one of those, or launch it first: what is done is not trained again"
         )
     rest = [text for text in options.overrides if text.partition("=")[0] not in ("name", "store")]
     config = override(plan.config, rest, plan.choices, plan.overrides)
@@ -130,11 +132,15 @@ def _planned_runs(store: Store) -> dict[str, RunConfig]:
 def plan_sweep(
     config: SweepConfig, choices: Mapping[str, Any] | None = None, overrides: Iterable[str] = ()
 ) -> tuple[SweepPlan, "CorpusRecipe"]:
-    """The plan of a sweep on its text, and the corpus, which need not be made yet; see `make_plan`."""
+    """The plan of a sweep on its text, and the corpus, which need not be made yet; see `make_plan`. Sizes that become others
+    than those asked for are told on stderr."""
     from sweep.data import CorpusRecipe
 
     recipe = CorpusRecipe.read(config.data)
-    return make_plan(config, recipe, choices, overrides), recipe
+    plan = make_plan(config, recipe, choices, overrides)
+    for remark in remarks_on_sizes(config.grid, ladder_of(config, recipe.vocab_size)):
+        print(f"isosweep: {remark}", file=sys.stderr)
+    return plan, recipe
 
 
 def make_plan(

@@ -145,6 +145,8 @@ def legend_below(axis: "Axes", **options: Any) -> None:
 
     figure = axis.get_figure()
     assert figure is not None
+    if not axis.get_legend_handles_labels()[0]:
+        return
     below = axis.transAxes + ScaledTranslation(0, -0.5, figure.dpi_scale_trans)
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, fontsize=8, borderaxespad=0, **options)
 

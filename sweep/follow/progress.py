@@ -13,6 +13,7 @@ from sweep.train.events import Outcome
 from sweep.train.events import Progress as RunProgress
 
 PLAIN_INTERVAL_S = 10.0
+ROOMY = 80  # columns: on a narrower screen the times would be cut
 SHORT_S = 2.0  # fits that take less show nothing
 
 
@@ -108,7 +109,9 @@ class SweepProgress(_Bars):
         run = self.runs[event.run_id]
         if event.run_id not in self.tasks:
             self.tasks[event.run_id] = self.bars.add_task(f"N {run.N:,}", total=event.steps, note="")
-        note = f"loss {event.loss:.3f}  {event.tokens_per_s:,.0f} tokens/s"
+        note = f"loss {event.loss:.3f}"
+        if not self.console.is_terminal or self.console.width >= ROOMY:
+            note += f"  {event.tokens_per_s:,.0f} tokens/s"
         self.bars.update(self.tasks[event.run_id], completed=event.step, note=note)
         self._count(event.run_id, event.step * run.batch_tokens)
         if self._line_is_due():

@@ -8,7 +8,7 @@ from shutil import disk_usage
 from sweep.plan.run import RunConfig
 from sweep.store.runs import disk_bytes
 
-RETRY_S = 10.0
+RETRY_S, TELL_S = 10.0, 600.0
 
 
 class Room:
@@ -17,7 +17,7 @@ class Room:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.full = False
-        self.look_again_at = 0.0
+        self.look_again_at, self.told_at = 0.0, float("-inf")
 
     def there_is(self, run: RunConfig) -> bool:
         """Whether `run` may begin. As far as the system says: a quota shows only when it is met."""
@@ -29,16 +29,17 @@ class Room:
         return disk_usage(self.root).free >= disk_bytes(run)
 
     def was_full(self, reason: str) -> None:
-        """A run has stopped for lack of room. Says so, once until `was_enough`."""
-        self.look_again_at = time.monotonic() + RETRY_S
-        if not self.full:
+        """A run has stopped for lack of room, which is said now and then."""
+        now = time.monotonic()
+        self.full, self.look_again_at = True, now + RETRY_S
+        if now - self.told_at > TELL_S:
+            self.told_at = now
             print(
                 f"isosweep: the disk of store={self.root} is full ({reason}). Training pauses and goes on when there is room; "
                 "Ctrl-C ends it, and the same command resumes it",
                 file=sys.stderr,
                 flush=True,
             )
-        self.full = True
 
     def was_enough(self) -> None:
         """A run has written something."""

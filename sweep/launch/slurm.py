@@ -26,6 +26,7 @@ from sweep.plan.cost import memory_bytes
 from sweep.plan.device import warn_of_narrow_heads
 from sweep.plan.run import RunConfig
 from sweep.store import Store
+from sweep.words import counted
 
 ENDED = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY")
 OVERHEAD_S, MARGIN, MIN_MINUTES = 300, 1.5, 15  # of a task, beyond what its runs are expected to take
@@ -51,7 +52,7 @@ class SlurmLauncher(Launcher):
         tasks = pack(runs, seconds, workers=task_workers(launch.cluster), task_s=60 * slurm.task_minutes)
         longest = _max_array_tasks()
         jobs = [_submit(tasks[start : start + longest], launch, slurm) for start in range(0, len(tasks), longest)]
-        return f"submitted {len(runs)} runs in {len(tasks)} tasks: job {', '.join(jobs)}"
+        return f"submitted {counted(len(runs), 'run')} in {counted(len(tasks), 'task')}: job {', '.join(jobs)}"
 
     def queued(self, store: Store) -> dict[str, Queued]:
         return {run_id: Queued(where=f"job {task}", state=state) for task, state, runs in _tasks(store) for run_id in runs}
@@ -63,7 +64,7 @@ class SlurmLauncher(Launcher):
         asked = subprocess.run(["scancel", *tasks], capture_output=True, text=True)
         if asked.returncode and not re.search("already complet|Invalid job id", asked.stderr):  # a task that has just ended
             raise InputError(f"scancel failed: {last_line(asked.stderr)}; try again, or scancel {' '.join(tasks)}")
-        return f"cancelled {len(tasks)} tasks of Slurm"
+        return f"cancelled {counted(len(tasks), 'task')} of Slurm"
 
     def logs(self, store: Store, run_id: str) -> list[Path]:
         return [

@@ -17,6 +17,7 @@ from sweep.launch.signals import StopFlag
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
 from sweep.train.events import Event, Outcome
+from sweep.words import counted
 
 GRACE_S = 600  # longer than any KillWait
 REQUEUE_EXIT = 75  # EX_TEMPFAIL: for clusters whose RequeueExit names it, where scontrol may not
@@ -99,7 +100,7 @@ def run_task(directory: Path, index: int, watch_for: Callable[[dict[str, Any] | 
     )
     pool = Pool(launch=launch, workers=task_workers(cluster))
     todo = store.unfinished([store.run(run_id).config() for run_id in run_ids])
-    print(f"{launch.name}, task {index}: {len(run_ids)} runs, {len(todo)} to train", flush=True)
+    print(f"{launch.name}, task {index}: {counted(len(run_ids), 'run')}, {len(todo)} to train", flush=True)
     with StopFlag() as stopping, watch_for(manifest["tracker"], store)(todo, stopping) as report:
 
         def print_outcome(event: Event) -> None:
@@ -112,7 +113,7 @@ def run_task(directory: Path, index: int, watch_for: Callable[[dict[str, Any] | 
     if left and stopping.asked_to_requeue():
         return _requeue(len(left))
     if left:
-        print(f"{len(left)} runs are not done: waiting for Slurm to end this task", flush=True)
+        print(f"{counted(len(left), 'run')} not done: waiting for Slurm to end this task", flush=True)
         time.sleep(GRACE_S)
     return int(any(outcome.state == states.FAILED for outcome in outcomes))
 
@@ -120,7 +121,7 @@ def run_task(directory: Path, index: int, watch_for: Callable[[dict[str, Any] | 
 def _requeue(left: int) -> int:
     """Ask Slurm to start this task again; the exit code."""
     name = task_name()
-    print(f"{left} runs are not done: queueing {name} again", flush=True)
+    print(f"{counted(left, 'run')} not done: queueing {name} again", flush=True)
     try:
         asked = subprocess.run(["scontrol", "requeue", name], capture_output=True, text=True)
         if asked.returncode == 0:

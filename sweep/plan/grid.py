@@ -10,6 +10,8 @@ from sweep.errors import InputError
 from sweep.plan.device import resolve_device
 from sweep.plan.run import OptimizerSettings, RunConfig, ScheduleSettings, count_sequences
 
+MAX_REMARKS = 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
@@ -51,17 +53,13 @@ def expand(config: SweepConfig, *, corpus: str, vocab_size: int, training_tokens
     Raises:
         InputError: if the grid is empty, a size does not exist, a horizon is shorter than one step or longer than the data.
     """
-    data, family = config.data, config.model
+    data = config.data
     if data.validation_tokens < 2 * data.context_length:
         raise InputError(
             f"data.validation_tokens={data.validation_tokens:,} are not two sequences of data.context_length="
             f"{data.context_length:,}; raise the one or lower the other"
         )
-    try:
-        ladder = SizeLadder(vocab_size=vocab_size, context_length=data.context_length, **vars(family))
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    targets = targets_of(config.grid, ladder)
+    targets = targets_of(config.grid, ladder_of(config, vocab_size))
     if not targets:
         raise InputError("grid: there is no run in it; choose grid=isoflop, grid=horizons, both as grid=[…], or grid=list")
     planned: dict[str, PlannedRun] = {}
@@ -72,6 +70,24 @@ def expand(config: SweepConfig, *, corpus: str, vocab_size: int, training_tokens
         if run.run_id not in planned or planned[run.run_id].budget is None:
             planned[run.run_id] = PlannedRun(run=run, budget=target.budget)
     return sorted(planned.values(), key=lambda p: -flops_per_token(p.run.model, "exact") * p.run.D)
+
+
+def ladder_of(config: SweepConfig, vocab_size: int) -> SizeLadder:
+    """The shapes that a sweep chooses from. Raises InputError if there are none of that kind."""
+    try:
+        return SizeLadder(vocab_size=vocab_size, context_length=config.data.context_length, **vars(config.model))
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def remarks_on_sizes(grid: GridConfig, ladder: SizeLadder) -> list[str]:
+    """A sentence on each size asked for by its number that no shape of the ladder is near. Raises InputError as `expand`."""
+    asked = {
+        "grid.horizons.parameters": grid.horizons.parameters if grid.horizons else [],
+        "grid.runs": [named.N for named in grid.runs or []],
+    }
+    found = [f"{field}: {text}" for field, sizes in asked.items() for N in dict.fromkeys(sizes) if (text := ladder.remark(N))]
+    return found if len(found) <= MAX_REMARKS else [*found[:MAX_REMARKS], f"and {len(found) - MAX_REMARKS} more such sizes"]
 
 
 def targets_of(grid: GridConfig, ladder: SizeLadder) -> list[Target]:

@@ -73,32 +73,37 @@ def render(fits: Fits, origin: Origin, options: FitConfig) -> str:
         environment.finalize = partial(text.without_places, hidden=origin.hidden)
     environment.filters |= {"number": text.number, "estimate": text.estimate, "sentence": text.sentence}
     figures = {name: _data_uri(figure) for name, figure in figures_of(fits).items()}
-    answers = _answers(fits)
     files = Path(__file__).parent / "templates"
-    titles = {name: approach.title() for name, approach in APPROACHES.items()}
     page = environment.get_template("report.html")
     return page.render(
-        fits=fits,
-        fitted=fits.fitted,
-        refused=fits.refused,
-        unit=loss_unit(fits),
-        conventions=conventions(options, origin),
-        titles=titles,
-        methods={name: approach.method for name, approach in APPROACHES.items()},
-        answers=answers,
-        headline=fits.verdict,
-        exponents=_disagreement([(titles[name], law.a) for name, law in fits.fitted.items()]),
+        **facts_of(fits, origin, options),
+        exponents=_disagreement([(APPROACHES[name].title(), law.a) for name, law in fits.fitted.items()]),
         figures=figures,
         interactive=_interactive(fits),
         extrapolation=fits.extrapolation.each if fits.extrapolation.fitted else None,  # type: ignore[union-attr]
-        excluded=fits.runs.excluded[:MAX_EXCLUDED],
-        origin=origin,
-        costs=None if isinstance(origin.cost, str) else origin.cost,
-        checklist=checklist(fits, options, origin),
         style=Markup((files / "style.css").read_text(encoding="utf-8")),
         script=Markup((files / "script.js").read_text(encoding="utf-8")),
         plotly=Markup(get_plotlyjs().replace("</script", "<\\/script")),
     )
+
+
+def facts_of(fits: Fits, origin: Origin, options: FitConfig) -> dict[str, Any]:
+    """What a report tells in any format, by the names that the templates use."""
+    return {
+        "fits": fits,
+        "fitted": fits.fitted,
+        "refused": fits.refused,
+        "unit": loss_unit(fits),
+        "conventions": conventions(options, origin),
+        "titles": {name: approach.title() for name, approach in APPROACHES.items()},
+        "methods": {name: approach.method for name, approach in APPROACHES.items()},
+        "answers": _answers(fits),
+        "headline": fits.verdict,
+        "excluded": fits.runs.excluded[:MAX_EXCLUDED],
+        "origin": origin,
+        "costs": None if isinstance(origin.cost, str) else origin.cost,
+        "checklist": checklist(fits, options, origin),
+    }
 
 
 def _answers(fits: Fits) -> tuple[Answer, ...]:

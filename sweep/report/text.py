@@ -12,6 +12,7 @@ from sweep.fit import Estimate
 ABSENT = "–"
 PATH = re.compile(r"(?<![\w.~/:<…])(?:file://)?(?:~\w*)?(?:/[^\s/'\"<>,;()]+){2,}/?")  # absolute, in a sentence
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+SYMBOL = re.compile(r"a (=|along|in|under)|d²|alpha|beta")
 LETTERS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
@@ -96,9 +97,10 @@ def estimate(value: Estimate | None, kind: str = "number") -> Markup:
 
 
 def sentence(text: Any) -> Markup:
-    """`text` with a capital and a full stop."""
+    """`text` with a capital, unless it begins with a symbol such as a = 0.5, and a full stop."""
     words = str(text).strip()
-    return escape(words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else "."))
+    first = words if SYMBOL.match(words) else words[:1].upper() + words[1:]
+    return escape(first + ("" if words.endswith((".", "!", "?")) else "."))
 
 
 def _three_digits(value: float) -> str:

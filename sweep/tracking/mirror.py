@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from shlex import quote
 from typing import Any
 
 from sweep.errors import InputError
@@ -79,8 +80,13 @@ class Mirror:
                     self._tell(END, run_id)
 
     def summary(self) -> str:
-        """What was mirrored, on one line; empty if nothing was."""
-        words = {"online": "mirrored to wandb", "offline": "mirrored offline (isosweep wandb-sync sends them to wandb)"}
+        """What was mirrored, on one line, and of offline runs where they lie and how to send them; empty if nothing was."""
+        if self.tracker is None:
+            return ""
+        runs = f"{quote(str(self.store.root.resolve()))}/runs"
+        later = f"isosweep wandb-sync {quote(self.tracker.group)} store={quote(str(self.store.root))}"
+        offline = f"mirrored offline in {runs}/*/wandb; to send: {later}, or: wandb sync {runs}/*/wandb/offline-run-*"
+        words = {"online": "mirrored to wandb", "offline": offline}
         return ", ".join(f"{counted(count, 'run')} {words[mode]}" for mode, count in self.delivered.items())
 
     def __exit__(self, *exception: object) -> None:

@@ -6,10 +6,14 @@ from functools import lru_cache
 
 import torch
 
+from sweep.words import counted
+
 
 def describe_device(device: str) -> str:
     """The device's name for provenance.json."""
-    return torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, {counted(torch.get_num_threads(), 'thread')}"
 
 
 WARM_UP_S = 0.3  # after which a GPU has left its idle clock rates

@@ -40,6 +40,19 @@ def test_nearest_is_nearest(N: float, convention: str) -> None:
     assert distance(nearest) < math.log(1.4)
 
 
+def test_a_size_between_shapes_is_remarked_upon() -> None:
+    """Unless it is as near to one as sizes mostly are."""
+    sizes = [N for N, _ in LADDER.sized()]
+    middle, near = math.sqrt(sizes[0] * sizes[1]) * 1.001, sizes[5] * 1.05
+    assert LADDER.remark(middle) == (
+        f"N = {middle:,.0f} becomes {sizes[1]:,}, the nearest that a shape of the ladder has; "
+        f"its neighbours have {sizes[0]:,} and {sizes[2]:,}"
+    )
+    assert LADDER.remark(near) == ""
+    told = [bool(LADDER.remark(N)) for N in np.geomspace(sizes[-20], sizes[-1], 200)]
+    assert 0 < sum(told) < len(told) / 2
+
+
 @pytest.mark.parametrize("N", [100, 1e15, 0, -5, float("nan")])
 def test_sizes_that_do_not_exist_are_refused(N: float) -> None:
     with pytest.raises(ValueError, match="exist"):

@@ -180,8 +180,14 @@ def test_an_unwritable_out_is_refused(table: Path, capsys: pytest.CaptureFixture
 
 def test_a_table_that_fits_no_law_says_why(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pd.read_csv(table).head(2).to_csv(tmp_path / "two.csv", index=False)
+    capsys.readouterr()
     assert main(["fit", f"table={tmp_path / 'two.csv'}", f"out={tmp_path}"]) == BAD_INPUT
-    assert "no law could be fitted" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert printed.err.startswith("isosweep: no law could be fitted to 2 runs: Approach 2: ")
+    assert "Approach 3 needs at least 6 runs" in printed.err
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
+    assert main(["fit", f"table={tmp_path / 'two.csv'}", f"out={tmp_path}", "--full"]) == BAD_INPUT
+    assert "Kaplan's laws" in capsys.readouterr().out
     fits = json.loads((tmp_path / "fits.json").read_text())
     assert fits["parametric"]["status"] == "too_few_runs"
     assert fits["isoflop"]["status"] == "too_few_profiles"
@@ -213,8 +219,8 @@ def test_help_names_what_one_changes_most(
     budgets, workers, project = "grid.isoflop.budgets", "cluster.workers", "tracker.project"
     assert (shown[budgets], shown[workers], shown[project]) == ("[2.0e10, 6.0e10, 2.0e11]", "auto", "isosweep")
     groups = ("grid.", "cluster.", "tracker.", "runtime.")
-    typed = {name: value for name, value in shown.items() if name.startswith(groups) and "slurm" not in name}
-    compose(["grid=[isoflop,horizons,list]", *(f"{name}={value}" for name, value in typed.items())])  # they exist
+    typed = {name: value for name, value in shown.items() if name.startswith(groups) and value != "[]" and "slurm" not in name}
+    compose(["grid=[isoflop,horizons]", *(f"{name}={value}" for name, value in typed.items())])  # they exist
     assert {"data.paths", "data.tokenizer", "data.max_bytes", "cluster.slurm.partition"} <= set(shown)
     assert "cluster=local | slurm" in output
     assert "[NAME]  " in output

@@ -113,7 +113,7 @@ def test_losses_in_mid_schedule_without_other_horizons_are_refused(design: Calla
 def test_too_little_to_fit_is_refused_with_a_remedy() -> None:
     with pytest.raises(LawError, match="no training curves"):
         fit_envelope([])
-    with pytest.raises(LawError, match="3 sizes; Approach 1 needs 4 or more: add sizes"):
+    with pytest.raises(LawError, match="sizes with curves: 3; Approach 1 needs 4 or more: add sizes"):
         fit_envelope(long_curves()[:3])
     alone = {"large": plateau()[:6], "small": few_sizes()[3:]}  # either side of the optimum at nearly all C
     for name, side in (("large", "larger than 2.07e+08"), ("small", "")):

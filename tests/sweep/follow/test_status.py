@@ -2,9 +2,11 @@
 
 import json
 import re
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from sweep.cli import main, parse
 from sweep.commands import DONE
@@ -17,6 +19,7 @@ from sweep.plan.estimate import Speed
 from sweep.plan.run import RunConfig
 from sweep.plan.written import SweepPlan
 from sweep.store import Store
+from sweep.train.events import Progress
 from tests.stores import leave_status
 from tests.sweep.follow.test_watch import sweep_of, write_plan
 
@@ -108,7 +111,18 @@ def test_off_a_screen_nothing_is_left_out(
 
 
 def test_the_first_seconds_of_a_launch_say_what_goes_on(tiny_run: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
-    from rich.console import Console
-
     with SweepProgress([tiny_run], Console()):
         assert "starting workers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("columns", "speed"), [(60, False), (80, True)])
+def test_bars_fit_the_screen(columns: int, speed: bool, tiny_run: RunConfig) -> None:
+    screen = StringIO()
+    with SweepProgress([tiny_run], Console(file=screen, force_terminal=True, width=columns, legacy_windows=False)) as show:
+        assert "starting workers" in screen.getvalue()
+        show(Progress(run_id=tiny_run.run_id, step=6, steps=12, loss=4.5, tokens_per_s=123_456.0))
+        show.bars.refresh()
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
+    assert "loss 4.500" in shown
+    assert ("123,456 tokens/s" in shown) == speed
+    assert "…" not in shown

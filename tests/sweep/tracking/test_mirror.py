@@ -1,15 +1,19 @@
 """The wandb mirror: the real client against a server of ours, and offline runs uploaded by the real `wandb sync`."""
 
 import json
+import re
+import shlex
 import time
 from dataclasses import asdict, replace
+from glob import glob
 from pathlib import Path
 
 import pytest
 
 from sweep.claim import Claim
-from sweep.cli import main
+from sweep.cli import main, parse
 from sweep.commands import BAD_INPUT, DONE, SOME_RUNS_FAILED
+from sweep.commands.sweeps import open_sweep
 from sweep.commands.training import planned_labels
 from sweep.config import ClusterConfig, SlurmConfig, compose
 from sweep.data import Corpus
@@ -153,7 +157,12 @@ def test_wandb_sync_sends_what_wandb_lacks(
     overrides: list[str], tmp_path: Path, server: WandbServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["launch", *overrides, "tracker=wandb", "tracker.mode=offline"]) == DONE
-    assert "2 runs mirrored offline" in capfd.readouterr().out
+    told = capfd.readouterr().out
+    assert "2 runs mirrored offline in" in told
+    command, sync = re.search(r"to send: isosweep (.*), or: wandb sync (\S+)$", told, re.MULTILINE).groups()  # type: ignore[union-attr]
+    name, *rest = shlex.split(command)
+    assert open_sweep(parse(name, rest)).store.root.samefile(tmp_path / "store")
+    assert len(glob(sync)) == 2
     assert main(["launch", *overrides, "tracker=wandb", "tracker.mode=offline"]) == DONE
     assert "mirrored" not in capfd.readouterr().out  # there was nothing to do
     assert server.history == {}

@@ -110,7 +110,7 @@ def test_the_command(text_file: Path, other_text: Path, tmp_path: Path, capsys: 
     sweep += ["grid=list", "grid.runs=[{N: 3e3, D: 1e5}, {N: 6e3, D: 1e5}]", f"out={tmp_path / 'out'}"]
     sets = f"evaluation.sets={{digits: {{source: text, paths: [{other_text}]}}}}"
     assert main(["evaluate", *sweep, sets]) == BAD_INPUT
-    assert "no sweep sweep was launched" in capsys.readouterr().err
+    assert "which sweep of store=" in capsys.readouterr().err
     assert main(["launch", *sweep]) == DONE
     assert main(["evaluate", *sweep, sets]) == DONE  # the sets are no part of what a run is
     frame = pd.read_csv(tmp_path / "out" / "evaluations.csv")

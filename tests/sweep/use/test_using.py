@@ -130,7 +130,7 @@ def test_what_cannot_be_composed_is_refused(
         ([f"table={table.with_name('two.csv')}", "--budget=6e9"], "--approach parametric is not fitted (too_few_runs)"),
         ([given, "--budget=1e4"], "--budget 10000: no model of"),
         ([given, "--budget=6e13"], "is longer than the data"),
-        (["--budget=6e9"], "no sweep sweep was launched into store="),
+        (["--budget=6e9"], "which sweep of store="),
     ):
         assert main(["train-optimal", *sweep, *arguments, "fit.resamples=0"]) == BAD_INPUT
         error = capsys.readouterr().err
