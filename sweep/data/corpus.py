@@ -21,12 +21,13 @@ from sweep.config.fields import check_fields
 from sweep.data.memmap import MemmapContents
 from sweep.data.mixture import TooShortError
 from sweep.data.sources import named
-from sweep.data.sources.reader import SOURCES
+from sweep.data.sources.reader import SOURCES, Skipped
 from sweep.data.synthetic import SyntheticContents
 from sweep.data.text import TextContents
 from sweep.data.tokenizer import Tokenizer, load_tokenizer
 from sweep.errors import InputError, explained
 from sweep.files import content_hash, read_json, write_sealed
+from sweep.words import counted
 
 
 class Contents(Protocol):
@@ -118,6 +119,23 @@ class Corpus:
     def bytes_per_token(self) -> float | None:
         """Bytes of held-out text per held-out token; None if unknown."""
         return self.manifest.get("bytes_per_token")
+
+    def left_out(self) -> str:
+        """Which documents of its sources are not in it, in words: why it is shorter than they are. Empty if all are."""
+        reasons = {
+            "duplicates": ("duplicate", "; data.deduplicate=false keeps them"),
+            "near_duplicates": ("near duplicate", ""),
+            "not_needed": ("document", "; the weights and epochs do not ask for them"),
+        }
+        total, sizes = self.manifest.get("bytes", 0), self.manifest.get("left_out_bytes", {})
+        said = []
+        for reason, count in self.manifest.get("left_out", {}).items():
+            if count and reason in reasons:
+                noun, more = reasons[reason]
+                share = f"{sizes[reason] / total:.1%} of the bytes" if total and reason in sizes else ""
+                said.append(f"{counted(count, noun)} ({share}{more})" if share else counted(count, noun))
+        said += [f"{name}: {Skipped(**each)}" for name, each in self.manifest.get("skipped", {}).items() if each["documents"]]
+        return ", ".join(said)
 
 
 @lru_cache(maxsize=4)

@@ -9,7 +9,7 @@ import numpy as np
 from sweep.config import CorpusSpec, MemmapConfig
 from sweep.data.mixture import TooShortError
 from sweep.data.parts import measure_overlap, token_dtype, write_tokens
-from sweep.data.sources.reader import expand, file_identity
+from sweep.data.sources.paths import expand, file_identity
 from sweep.data.tokenizer import Tokenizer, ready_tokenizer
 from sweep.errors import InputError, explained
 

@@ -5,7 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sweep.data.sources.reader import MAX_UNITS, Records, expand, file_identity
+from sweep.data.sources.paths import expand, file_identity
+from sweep.data.sources.reader import MAX_UNITS, Records
 from sweep.errors import InputError, explained
 
 
@@ -55,17 +56,18 @@ class HuggingFace(Records, name="huggingface"):
             else:
                 name, options = str(folder or source.dataset), {"split": source.split, "revision": source.revision}
                 stream = datasets.load_dataset(name, source.config, streaming=True, **options)
-            if stream.column_names is not None and source.column not in stream.column_names:
-                raise self.missing_column(stream.column_names, str(source.dataset))
-        return stream.select_columns([source.column]) if stream.column_names is not None else stream
+            top = source.column if source.column in (stream.column_names or ()) else source.column.partition(".")[0]
+            if stream.column_names is not None and top not in stream.column_names:
+                raise InputError(self.missing_column(stream.column_names, str(source.dataset)))
+        return stream.select_columns([top]) if stream.column_names is not None else stream
 
     def units(self) -> list[Any]:
         return list(range(min(self._stream.num_shards, MAX_UNITS)))
 
-    def texts(self, unit: int) -> Iterator[bytes]:
+    def texts(self, unit: int) -> Iterator[bytes | None]:
         part = self._stream.shard(num_shards=min(self._stream.num_shards, MAX_UNITS), index=unit)
         where = f"{self.source.dataset}, {self.source.split}"
         problem = f"{self.field}.dataset={self.source.dataset}: reading stopped"
         with explained(problem, "run the same command again to continue from there"):  # network, files, or the builder
-            for row in part:
-                yield self.text_of(row, where)
+            for number, row in enumerate(part):
+                yield self.text_of(row, f"{where}, row {number:,} of part {unit}")
