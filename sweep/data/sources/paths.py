@@ -18,6 +18,8 @@ def expand(paths: list[str], endings: tuple[str, ...], field: str) -> list[Path]
         raise InputError(f"{field}.paths is empty; name the files, for instance {field}.paths=[corpus/*{endings[0]}]")
     files: set[Path] = set()
     for pattern in paths:
+        if not pattern:
+            raise InputError(f"{field}.paths={paths} has an empty entry; leave it out, or write . for this folder")
         there, rest = _literally(pattern)
         matches = [there] if rest is None else list(map(Path, glob.glob(f"{glob.escape(str(there))}/{rest}", recursive=True)))
         if rest is None and there.is_dir():
