@@ -53,8 +53,8 @@ class MemmapConfig:
     """Flat files of token ids, in the format of nanoGPT and llm.c.
 
     Attributes:
-        dtype: of the ids in .bin files; .npy files contain their own.
-        header_bytes: to skip at the start of each .bin file (1024 in llm.c's).
+        dtype: of the ids in .bin files, and in .npy files without numpy's header, as OLMo's; others contain their own.
+        header_bytes: to skip at the start of each such file. llm.c's files, known by their first number, say both themselves.
         validation_paths: files of held-out tokens; if empty, the end of the training files is held out.
         bytes_per_token: average length of the held-out tokens in bytes, if known, for losses in bits per byte.
     """
