@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -110,3 +112,38 @@ def test_what_is_skipped_or_dropped_is_said_on_the_screen(tmp_path: Path, capsys
     assert "is longer than the data" in captured.err
     assert "left out of the text: 80 duplicates" in captured.err
     assert len(captured.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_line_that_is_too_long_is_refused_in_little_memory(tmp_path: Path, packed: bool) -> None:
+    path = tmp_path / ("a.jsonl.gz" if packed else "a.jsonl")
+    with gzip.open(path, "wb", 1) if packed else open(path, "wb") as file:
+        file.write(GOOD[0] + b'\n{"text": "')
+        for _ in range(300):
+            file.write(b"a" * (1 << 20))
+        file.write(b'"}\n' + GOOD[1])
+    script = (
+        "import resource, sys\n"
+        "from sweep.config import SourceConfig\n"
+        "from sweep.data.sources import reader_of\n"
+        "import pyarrow\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"reader = reader_of(SourceConfig(source='jsonl', paths=[{str(path)!r}], on_error=sys.argv[1]))\n"
+        "try:\n"
+        "    print(len(list(reader)), reader.take_skipped())\n"
+        "except ValueError as error:\n"
+        "    print(error)\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)\n"
+    )
+    for on_error, said in (("refuse", "data.max_line_bytes=100,000,000: "), ("skip", "2 1 bad document skipped")):
+        done = subprocess.run([sys.executable, "-c", script, on_error], capture_output=True, text=True, check=True)
+        message, megabytes = done.stdout.splitlines()
+        assert message.startswith(said)
+        assert f"{path} has a longer line at byte {len(GOOD[0]) + 1:,}" in message
+        assert int(megabytes) < 280
+    short = reader_of(
+        SourceConfig(source="jsonl", paths=[str(path)], max_line_bytes=max(map(len, GOOD[:2])) + 1, on_error="skip")
+    )
+    assert len(list(short)) == 2
+    longer = reader_of(SourceConfig(source="jsonl", paths=[str(path)], max_line_bytes=4e8))
+    assert len(list(longer)) == 3
