@@ -17,7 +17,7 @@ from sweep.plan import measured
 from sweep.plan.cost import choose_engine, worth_compiling
 from sweep.plan.device import resolve_device
 from sweep.plan.estimate import Speed
-from sweep.plan.grid import expand, ladder_of, remarks_on_sizes
+from sweep.plan.grid import TooLongError, expand, ladder_of, remarks_on_sizes
 from sweep.plan.run import RunConfig
 from sweep.plan.written import FILE, CorpusFacts, SweepPlan
 from sweep.store import Store, states
@@ -152,7 +152,13 @@ def make_plan(
     training_tokens = recipe.training_tokens(store.corpora)
     facts = CorpusFacts(fingerprint=recipe.fingerprint, vocab_size=recipe.vocab_size, training_tokens=training_tokens)
     device = resolve_device(config.device)
-    runs = expand(config, corpus=facts.fingerprint, vocab_size=facts.vocab_size, training_tokens=facts.training_tokens)
+    try:
+        runs = expand(config, corpus=facts.fingerprint, vocab_size=facts.vocab_size, training_tokens=facts.training_tokens)
+    except TooLongError as error:
+        made = recipe.find(store.corpora)
+        if made is None or not (left_out := made.left_out()):
+            raise
+        raise InputError(f"{error} (left out of the text: {left_out})") from error
     speed = store.speed_seen((planned.run for planned in runs), device, config.data.validation_tokens, config.cluster.threads)
     pays = worth_compiling(planned.run for planned in runs)
 
@@ -228,6 +234,8 @@ def describe_corpus(corpus: "Corpus") -> str:
     text = f"corpus {corpus.fingerprint}: {lengths['train']} tokens to train on, {lengths['validation']} held out"
     if per_token is not None:
         text += f", {per_token:.3g} {'byte' if per_token == 1 else 'bytes'} per token"
+    if left_out := corpus.left_out():
+        text += f"; left out of the text: {left_out}"
     if overlap := corpus.manifest.get("overlap"):
         text += f"; {overlap['share']:.1%} of the held-out {overlap['tokens']}-grams are in training too"
     if entropy := corpus.manifest.get("entropy_rate"):

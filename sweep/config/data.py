@@ -2,7 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from sweep.config.fields import choice, number
+from sweep.config.fields import checked, choice, number
+
+
+def _suffixes(value: list[str]) -> str | None:
+    right = value and all(len(suffix) > 1 and suffix.startswith(".") and not set(suffix) & set("*?/") for suffix in value)
+    return None if right else "is no list of the ends of file names; write them as [.txt,.md]"
 
 
 @dataclass(kw_only=True)
@@ -13,8 +18,13 @@ class SourceConfig:
         source: one of `sweep.data.sources.reader.SOURCES`: "stdlib", the running Python's standard library; "text", "jsonl" or
             "parquet", local files; "huggingface", a dataset by name or local folder. A whole corpus can also be a "mixture" of
             sources, existing "tokens", or "synthetic": one of `sweep.data.corpus.CONTENTS`, which check the name.
-        paths: files, folders or globs of local files.
-        column: that holds the text, in JSONL, Parquet and Hugging Face datasets.
+        paths: files, folders or globs of local files. A path that exists as it is written is no glob.
+        suffixes: of a folder's files that are read, such as .txt; by default those of its kind of source, for "text" of prose
+            and code. Files that `paths` names one by one are always read.
+        column: that holds the text, in JSONL, Parquet and Hugging Face datasets; doc.text is the field text of the column doc.
+        on_error: what to do about a document that has no text, is no UTF-8, or is cut off: "refuse" the corpus, or "skip" the
+            document (of text files a piece of about 64 KB, of a damaged file its rest) and count it.
+        max_line_bytes: a longer line of JSONL is such a document.
         dataset, config, split, revision: of "huggingface", as `datasets.load_dataset` takes them.
         rows: "documents", or "lines" of longer texts, which are joined and then split into documents as text files are.
         max_bytes: use only the first documents, until they have this many bytes.
@@ -24,7 +34,10 @@ class SourceConfig:
 
     source: str = "text"
     paths: list[str] = field(default_factory=list)
+    suffixes: list[str] | None = checked(_suffixes, default=None)
     column: str = "text"
+    on_error: str = choice("refuse", "skip")
+    max_line_bytes: float = number(1e8, at_least=1, at_most=4e9)
     dataset: str | None = None
     config: str | None = None
     split: str = "train"
@@ -40,8 +53,8 @@ class MemmapConfig:
     """Flat files of token ids, in the format of nanoGPT and llm.c.
 
     Attributes:
-        dtype: of the ids in .bin files; .npy files contain their own.
-        header_bytes: to skip at the start of each .bin file (1024 in llm.c's).
+        dtype: of the ids in .bin files, and in .npy files without numpy's header, as OLMo's; others contain their own.
+        header_bytes: to skip at the start of each such file. llm.c's files, known by their first number, say both themselves.
         validation_paths: files of held-out tokens; if empty, the end of the training files is held out.
         bytes_per_token: average length of the held-out tokens in bytes, if known, for losses in bits per byte.
     """

@@ -1,6 +1,7 @@
 """Fields by their names on the command line: values taken as they are typed, and what to say of a name that is no field."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -8,12 +9,15 @@ from typing import Any
 from sweep.config.sweep import SweepConfig
 
 TEXT = (str, str | None)
+TEXTS = (list[str], list[str] | None)
+ENTRY = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')\s*(?:,|$)|((?:\$\{[^}]*\}|[^,])*)(?:,|$)""")
 
 
 def literal(overrides: Sequence[str]) -> list[str]:
     """`overrides` with quotes around values of text fields that Hydra's grammar does not take, or takes for something else:
     paths with blanks, parentheses or umlauts, expressions, 1e3. What Hydra's users write on purpose means what it does there:
-    null, quotes, and `${…}`, as in ${oc.env:SCRATCH}/store. Hydra names what is wrong in the other fields."""
+    null, quotes, and `${…}`, as in ${oc.env:SCRATCH}/store. Lists of paths are written [a,b], where a path with a comma needs
+    quotes, or as their only path. Hydra names what is wrong in the other fields."""
     return [_quoted(override) for override in overrides]
 
 
@@ -34,7 +38,10 @@ def _quoted(override: str) -> str:
     from hydra.errors import HydraException
 
     key, equals, value = override.partition("=")
-    if not equals or _type_of(key.lstrip("+")) not in TEXT:
+    kind = _type_of(key.lstrip("+"))
+    if equals and kind in TEXTS and key.lstrip("+").startswith(("data.", "evaluation.")):
+        return f"{key}={_quoted_list(value.strip())}"
+    if not equals or kind not in TEXT:
         return override
     try:
         parsed = OverridesParser.create().parse_override(override)
@@ -43,8 +50,31 @@ def _quoted(override: str) -> str:
             return override
     except HydraException:
         pass
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{escaped}'"
+    return f"{key}={_quoted_text(value)}"
+
+
+def _quoted_text(text: str) -> str:
+    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + (found[2] and "\\'"), text)  # others are no escapes
+    return f"'{escaped}'"
+
+
+def _quoted_list(value: str) -> str:
+    if value in ("null", "[]") or value.startswith("${"):
+        return value
+    if not (value.startswith("[") and value.endswith("]")):
+        on_purpose = value.startswith(("'", '"'))
+        return f"[{value if on_purpose else _quoted_text(value)}]"
+    return f"[{','.join(_entries(value[1:-1]))}]"
+
+
+def _entries(value: str) -> Iterator[str]:
+    """The entries of a list, each in quotes; commas inside quotes and `${…}` do not end one."""
+    place = 0
+    while place < len(value):
+        found = ENTRY.match(value, place)
+        assert found is not None
+        place = found.end()
+        yield found[1] or _quoted_text(found[2].strip())
 
 
 def _type_of(key: str) -> Any:

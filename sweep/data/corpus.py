@@ -20,13 +20,15 @@ from sweep.config import CorpusSpec
 from sweep.config.fields import check_fields
 from sweep.data.memmap import MemmapContents
 from sweep.data.mixture import TooShortError
+from sweep.data.parts import discard_unfinished
 from sweep.data.sources import named
-from sweep.data.sources.reader import SOURCES
+from sweep.data.sources.reader import SOURCES, Skipped
 from sweep.data.synthetic import SyntheticContents
 from sweep.data.text import TextContents
 from sweep.data.tokenizer import Tokenizer, load_tokenizer
 from sweep.errors import InputError, explained
-from sweep.files import content_hash, read_json, write_sealed
+from sweep.files import content_hash, is_disk_full, read_json, write_sealed
+from sweep.words import counted
 
 
 class Contents(Protocol):
@@ -119,6 +121,23 @@ class Corpus:
         """Bytes of held-out text per held-out token; None if unknown."""
         return self.manifest.get("bytes_per_token")
 
+    def left_out(self) -> str:
+        """Which documents of its sources are not in it, in words: why it is shorter than they are. Empty if all are."""
+        reasons = {
+            "duplicates": ("duplicate", "; data.deduplicate=false keeps them"),
+            "near_duplicates": ("near duplicate", ""),
+            "not_needed": ("document", "; the weights and epochs do not ask for them"),
+        }
+        total, sizes = self.manifest.get("bytes", 0), self.manifest.get("left_out_bytes", {})
+        said = []
+        for reason, count in self.manifest.get("left_out", {}).items():
+            if count and reason in reasons:
+                noun, more = reasons[reason]
+                share = f"{sizes[reason] / total:.1%} of the bytes" if total and reason in sizes else ""
+                said.append(f"{counted(count, noun)} ({share}{more})" if share else counted(count, noun))
+        said += [f"{name}: {Skipped(**each)}" for name, each in self.manifest.get("skipped", {}).items() if each["documents"]]
+        return ", ".join(said)
+
 
 @lru_cache(maxsize=4)
 def _mapped(path: Path, dtype: str) -> np.ndarray:
@@ -161,7 +180,8 @@ class CorpusRecipe:
 
     def build(self, root: Path, *, workers: int | None = None, advance: Callable[[int], None] = lambda size: None) -> Corpus:
         """The corpus under `root`, built if it is not there. Parts that a killed process has tokenised are used again. Raises
-        InputError if a document cannot be read, or there is too little text for the held-out part and some training.
+        InputError if a document cannot be read, there is too little text for the held-out part and some training, or the disk
+        is full.
 
         Args:
             root: the folder of all corpora.
@@ -169,22 +189,34 @@ class CorpusRecipe:
             advance: called with the bytes finished since the last call.
         """
         work = root / f".{self.fingerprint}.partial"
-        while (corpus := self.find(root)) is None:
-            with alone(work / "claim"):
-                if self.find(root) is None:
-                    self._make(root / self.fingerprint, work, workers, advance)
-                shutil.rmtree(work, ignore_errors=True)
+        try:
+            while (corpus := self.find(root)) is None:
+                with alone(work / "claim"):
+                    if self.find(root) is None:
+                        self._make(root / self.fingerprint, work, workers, advance)
+                    shutil.rmtree(work, ignore_errors=True)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            kept = sum(path.stat().st_size for path in work.glob("[0-9]*/*"))
+            more = f" (the launch goes on from the {kept / 1e6:,.0f} MB that are done and kept in {work})" if kept else ""
+            problem = f"store: the disk of {root} is full, so the text cannot be tokenised there"
+            raise InputError(f"{problem}; make room and launch again{more}, or choose another store=…") from error
         return corpus
 
     def _make(self, final: Path, work: Path, workers: int | None, advance: Callable[[int], None]) -> None:
         temporary = work / "corpus"
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
         try:
+            temporary.mkdir()
             manifest = self.contents.write(temporary, work, workers, advance)
+            spec = {name: value for name, value in asdict(self.spec).items() if name in CorpusSpec.__dataclass_fields__}
+            write_sealed(temporary / "manifest.json", {"fingerprint": self.fingerprint, "spec": spec, **manifest})
         except TooShortError:
             shutil.rmtree(work)
             raise
-        spec = {name: value for name, value in asdict(self.spec).items() if name in CorpusSpec.__dataclass_fields__}
-        write_sealed(temporary / "manifest.json", {"fingerprint": self.fingerprint, "spec": spec, **manifest})
+        except OSError as error:
+            if is_disk_full(error):
+                discard_unfinished(work)
+            raise
         os.rename(temporary, final)

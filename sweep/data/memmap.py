@@ -9,11 +9,14 @@ import numpy as np
 from sweep.config import CorpusSpec, MemmapConfig
 from sweep.data.mixture import TooShortError
 from sweep.data.parts import measure_overlap, token_dtype, write_tokens
-from sweep.data.sources.reader import expand, file_identity
+from sweep.data.sources.paths import expand, file_identity
 from sweep.data.tokenizer import Tokenizer, ready_tokenizer
 from sweep.errors import InputError, explained
 
 BLOCK = 1 << 24  # ids copied at once
+# The number that llm.c's files begin with says what their ids are: of GPT-2's and of Llama 3's vocabulary.
+LLMC_MAGIC, LLMC_HEADER_BYTES = {20240520: "uint16", 20240801: "uint32"}, 1024
+NPY_MAGIC, NPZ_MAGIC = b"\x93NUMPY", b"PK\x03\x04"
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class MemmapContents:
             )
         opened = []
         for paths in (spec.paths, memmap.validation_paths):
-            files = expand(paths, (".bin", ".npy"), "data") if paths or paths is spec.paths else []
+            endings = tuple(spec.suffixes or (".bin", ".npy"))
+            files = expand(paths, endings, "data") if paths or paths is spec.paths else []
             opened.append([_open(path, memmap) for path in files])
             for path, ids in zip(files, opened[-1], strict=True):
                 _check(np.concatenate([ids[: BLOCK // 16], ids[-BLOCK // 16 :]]), spec.vocab_size, path)
@@ -61,11 +65,16 @@ class MemmapContents:
         return self.spec.vocab_size
 
     def identity(self) -> dict:
+        paths = [Path(str(ids.filename)) for ids in (*self.train, *self.validation)]  # type: ignore[attr-defined]
+        formats = [list(_format(path, self.memmap)) for path in paths if not _is_npy(path)]
+        same = all(each == formats[0] for each in formats)
+        dtype, header_bytes = formats[0] if formats and same else (self.memmap.dtype, self.memmap.header_bytes)
         return {
             "format": 2,
             "tokens": [[file_identity(Path(str(ids.filename))) for ids in part] for part in (self.train, self.validation)],  # type: ignore[attr-defined]
-            "dtype": self.memmap.dtype,
-            "header_bytes": self.memmap.header_bytes,
+            "dtype": dtype,
+            "header_bytes": header_bytes,
+            **({} if same else {"formats": formats}),
             "vocab_size": self.spec.vocab_size,
             "tokenizer": None if self.tokenizer is None else self.tokenizer.identity(),
             "validation_tokens": self.spec.validation_tokens,
@@ -123,7 +132,7 @@ class MemmapContents:
 
 def _open(path: Path, memmap: MemmapConfig) -> np.ndarray:
     """The ids of a file as a read-only memmap of shape (tokens,)."""
-    if path.suffix == ".npy":
+    if _is_npy(path):
         errors = (ValueError, OSError, EOFError)
         with explained(f"data.paths: {path} is not a .npy file", "write it again, or leave it out", errors):
             ids = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -132,13 +141,47 @@ def _open(path: Path, memmap: MemmapConfig) -> np.ndarray:
                 f"data.paths: {path} has shape {ids.shape} and type {ids.dtype}; it must be a flat array of integer ids"
             )
         return ids
-    size, dtype = path.stat().st_size, np.dtype(memmap.dtype)
-    if (size - memmap.header_bytes) % dtype.itemsize or size <= memmap.header_bytes:
+    size, (name, header_bytes) = path.stat().st_size, _format(path, memmap)
+    if (size - header_bytes) % np.dtype(name).itemsize or size <= header_bytes:
         raise InputError(
-            f"data.paths: {path} has {size:,} bytes, which is not data.memmap.header_bytes={memmap.header_bytes} "
-            f"plus whole ids of data.memmap.dtype={memmap.dtype}; declare both as the file was written"
+            f"data.paths: {path} has {size:,} bytes, which is not data.memmap.header_bytes={header_bytes} "
+            f"plus whole ids of data.memmap.dtype={name}; declare both as the file was written"
         )
-    return np.memmap(path, dtype=dtype, mode="r", offset=memmap.header_bytes)
+    return np.memmap(path, dtype=name, mode="r", offset=header_bytes)
+
+
+def _is_npy(path: Path) -> bool:
+    """Whether a file has numpy's header; OLMo's .npy files are ids alone. Raises InputError if it is an archive of numpy's."""
+    start = _start(path)
+    if path.suffix == ".npy" and start.startswith(NPZ_MAGIC):
+        raise InputError(f"data.paths: {path} is not a .npy file, but an archive of several; save its ids with numpy.save")
+    return start.startswith(NPY_MAGIC)
+
+
+def _format(path: Path, memmap: MemmapConfig) -> tuple[str, int]:
+    """The type of the ids of a file without numpy's header, and where they begin: as declared, or as llm.c's header says.
+    Raises InputError if nothing is declared, and that header says another length than the file has."""
+    declared = memmap.dtype, memmap.header_bytes
+    if len(start := _start(path)) < 12 or memmap.header_bytes not in (0, LLMC_HEADER_BYTES):
+        return declared
+    magic, _, count = np.frombuffer(start, dtype="<i4").tolist()
+    if (dtype := LLMC_MAGIC.get(magic)) is None:
+        return declared
+    expected, size = LLMC_HEADER_BYTES + count * np.dtype(dtype).itemsize, path.stat().st_size
+    if size == expected:
+        return dtype, LLMC_HEADER_BYTES
+    if memmap.header_bytes:
+        return declared
+    problem = f"data.paths: {path} has the header of llm.c for {count:,} ids of {dtype}, which make {expected:,} bytes"
+    raise InputError(f"{problem}, but has {size:,}; copy it again, or leave it out")
+
+
+def _start(path: Path) -> bytes:
+    with (
+        explained(f"data.paths: {path} cannot be read", "make it readable, or leave it out", OSError),
+        open(path, "rb") as file,
+    ):
+        return file.read(12)
 
 
 def _check(ids: np.ndarray, vocab_size: int, path: Path) -> None:

@@ -91,7 +91,7 @@ class Selection:
         cut: how many tokens of each of them are used.
         train: the training documents, in order; a document may occur several times.
         distinct: the distinct training documents of each source.
-        left_out: how many documents are not used at all, by reason.
+        left_out, left_out_bytes: how many documents are not used at all, and their bytes, by reason.
     """
 
     validation: np.ndarray
@@ -99,6 +99,7 @@ class Selection:
     train: np.ndarray
     distinct: dict[str, np.ndarray]
     left_out: dict[str, int]
+    left_out_bytes: dict[str, int]
 
 
 def select(
@@ -131,9 +132,11 @@ def select(
         _, by_content = np.unique(documents.digest, return_index=True)
     order = by_content[np.random.default_rng(seed).permutation(len(by_content))]
     left_out = {"duplicates": len(documents.digest) - len(order)}
+    left_out_bytes = {"duplicates": int(documents.bytes.sum() - documents.bytes[order].sum())}
     if near_duplicates is not None:
         repeats = repetitive(documents, order, near_duplicates)
         left_out["near_duplicates"] = int(repeats.sum())
+        left_out_bytes["near_duplicates"] = int(documents.bytes[order[repeats]].sum())
         order = order[~repeats]
     too_short = TooShortError(int(documents.tokens[order].sum()), held_out - 1)
 
@@ -168,13 +171,16 @@ def select(
     train = np.concatenate(trained)
     if len(sources) > 1 or len(train) > len(rest[0]):  # otherwise it is in random order already
         train = train[np.random.default_rng((seed, 1)).permutation(len(train))]
-    left_out["not_needed"] = sum(max(0, len(chosen) - len(used)) for chosen, used in zip(rest, trained, strict=True))
+    unused = [chosen[len(used) :] for chosen, used in zip(rest, trained, strict=True)]  # a source is used from its start
+    left_out["not_needed"] = sum(map(len, unused))
+    left_out_bytes["not_needed"] = sum(int(documents.bytes[chosen].sum()) for chosen in unused)
     return Selection(
         validation=np.concatenate(validation),
         cut=np.concatenate(cut),
         train=train,
         distinct=dict(zip(sources, rest, strict=True)),
         left_out=left_out,
+        left_out_bytes=left_out_bytes,
     )
 
 

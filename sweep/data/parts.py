@@ -6,6 +6,7 @@ import io
 import mmap
 import os
 import resource
+import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -84,6 +85,17 @@ class PartWriter:
         if self.hash_lines:
             _save(self.path.with_suffix(".lines.npy"), np.concatenate(self.lines))
         _save(self.path.with_suffix(".index.npy"), np.array(self.rows, dtype=INDEX))
+
+
+def discard_unfinished(work: Path) -> None:
+    """Remove what a build has half written into `work`; all of it if no part is finished."""
+    finished = {path.name.removesuffix(".index.npy") for path in work.glob("[0-9]*/*.index.npy")}
+    if not finished:
+        shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(work / "corpus", ignore_errors=True)
+    for path in work.glob("[0-9]*/*"):
+        if path.suffix != ".done" and ".".join(path.name.split(".")[:2]) not in finished:  # 000000.00000.bin and the like
+            path.unlink(missing_ok=True)
 
 
 def line_hashes(document: bytes) -> np.ndarray:

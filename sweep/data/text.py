@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +13,7 @@ from sweep.config import CorpusSpec, SourceConfig
 from sweep.data.mixture import Documents, Selection, TooShortError, check_weights, select, shares
 from sweep.data.parts import INDEX, Part, gather, measure_overlap, token_dtype
 from sweep.data.sources import reader_of
-from sweep.data.sources.reader import Reader
+from sweep.data.sources.reader import Reader, Skipped
 from sweep.data.tokenise import Tokenising
 from sweep.data.tokenizer import FILE, LibraryTokenizer, Tokenizer, ready_tokenizer, train_bpe
 from sweep.errors import InputError
@@ -71,7 +71,7 @@ class TextContents:
             return None
         unique = {hashlib.sha256(document).digest(): document for document in reader}
         if not unique:
-            raise InputError(f"data.source={spec.source} holds no text; name other data.paths")
+            raise self._no_text(spec.source, reader.take_skipped())
         # Sorting by content first makes the order independent of file names.
         in_order = [unique[key] for key in sorted(unique)]
         return [in_order[i] for i in np.random.default_rng(spec.shuffle_seed).permutation(len(in_order))]
@@ -99,6 +99,7 @@ class TextContents:
             "sources": {
                 name: {"content": self.readers[name].identity()}
                 | {field: getattr(source, field) for field in ("source", "max_bytes", "weight", "epochs")}
+                | ({} if source.on_error == "refuse" else {"on_error": source.on_error})
                 for name, source in self.sources.items()
             },
             "tokenizer": {"bpe": spec.vocab_size, **library} if self.tokenizer is None else self.tokenizer.identity(),
@@ -138,11 +139,12 @@ class TextContents:
         for reader in self.readers.values():
             reader.look_into()  # planning could not look at remote datasets; fail before hours of work on another source
         tokenizer = self.tokenizer or self._train(work)
-        lines, parts = spec.near_duplicates is not None, {}
+        lines, parts, skipped = spec.near_duplicates is not None, {}, {}
         for number, (name, reader) in enumerate(self.readers.items()):
             max_bytes = self.sources[name].max_bytes or float("inf")
-            parts[name] = Tokenising(reader, tokenizer, work / f"{number:03d}", max_bytes, lines).run(workers, advance)
-        documents = self._index(parts)
+            tokenising = Tokenising(reader, tokenizer, work / f"{number:03d}", max_bytes, lines)
+            parts[name], skipped[name] = tokenising.run(workers, advance), tokenising.skipped()
+        documents = self._index(parts, skipped)
         trains_on_half = self.tokenizer is None and self.documents is None
         chosen = select(
             documents,
@@ -164,6 +166,8 @@ class TextContents:
             "vocab_size": tokenizer.vocab_size,
             "documents": len(documents.digest),
             "left_out": chosen.left_out,
+            "left_out_bytes": chosen.left_out_bytes,
+            **({"skipped": {name: asdict(each) for name, each in skipped.items()}} if any(skipped.values()) else {}),
             "bytes": int(documents.bytes.sum()),
             "bytes_per_token": bytes_per_token,
             "dtype": dtype.name,
@@ -201,7 +205,11 @@ class TextContents:
                     if (left := left - len(document)) <= 0:
                         break
 
-    def _index(self, parts: dict[str, list[Part]]) -> Documents:
+    def _no_text(self, name: str, skipped: Skipped) -> InputError:
+        why = f" ({skipped})" if skipped.documents else ""
+        return InputError(f"data: {name} holds no text{why}; name other paths")
+
+    def _index(self, parts: dict[str, list[Part]], skipped: dict[str, Skipped]) -> Documents:
         """All documents, except those beyond a source's `max_bytes`."""
         everything = [part for source in parts.values() for part in source]
         numbers = [number for number, source in enumerate(parts.values()) for _ in source]
@@ -223,7 +231,7 @@ class TextContents:
         for number, (name, source) in enumerate(self.sources.items()):
             mine = np.flatnonzero(documents.source == number)
             if not len(mine):
-                raise InputError(f"data: {name} holds no text; name other paths")
+                raise self._no_text(name, skipped[name])
             if source.max_bytes is not None:  # the last unit may have been read beyond it
                 before = np.cumsum(documents.bytes[mine]) - documents.bytes[mine]
                 kept[mine[before >= source.max_bytes]] = False

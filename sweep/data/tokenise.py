@@ -4,13 +4,14 @@ A part holds the ids of about 64 MB of text, and an index. A part without an ind
 the batches being encoded, and one part for each worker.
 """
 
+import json
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from sweep.data.parts import Part, PartWriter
-from sweep.data.sources.reader import Reader
+from sweep.data.sources.reader import Reader, Skipped
 from sweep.data.tokenizer import Tokenizer
-from sweep.files import write_atomically
+from sweep.files import write_json
 from sweep.machine import cores
 
 ENCODE_BYTES = 1 << 22  # handed to the tokenizer at once
@@ -73,6 +74,10 @@ class Tokenising:
                     advance(size)
         return self._finished()[0]
 
+    def skipped(self) -> Skipped:
+        """The documents of its parts' units that could not be read."""
+        return sum((self._skipped_of(number) for number in range(self._finished()[2])), Skipped())
+
     def _in_processes(
         self, todo: list[tuple[int, Any]], part_bytes: int, workers: int, threads: int, advance: Callable[[int], None]
     ) -> None:
@@ -105,6 +110,7 @@ class Tokenising:
 
     def unit(self, number: int, unit: Any, part_bytes: int) -> Iterator[int]:
         """Write the missing parts of a unit; yields the bytes of each encoded batch."""
+        self.reader.take_skipped()
         before = [np.load(path, mmap_mode="r") for path in self._indices(number)]
         skip, read = sum(map(len, before)), self._bytes_of(number)
         paths = (self._path(number, place) for place in count(len(before)))
@@ -116,13 +122,14 @@ class Tokenising:
                 part.finish()
                 part = PartWriter(next(paths), self.tokenizer, hash_lines=self.lines)
         part.finish()
-        write_atomically(self._end_of(number), b"")
+        write_json(self._end_of(number), asdict(self.reader.take_skipped()))
 
     def _enough(self) -> bool:
         return self.max_bytes < float("inf") and self._finished()[1] >= self.max_bytes
 
-    def _finished(self) -> tuple[list[Part], int]:
-        """The parts of finished units, from the first on without a gap until they have `max_bytes` of text, and their bytes."""
+    def _finished(self) -> tuple[list[Part], int, int]:
+        """The parts of finished units, from the first on without a gap until they have `max_bytes` of text, their bytes, and
+        how many units they are."""
         parts: list[Part] = []
         read = 0
         for number in count():
@@ -130,7 +137,7 @@ class Tokenising:
                 break
             parts += [Part(self._path(number, place)) for place, _ in enumerate(self._indices(number))]
             read += self._bytes_of(number)
-        return parts, read
+        return parts, read, number
 
     def _path(self, number: int, place: int) -> Path:
         return self.directory / f"{number:06d}.{place:05d}.bin"
@@ -138,6 +145,10 @@ class Tokenising:
     def _end_of(self, number: int) -> Path:
         """The file that marks a unit as complete."""
         return self.directory / f"{number:06d}.done"
+
+    def _skipped_of(self, number: int) -> Skipped:
+        content = self._end_of(number).read_bytes()
+        return Skipped(**json.loads(content)) if content else Skipped()
 
     def _indices(self, number: int) -> list[Path]:
         return sorted(self.directory.glob(f"{number:06d}.*.index.npy"))

@@ -61,7 +61,9 @@ class LibraryTokenizer:
 
     def encode(self, documents: Sequence[bytes]) -> list[np.ndarray]:
         texts = [document.decode("utf-8") for document in documents]
-        encodings = self.library.encode_batch_fast(texts, add_special_tokens=False)
+        remedy = "give it an unknown token or byte fallback, or choose another, such as bytes"
+        with explained("data.tokenizer cannot encode a document", remedy):
+            encodings = self.library.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -130,14 +132,17 @@ def ready_tokenizer(spec: CorpusSpec) -> Tokenizer | None:
     if local and not path.is_file():
         raise InputError(f"data.tokenizer={spec.tokenizer}: there is no {path}; {remedy}")
     with explained(f"data.tokenizer={spec.tokenizer} cannot be loaded", remedy):
-        library = Library.from_file(str(path)) if path.is_file() else Library.from_pretrained(spec.tokenizer)
+        local_text = path.read_text(encoding="utf-8-sig") if path.is_file() else None
+        library = Library.from_pretrained(spec.tokenizer) if local_text is None else Library.from_str(local_text)
     return LibraryTokenizer(library, spec.end_of_document or _own_end(library, path.with_name("tokenizer_config.json")))
 
 
 def _own_end(library: Any, config: Path) -> str:
     """The token that ends a text: the one that tokenizer_config.json names, or the first of `KNOWN_ENDS` it has."""
     if config.is_file():
-        token = json.loads(config.read_text()).get("eos_token")
+        problem, remedy = f"{config} cannot be read", "fix it, or name the token with data.end_of_document"
+        with explained(problem, remedy, (OSError, ValueError, AttributeError)):
+            token = json.loads(config.read_text(encoding="utf-8-sig")).get("eos_token")
         token = token.get("content") if isinstance(token, dict) else token
         if isinstance(token, str) and library.token_to_id(token) is not None:
             return token

@@ -32,6 +32,10 @@ class PlannedRun:
     expected_s: float | None = None
 
 
+class TooLongError(InputError):
+    """A horizon is longer than the data."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """A shape and the tokens it should see, before rounding to steps."""
@@ -190,7 +194,7 @@ def _check_horizon(run: RunConfig, max_epochs: float, training_tokens: float) ->
         return
     available = count_sequences(int(training_tokens), run.model.context_length) * run.model.context_length * max_epochs
     if run.D > available:
-        raise InputError(
+        raise TooLongError(
             f"a horizon of {run.D:,} tokens (the model of {run.N:,} parameters) is longer than the data, {available:,.0f} "
             f"tokens in data.max_epochs={max_epochs:g}; shorten the horizon, bring more text, or raise data.max_epochs"
         )

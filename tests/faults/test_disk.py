@@ -9,10 +9,11 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from sweep.config import ClusterConfig
-from sweep.data import Corpus
+from sweep.config import ClusterConfig, CorpusSpec
+from sweep.data import Corpus, CorpusRecipe, tokenise
 from sweep.errors import InputError
 from sweep.launch.launchers import Launch
 from sweep.launch.pool import Pool
@@ -118,3 +119,28 @@ def test_a_run_that_would_not_fit_does_not_begin(tiny_run: RunConfig, corpus: Co
 def test_no_run_id_leads_out_of_the_store(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="is no run's name"):
         Store(tmp_path).run(name)
+
+
+@pytest.mark.parametrize("part_bytes", [1 << 26, 1 << 16])
+def test_a_disk_that_fills_up_while_text_is_tokenised(
+    tiny_disk: Path, tmp_path: Path, part_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenise, "PART_BYTES", part_bytes)
+    monkeypatch.setattr(tokenise, "ENCODE_BYTES", 1 << 14)
+    lines = np.random.default_rng(0).bytes(SIZE_KB * 300).hex()
+    (tmp_path / "a.txt").write_text("\n".join(lines[i : i + 50] for i in range(0, len(lines), 50)))
+    recipe = CorpusRecipe.read(CorpusSpec(source="text", paths=[str(tmp_path / "a.txt")], validation_tokens=2000))
+    with pytest.raises(InputError, match=r"^store: the disk of .* is full, .*; make room and launch again.*store=…$") as caught:
+        recipe.build(tiny_disk / "corpora", workers=1)
+    left = [path for path in (tiny_disk / "corpora").rglob("*") if path.is_file()]
+    if part_bytes == 1 << 26:
+        assert list((tiny_disk / "corpora").iterdir()) == []  # nothing was finished, nothing is left
+        return
+    assert "the launch goes on from the" in str(caught.value)
+    parts = [path.name.split(".")[:2] for path in left if path.name.endswith(".index.npy")]
+    assert parts
+    assert [path for path in left if path.name.split(".")[:2] not in parts and path.parent.name != "claim"] == []
+    assert not [path for path in left if path.name.endswith(".tmp")]
+    subprocess.run(["mount", "-o", "remount,size=10m", str(tiny_disk)], check=True)
+    corpus = recipe.build(tiny_disk / "corpora", workers=1)
+    assert [path.name for path in (tiny_disk / "corpora").iterdir()] == [corpus.fingerprint]

@@ -1,25 +1,42 @@
 """The interface of a source of documents, and the base classes of readers of files and of records with a column of text."""
 
-import glob
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from dataclasses import field as made
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 from sweep.config import SourceConfig
-from sweep.errors import InputError, explained
+from sweep.data.sources.paths import expand, file_identity
+from sweep.errors import InputError, one_line
+from sweep.words import counted
 
 PIECE_BYTES = 65_536  # long texts are cut into documents of about this size, at line ends
 UNIT_BYTES = 1 << 24  # smallest unit of text that one worker reads
 MAX_UNITS = 256
 LOOKS, LOOK_BYTES = 16, 1 << 20  # units that planning looks into, and how far into the first
-SAMPLES, SAMPLE_BYTES = 16, 65_536  # that identify a file larger than all of them together
 
 SOURCES: dict[str, type["Reader"]] = {}
+
+
+@dataclass
+class Skipped:
+    """Documents that were left out because they cannot be read: how many, and what is wrong with the first of them."""
+
+    documents: int = 0
+    first: str = ""
+
+    def __add__(self, other: "Skipped") -> "Skipped":
+        return Skipped(self.documents + other.documents, self.first or other.first)
+
+    def __bool__(self) -> bool:
+        return self.documents > 0
+
+    def __str__(self) -> str:
+        return f"{counted(self.documents, 'bad document')} skipped (the first: {self.first})"
 
 
 @dataclass(frozen=True)
@@ -35,10 +52,12 @@ class Reader(ABC):
         field: the configuration field that messages name, "data" for example.
         known_by_content: whether a small corpus is identified by its documents alone, not by the files that hold them.
         counts_repeats: whether `most_tokens` counts a document as often as it occurs, not once.
+        skipped: what was left out since it was last cleared.
     """
 
     source: SourceConfig
     field: str = "data"
+    skipped: Skipped = made(default_factory=Skipped, compare=False)
     known_by_content: ClassVar[bool] = False
     counts_repeats: ClassVar[bool] = True
 
@@ -60,7 +79,20 @@ class Reader(ABC):
 
     @abstractmethod
     def documents(self, unit: Any) -> Iterator[bytes]:
-        """The documents of one unit. Raises InputError if one of them is not text."""
+        """The documents of one unit. One that is not text is `bad`."""
+
+    def bad(self, problem: str, cause: Exception | None = None) -> None:
+        """Leave out a document, or the rest of a file, and count it. Raises InputError if `on_error` is not "skip"."""
+        if self.source.on_error != "skip":
+            raise InputError(f"{problem}; {self.field}.on_error=skip leaves out and counts all that is bad") from cause
+        self.skipped.first = self.skipped.first or problem.partition(";")[0]
+        self.skipped.documents += 1
+
+    def take_skipped(self) -> Skipped:
+        """What was left out since this was last called."""
+        taken = Skipped(self.skipped.documents, self.skipped.first)
+        self.skipped.documents, self.skipped.first = 0, ""
+        return taken
 
     def __iter__(self) -> Iterator[bytes]:
         """All documents."""
@@ -81,87 +113,83 @@ class Reader(ABC):
 
 
 class FileReader(Reader):
-    """A reader of the local files that `paths` names; of a folder, it reads those with one of `endings`."""
+    """A reader of the local files that `paths` names; of a folder, it reads those with one of `suffixes`, or of `endings`."""
 
     endings: ClassVar[tuple[str, ...]]
 
     @cached_property
     def files(self) -> list[Path]:
-        return expand(self.source.paths, self.endings, self.field)
+        return expand(self.source.paths, tuple(self.source.suffixes or self.endings), self.field)
 
     def identity(self) -> Any:
         return [file_identity(path) for path in self.files]
 
-    def reading(self, path: Path, problem: str = "cannot be read") -> AbstractContextManager[None]:
-        """Raises InputError in place of the errors of opening and reading a file; pyarrow's are ValueErrors."""
-        return explained(f"{self.field}.paths: {path} {problem}", "make it again, or leave it out", (OSError, ValueError))
+    @contextmanager
+    def reading(self, path: Path, problem: str = "cannot be read") -> Iterator[None]:
+        """What opening and reading a file raises makes the file `bad`; pyarrow's errors are ValueErrors, or have no number.
+        What the disk says of it is always an InputError: it may read the same file tomorrow."""
+        try:
+            yield
+        except InputError:
+            raise
+        except (OSError, ValueError) as error:
+            message = f"{self.field}.paths: {path} {problem} ({one_line(error)}); make it again, or leave it out"
+            if isinstance(error, OSError) and error.errno is not None:
+                raise InputError(message) from error
+            self.bad(message, error)
 
 
 class Records(Reader):
     """Each text of `column` is a document, or with rows=lines a line of a longer text."""
 
     @abstractmethod
-    def texts(self, unit: Any) -> Iterator[bytes]:
-        """The texts of one unit, empty ones included."""
+    def texts(self, unit: Any) -> Iterator[bytes | None]:
+        """The texts of one unit, empty ones included; None for a bad one."""
 
     def documents(self, unit: Any) -> Iterator[bytes]:
-        texts = self.texts(unit)
+        texts = (text for text in self.texts(unit) if text is not None)
         return joined(texts) if self.source.rows == "lines" else filter(None, texts)
 
-    def text_of(self, record: dict, where: str) -> bytes:
-        """The text of a record; empty if the column holds null. Raises InputError if there is no such column or no text."""
+    def text_of(self, record: dict, where: str) -> bytes | None:
+        """The text of a record; empty if the column holds null. A record without such a column or without text is `bad`, and
+        gives None. Column doc.text is the field text of the column doc, unless there is one with that name."""
         column = self.source.column
-        if column not in record:
-            raise self.missing_column(record, where)
-        text = record[column]
+        text: Any = record
+        for name in [column] if column in record else column.split("."):
+            if text is None:
+                break
+            if not isinstance(text, dict) or name not in text:
+                self.bad(self.missing_column(_leaves(record), where))
+                return None
+            text = text[name]
         if text is None:
             return b""
-        if not isinstance(text, str):
-            raise InputError(
-                f"{self.field}.column={column}: {where} holds {type(text).__name__}, not text; name a column of text"
-            )
         try:
-            return text.encode("utf-8").replace(b"\0", b"")
-        except UnicodeEncodeError as error:  # half of a surrogate pair
-            raise InputError(f"{self.field}: {where} is not Unicode text ({error.reason}); fix it, or leave it out") from error
+            if isinstance(text, str):
+                text = text.encode()
+            if isinstance(text, bytes):
+                text.decode()
+                return text.replace(b"\0", b"")
+        except (UnicodeEncodeError, UnicodeDecodeError) as error:  # half of a surrogate pair, or bytes of another encoding
+            self.bad(f"{self.field}: {where} is not Unicode text ({error.reason}); fix it, or leave it out", error)
+            return None
+        kind = type(text).__name__
+        self.bad(f"{self.field}.column={column}: {where} holds {kind}, not text; name a column of text")
+        return None
 
-    def missing_column(self, columns: Iterable[str], where: str) -> InputError:
-        return InputError(
-            f"{self.field}.column={self.source.column}: {where} has no such column; it has {', '.join(columns)}: "
-            "name one of them there"
-        )
-
-
-def expand(paths: list[str], endings: tuple[str, ...], field: str) -> list[Path]:
-    """The files that `paths` name, sorted, each once; of a folder those with one of `endings`. Raises InputError if there are
-    none."""
-    if not paths:
-        raise InputError(f"{field}.paths is empty; name the files, for instance {field}.paths=[corpus/*{endings[0]}]")
-    files: set[Path] = set()
-    for pattern in paths:
-        path = Path(pattern)
-        inside = [file for file in path.rglob("*") if file.name.endswith(endings)] if path.is_dir() else []
-        found = inside or [Path(match) for match in glob.glob(pattern, recursive=True)]
-        found = [file for file in found if file.is_file()]
-        if not found:
-            raise InputError(f"{field}.paths: {pattern!r} matches no file; check the path (it is relative to {Path.cwd()})")
-        files.update(file.resolve() for file in found)
-    return sorted(files)
+    def missing_column(self, columns: Iterable[str], where: str) -> str:
+        """What to say of a file or record without the column."""
+        there = ", ".join(columns) or "none"
+        return f"{self.field}.column={self.source.column}: {where} has no such column; it has {there}: name one of them there"
 
 
-def file_identity(path: Path) -> str:
-    """A hash of a file's size and content. Of a file over a megabyte only sixteen samples spread over it are hashed: an edit
-    between the samples that keeps the size is not noticed."""
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with open(path, "rb") as file:
-        if size <= SAMPLES * SAMPLE_BYTES:
-            digest.update(file.read())
+def _leaves(record: Any, prefix: str = "") -> Iterator[str]:
+    """The columns of a record, those of records inside it as doc.text."""
+    for name, value in record.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
         else:
-            for i in range(SAMPLES):
-                file.seek((size - SAMPLE_BYTES) * i // (SAMPLES - 1))
-                digest.update(file.read(SAMPLE_BYTES))
-    return digest.hexdigest()[:32]
+            yield f"{prefix}{name}"
 
 
 def unit_bytes(total: float) -> int:

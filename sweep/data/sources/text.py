@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from sweep.data.sources.reader import LOOK_BYTES, LOOKS, PIECE_BYTES, FileReader, grouped, unit_bytes
-from sweep.errors import InputError
 
+# Prose and code. Markup such as .html and tables such as .csv are text too, but seldom what a model should read.
+KINDS = (
+    "txt text md markdown rst tex org adoc py pyi ipy js mjs ts jsx tsx c h cc cpp cxx hpp cu java kt scala go rs rb php pl "
+    "sh bash swift cs hs ml jl r lua sql f90 m lean v"
+)
 LONGEST_LINE = 1 << 20  # a text without line ends is cut at this size
 
 
@@ -46,7 +50,7 @@ class TextFiles(FileReader, name="text"):
     """UTF-8 text files, cut at the first line end after each `PIECE_BYTES`, so that part of even a single file can be held
     out."""
 
-    endings = (".txt",)
+    endings = tuple(f".{kind}" for kind in KINDS.split())
     known_by_content = True
 
     def most_tokens(self) -> float:
@@ -55,12 +59,13 @@ class TextFiles(FileReader, name="text"):
 
     def check(self) -> None:
         for path in self.files[:: max(1, len(self.files) // LOOKS)]:
+            start = b""
             with self.reading(path), open(path, "rb") as file:
                 start = file.read(LOOK_BYTES)
             try:
                 codecs.getincrementaldecoder("utf-8")().decode(start, final=len(start) < LOOK_BYTES)  # else it may be cut
             except UnicodeDecodeError as error:
-                raise self._not_utf8(path, error.start) from error
+                self._not_utf8(path, error.start, start, error)
 
     def units(self) -> list[Any]:
         """Lists of (path, first byte, end), which begin and end where documents do."""
@@ -70,6 +75,7 @@ class TextFiles(FileReader, name="text"):
 
     def documents(self, unit: Any) -> Iterator[bytes]:
         for path, start, end in unit:
+            content = b""
             with self.reading(path), open(path, "rb") as file:
                 file.seek(start)
                 content = file.read(end - start)
@@ -78,15 +84,15 @@ class TextFiles(FileReader, name="text"):
                 try:
                     piece.decode("utf-8")
                 except UnicodeDecodeError as error:
-                    raise self._not_utf8(path, start + first + error.start) from error
+                    self._not_utf8(path, start + first + error.start, content, error)
+                    continue
                 if text := piece.replace(b"\0", b""):
                     yield text
 
-    def _not_utf8(self, path: Path, at: int) -> InputError:
-        return InputError(
-            f"{self.field}.paths: {path} is not UTF-8 text (see byte {at:,}); convert it (iconv -f LATIN1 -t UTF-8), "
-            "or leave it out"
-        )
+    def _not_utf8(self, path: Path, at: int, content: bytes, error: UnicodeDecodeError) -> None:
+        encoding = "UTF-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "LATIN1"
+        problem = f"{self.field}.paths: {path} is not UTF-8 text (see byte {at:,})"
+        self.bad(f"{problem}; convert it (iconv -f {encoding} -t UTF-8), or leave it out", error)
 
 
 def _spans(path: Path, least: int) -> Iterator[tuple[int, int]]:

@@ -81,3 +81,47 @@ def test_a_bad_id_in_the_middle_is_found_before_training(tmp_path: Path, monkeyp
     recipe = CorpusRecipe.read(spec)
     with pytest.raises(InputError, match=r"id 300, outside data\.vocab_size=257"):
         recipe.build(tmp_path / "corpora")
+
+
+def tokens(*paths: Path, **memmap: Any) -> CorpusSpec:
+    fields: dict[str, Any] = {"source": "tokens", "tokenizer": "none", "vocab_size": 60_000, "validation_tokens": 1000}
+    return CorpusSpec(paths=[str(path) for path in paths], memmap=MemmapConfig(**memmap), **fields)
+
+
+def llmc(path: Path, ids: np.ndarray, magic: int = 20240520, count: int | None = None) -> Path:
+    header = np.zeros(256, np.int32)
+    header[:3] = magic, 1, len(ids) if count is None else count
+    path.write_bytes(header.tobytes() + ids.tobytes())
+    return path
+
+
+def test_the_header_of_llmc_is_recognised(tmp_path: Path) -> None:
+    ids = np.random.default_rng(0).integers(0, 60_000, 5000)
+    short = llmc(tmp_path / "gpt2.bin", ids.astype(np.uint16))
+    long = llmc(tmp_path / "llama3.bin", ids.astype(np.uint32), magic=20240801)
+    declared = CorpusRecipe.read(tokens(short, header_bytes=1024))
+    for spec in (tokens(short), tokens(long), tokens(long, dtype="uint32", header_bytes=1024)):
+        corpus = CorpusRecipe.read(spec).build(tmp_path / "corpora")
+        np.testing.assert_array_equal(corpus.tokens("train"), ids[:-1001])
+    assert CorpusRecipe.read(tokens(short)).fingerprint == declared.fingerprint
+    ids.astype(np.uint16).tofile(tmp_path / "plain.bin")
+    mixed = CorpusRecipe.read(tokens(short, long, tmp_path / "plain.bin"))
+    assert mixed.contents.training_tokens() == 15_000 - 1001
+    assert mixed.fingerprint not in (CorpusRecipe.read(tokens(long)).fingerprint, declared.fingerprint)
+    cut = llmc(tmp_path / "cut.bin", ids.astype(np.uint16), count=6000)
+    with pytest.raises(InputError, match=r"cut\.bin has the header of llm\.c for 6,000 ids .* copy it again"):
+        CorpusRecipe.read(tokens(cut))
+
+
+def test_npy_files_without_a_header_are_ids(tmp_path: Path) -> None:
+    ids = np.random.default_rng(0).integers(0, 60_000, 5000)
+    for dtype in ("uint16", "uint32"):
+        ids.astype(dtype).tofile(tmp_path / f"{dtype}.npy")  # as OLMo writes them
+        np.save(tmp_path / f"{dtype}-header.npy", ids.astype(dtype))
+        for name in (f"{dtype}.npy", f"{dtype}-header.npy"):
+            corpus = CorpusRecipe.read(tokens(tmp_path / name, dtype=dtype)).build(tmp_path / "corpora")
+            np.testing.assert_array_equal(corpus.tokens("train"), ids[:-1001])
+    with open(tmp_path / "archive.npy", "wb") as file:
+        np.savez(file, ids=ids)
+    with pytest.raises(InputError, match=r"archive\.npy is not a \.npy file, but an archive"):
+        CorpusRecipe.read(tokens(tmp_path / "archive.npy"))
