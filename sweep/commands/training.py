@@ -32,6 +32,7 @@ def launch(options: Namespace) -> int:
     """
     if options.sweep:
         sweep = open_sweep(options)
+        sweep.store.require_writable()
         runs = [planned.run for planned in sweep.plan.runs]
         return launch_runs(sweep.config, runs, corpus_of(sweep.plan, sweep.store), options.retry)
     from sweep.launch import launchers
@@ -43,8 +44,11 @@ def launch(options: Namespace) -> int:
     # Again, now that the number of training tokens is known exactly.
     plan = make_plan(config, recipe, choices, options.overrides)
     folder = sweep_folder(Store(Path(config.store)), config.name)
-    if changes := plan.changes_from(SweepPlan.read(folder)):
-        print(f"{folder.name}: {changes} since its last launch")
+    try:
+        if changes := plan.changes_from(SweepPlan.read(folder)):
+            print(f"{folder.name}: {changes} since its last launch")
+    except InputError as error:
+        print(f"isosweep: {error}; that is done now", file=sys.stderr)
     plan.write(folder)
     return launch_runs(config, [planned.run for planned in plan.runs], corpus, options.retry)
 

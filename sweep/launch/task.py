@@ -98,8 +98,16 @@ def run_task(directory: Path, index: int, watch_for: Callable[[dict[str, Any] | 
         compile=manifest["compile"],
         worth_compiling=frozenset(manifest["worth_compiling"]),
     )
+    store.require_writable()
     pool = Pool(launch=launch, workers=task_workers(cluster))
-    todo = store.unfinished([store.run(run_id).config() for run_id in run_ids])
+    known, damaged = [], False
+    for run_id in run_ids:
+        try:
+            known.append(store.run(run_id).config())
+        except InputError as error:  # which stops no other run
+            print(error, flush=True)
+            damaged = True
+    todo = store.unfinished(known)
     print(f"{launch.name}, task {index}: {counted(len(run_ids), 'run')}, {len(todo)} to train", flush=True)
     with StopFlag() as stopping, watch_for(manifest["tracker"], store)(todo, stopping) as report:
 
@@ -115,7 +123,7 @@ def run_task(directory: Path, index: int, watch_for: Callable[[dict[str, Any] | 
     if left:
         print(f"{counted(len(left), 'run')} not done: waiting for Slurm to end this task", flush=True)
         time.sleep(GRACE_S)
-    return int(any(outcome.state == states.FAILED for outcome in outcomes))
+    return int(damaged or any(outcome.state == states.FAILED for outcome in outcomes))
 
 
 def _requeue(left: int) -> int:

@@ -163,12 +163,15 @@ def test_a_changed_corpus_is_no_corpus(store: Store, capsys: pytest.CaptureFixtu
     assert "was changed after it was written; delete" in capsys.readouterr().err
 
 
-def test_a_changed_plan_is_no_plan(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_plan_is_no_plan(store: Store, launched: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     path = store.root / "sweeps" / "s" / "plan.json"
     path.write_text(path.read_text().replace('"device": "cpu"', '"device": "cuda"', 1))
     capsys.readouterr()
     assert main(["status", "s", f"store={store.root}"]) == BAD_INPUT
     assert "was changed after it was written; launch the sweep again" in capsys.readouterr().err
+    assert main(["launch", *launched[1], f"store={store.root}"]) == DONE  # the remedy works
+    assert "was changed after it was written" in capsys.readouterr().err
+    assert main(["status", "s", f"store={store.root}"]) == DONE
 
 
 def test_what_is_sealed_is_read_and_what_was_changed_is_not(tmp_path: Path) -> None:
