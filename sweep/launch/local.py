@@ -63,7 +63,7 @@ class LocalLauncher(Launcher):
                 )
         held = [run_id for run_id in set(run_ids) - found if _held_outside(store, run_id)]
         if held:
-            told.append(f"{len(held)} runs are in training by processes that keep no record here; end those by Ctrl-C")
+            told.append(f"{counted(len(held), 'run')} in training by processes that keep no record here: end those by Ctrl-C")
         return "; ".join(told)
 
 

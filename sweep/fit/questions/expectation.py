@@ -48,10 +48,10 @@ class Expectation(Record):
 
     def line(self) -> str:
         if self.problem and not np.isfinite(self.condition_number):
-            return f"a cannot be identified by these {self.runs} runs: {self.problem}"
+            return f"a cannot be identified by {counted(self.runs, 'run')}: {self.problem}"
         told = f"condition number {self.condition_number:.2g}; assumed: {self.assumed}"
         if self.problem:
-            return f"a cannot be identified by these {self.runs} runs: {self.problem}; {told}"
+            return f"a cannot be identified by {counted(self.runs, 'run')}: {self.problem}; {told}"
         return (
             f"a = {self.a} is to be expected of {counted(self.runs, 'run')} by Approach 3 ({self.level:.0%} interval); {told}"
         )

@@ -95,7 +95,7 @@ def test_a_grid_that_cannot_identify_a_is_told(grid: Grid, why: str) -> None:
     found = expect(*grid)
     assert found.a.low is None
     assert found.problem is not None
-    assert found.line().startswith(f"a cannot be identified by these {len(grid[0])} runs: ")
+    assert found.line().startswith(f"a cannot be identified by {len(grid[0])} runs: ")
     assert why in found.line()
     json.dumps(found.to_dict(), allow_nan=False)
 
@@ -159,7 +159,7 @@ def test_plan_tells_it_before_any_training(tmp_path: Path, capsys: pytest.Captur
     assert main(["plan", *common, *grid]) == DONE
     assert "is to be expected of 18 runs by Approach 3 (80% interval); condition number" in capsys.readouterr().out
     assert main(["plan", *common, *grid[:1], "grid.isoflop.budgets=[6e10]"]) == DONE
-    assert "a cannot be identified by these" in capsys.readouterr().out
+    assert "a cannot be identified by" in capsys.readouterr().out
     (tmp_path / "out").mkdir(exist_ok=True)
     (tmp_path / "out" / "fits.json").write_text("{")
     assert main(["plan", *common, *grid]) == BAD_INPUT

@@ -151,7 +151,7 @@ def test_cancel_signals_no_process_that_a_file_names(
             (claim / "00000001.json").write_text(json.dumps(asdict(forged)))
         (store.launches / "forged" / "runs.json").write_text(json.dumps([run_id]))
         assert main(["cancel", "mine", f"store={store.root}"]) == DONE
-        assert "1 runs are in training by processes that keep no record here" in capsys.readouterr().out
+        assert "1 run in training by processes that keep no record here" in capsys.readouterr().out
         with pytest.raises(subprocess.TimeoutExpired):
             victim.wait(timeout=0.5)
         victim.kill()
