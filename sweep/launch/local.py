@@ -14,6 +14,7 @@ from sweep.plan.estimate import duration
 from sweep.plan.measured import compiler
 from sweep.plan.run import RunConfig
 from sweep.store import Store
+from sweep.words import counted
 
 
 class LocalLauncher(Launcher):
