@@ -24,7 +24,7 @@ from sweep.data.parts import discard_unfinished
 from sweep.data.sources import named
 from sweep.data.sources.reader import SOURCES, Skipped
 from sweep.data.synthetic import SyntheticContents
-from sweep.data.text import TextContents
+from sweep.data.text import Advance, TextContents
 from sweep.data.tokenizer import Tokenizer, load_tokenizer
 from sweep.errors import InputError, explained
 from sweep.files import content_hash, is_disk_full, read_json, write_sealed
@@ -49,7 +49,7 @@ class Contents(Protocol):
         """Roughly how many bytes there are to read; infinite if unknown."""
         ...
 
-    def write(self, directory: Path, work: Path, workers: int | None, advance: Callable[[int], None]) -> dict:
+    def write(self, directory: Path, work: Path, workers: int | None, advance: Advance) -> dict:
         """Write the token files into `directory` and return the manifest; `work` is kept for a later start after a crash."""
         ...
 
@@ -178,7 +178,7 @@ class CorpusRecipe:
             return corpus.manifest["parts"]["train"]["tokens"]
         return self.contents.training_tokens()
 
-    def build(self, root: Path, *, workers: int | None = None, advance: Callable[[int], None] = lambda size: None) -> Corpus:
+    def build(self, root: Path, *, workers: int | None = None, advance: Advance = lambda size, doing="": None) -> Corpus:
         """The corpus under `root`, built if it is not there. Parts that a killed process has tokenised are used again. Raises
         InputError if a document cannot be read, there is too little text for the held-out part and some training, or the disk
         is full.
@@ -186,7 +186,7 @@ class CorpusRecipe:
         Args:
             root: the folder of all corpora.
             workers: processes that tokenise; by default one for each core.
-            advance: called with the bytes finished since the last call.
+            advance: called with the bytes finished since the last call, and what goes on.
         """
         work = root / f".{self.fingerprint}.partial"
         try:
@@ -204,7 +204,7 @@ class CorpusRecipe:
             raise InputError(f"{problem}; make room and launch again{more}, or choose another store=…") from error
         return corpus
 
-    def _make(self, final: Path, work: Path, workers: int | None, advance: Callable[[int], None]) -> None:
+    def _make(self, final: Path, work: Path, workers: int | None, advance: Advance) -> None:
         temporary = work / "corpus"
         shutil.rmtree(temporary, ignore_errors=True)
         try:

@@ -1,17 +1,22 @@
 """A corpus of documents, from one source or a mixture: tokenise them, select, and write the token files."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+import os
+import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from sweep.config import CorpusSpec, SourceConfig
 from sweep.data.mixture import Documents, Selection, TooShortError, check_weights, select, shares
 from sweep.data.parts import INDEX, Part, gather, measure_overlap, token_dtype
+from sweep.data.processes import SPAWN, worker_processes
 from sweep.data.sources import reader_of
 from sweep.data.sources.reader import Reader, Skipped
 from sweep.data.tokenise import Tokenising
@@ -21,6 +26,15 @@ from sweep.errors import InputError
 WHOLE_BYTES = 1 << 26  # plain text up to this size is identified by its documents, not by the files that hold them
 BPE_BYTES = 1 << 26  # of text that a BPE is trained on
 LONG_TOKEN_BYTES = 8  # few tokens are longer
+STAGE = re.compile(rb'"stage":"([^"]+)","current":(\d+),"total":(\d+)}')  # of `train_bpe`
+
+
+class Advance(Protocol):
+    """What is called while a corpus is built."""
+
+    def __call__(self, size: int, doing: str = "tokenising") -> None:
+        """`size` bytes more are finished; `doing` is what goes on."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -133,12 +147,12 @@ class TextContents:
     def size(self) -> float:
         return sum(self.most_tokens().values())
 
-    def write(self, directory: Path, work: Path, workers: int | None, advance: Callable[[int], None]) -> dict:
+    def write(self, directory: Path, work: Path, workers: int | None, advance: Advance) -> dict:
         """Write the token files and tokenizer. Raises InputError if a document cannot be read, or there is too little text."""
         spec = self.spec
         for reader in self.readers.values():
             reader.look_into()  # planning could not look at remote datasets; fail before hours of work on another source
-        tokenizer = self.tokenizer or self._train(work)
+        tokenizer = self.tokenizer or self._trained(work, advance)
         lines, parts, skipped = spec.near_duplicates is not None, {}, {}
         for number, (name, reader) in enumerate(self.readers.items()):
             max_bytes = self.sources[name].max_bytes or float("inf")
@@ -175,20 +189,32 @@ class TextContents:
             "overlap": measure_overlap(directory, dtype, bytes_per_token),
         }
 
-    def _train(self, work: Path) -> Tokenizer:
-        """The BPE that an earlier start trained, or a new one. It is trained on no held-out document."""
-        if (work / FILE).exists():
-            from tokenizers import Tokenizer as Library
+    def _trained(self, work: Path, advance: Advance) -> Tokenizer:
+        """The BPE that an earlier start trained, or a new one. It is trained in a process of its own, which an interrupt ends:
+        the library would hear of it only when it is done."""
+        if not (work / FILE).exists():
+            stderr, childs_stderr = SPAWN.Pipe(duplex=False)
+            advance(0, "reading text to learn a BPE")
+            with stderr, childs_stderr, worker_processes(1, _write_stderr_to, childs_stderr) as pool:
+                training = pool.submit(self.train, work)
+                while not training.done():
+                    if stderr.poll(0.2) and (stages := STAGE.findall(os.read(stderr.fileno(), 1 << 16))):
+                        stage, current, total = stages[-1]
+                        advance(0, f"learning a BPE: {stage.decode().lower()}, {int(current):,} of {int(total):,}")
+                training.result()
+            advance(0)
+        from tokenizers import Tokenizer as Library
 
-            return LibraryTokenizer(Library.from_file(str(work / FILE)))
-        tokenizer = train_bpe(self._documents_to_train_on(), self.spec.vocab_size)
+        return LibraryTokenizer(Library.from_file(str(work / FILE)))
+
+    def train(self, work: Path) -> None:
+        """Train the BPE, on no held-out document, and put it into `work`."""
         temporary = work / "training"
         temporary.mkdir(exist_ok=True)
-        tokenizer.save(temporary)
+        train_bpe(self.documents_to_train_on(), self.spec.vocab_size, report=True).save(temporary)
         (temporary / FILE).rename(work / FILE)
-        return tokenizer
 
-    def _documents_to_train_on(self) -> Iterator[bytes]:
+    def documents_to_train_on(self) -> Iterator[bytes]:
         if self.documents is not None:
             # The first documents are held out; how many is not known before they are tokenised.
             ends = np.cumsum([len(document) for document in self.documents])
@@ -256,6 +282,10 @@ class TextContents:
             sources["validation"][name] = {"tokens": int(chosen.cut[held].sum()), "bytes": round(held_bytes[held].sum())}
         sizes = {part: sum(source["bytes"] for source in sources[part].values()) for part in written}
         return {part: {**written[part], "bytes": sizes[part], "sources": sources[part]} for part in written}
+
+
+def _write_stderr_to(connection: Connection) -> None:
+    os.dup2(connection.fileno(), 2)
 
 
 def _may_be_trained_on(digests: np.ndarray) -> np.ndarray:

@@ -5,12 +5,9 @@ the batches being encoded, and one part for each worker.
 """
 
 import json
-import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import asdict, dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from sweep.data.parts import Part, PartWriter
+from sweep.data.processes import SPAWN, worker_processes
 from sweep.data.sources.reader import Reader, Skipped
 from sweep.data.tokenizer import Tokenizer
 from sweep.files import write_json
@@ -82,31 +80,20 @@ class Tokenising:
         self, todo: list[tuple[int, Any]], part_bytes: int, workers: int, threads: int, advance: Callable[[int], None]
     ) -> None:
         """Tokenise the units of `todo` in worker processes, in order, until there is enough text."""
-        context = multiprocessing.get_context("spawn")
-        done_bytes = context.SimpleQueue()
-        before = set(multiprocessing.active_children())
-        with ProcessPoolExecutor(
-            min(workers, len(todo)), mp_context=context, initializer=_prepare, initargs=(self, part_bytes, threads, done_bytes)
-        ) as pool:
+        done_bytes = SPAWN.SimpleQueue()
+        with worker_processes(min(workers, len(todo)), _prepare, self, part_bytes, threads, done_bytes) as pool:
             left = iter(todo)
             running: set[Future[None]] = set()
-            try:
-                while True:
-                    while len(running) < 2 * workers and not self._enough() and (next_unit := next(left, None)):
-                        running.add(pool.submit(_tokenise_in_worker, *next_unit))
-                    if not running:
-                        return
-                    finished, running = wait(running, timeout=0.2, return_when=FIRST_EXCEPTION)
-                    while not done_bytes.empty():
-                        advance(done_bytes.get())
-                    for future in finished:
-                        future.result()
-            except BaseException:
-                for future in running:
-                    future.cancel()
-                for child in set(multiprocessing.active_children()) - before:
-                    child.terminate()
-                raise
+            while True:
+                while len(running) < 2 * workers and not self._enough() and (next_unit := next(left, None)):
+                    running.add(pool.submit(_tokenise_in_worker, *next_unit))
+                if not running:
+                    return
+                finished, running = wait(running, timeout=0.2, return_when=FIRST_EXCEPTION)
+                while not done_bytes.empty():
+                    advance(done_bytes.get())
+                for future in finished:
+                    future.result()
 
     def unit(self, number: int, unit: Any, part_bytes: int) -> Iterator[int]:
         """Write the missing parts of a unit; yields the bytes of each encoded batch."""
@@ -162,18 +149,9 @@ _worker: tuple[Tokenising, int, Any] | None = None
 
 
 def _prepare(job: Tokenising, part_bytes: int, threads: int, done_bytes: Any) -> None:
-    """Set up a worker process, which also exits when its parent is killed, even by SIGKILL."""
+    """Set up a worker process."""
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent terminates its workers
     os.environ["RAYON_NUM_THREADS"] = str(threads)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
     _worker = job, part_bytes, done_bytes
 
 

@@ -13,6 +13,7 @@ from sweep.errors import InputError, explained
 
 BYTES = 256
 FILE = "tokenizer.json"
+LONG_WORD_BYTES = 512  # a longer one is cut while merges are learnt: they take time that grows with the square of its length
 END_OF_DOCUMENT = "<|end_of_document|>"  # of a BPE that we train
 # For tokenizers that do not say which of their tokens ends a text: GPT-2, Llama 3, Llama 2 and T5, Gemma, BERT.
 KNOWN_ENDS = (END_OF_DOCUMENT, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[SEP]")
@@ -82,28 +83,32 @@ class LibraryTokenizer:
 Tokenizer: TypeAlias = ByteTokenizer | LibraryTokenizer
 
 
-def train_bpe(documents: Iterable[bytes], vocab_size: int) -> LibraryTokenizer:
+def train_bpe(documents: Iterable[bytes], vocab_size: int, *, report: bool = False) -> LibraryTokenizer:
     """Train a byte-level BPE with `vocab_size` ids, the 256 bytes and the end of document included.
 
     Numbers are split into single digits, as in LLaMA. Characters that no merge covers fall back to bytes, so none is unknown.
-    Raises InputError if `vocab_size` leaves no room for merges, or the documents do not support that many.
+    With `report`, how far it is appears on stderr, as lines of JSON with `stage`, `current` and `total`. Raises InputError if
+    `vocab_size` leaves no room for merges, or the documents do not support that many.
     """
     if vocab_size <= BYTES + 1:
         raise InputError(f"data.vocab_size={vocab_size} is too small for BPE; ask for more than {BYTES + 1}")
+    from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
     from tokenizers import Tokenizer as Library
-    from tokenizers import decoders, models, pre_tokenizers, trainers
 
     library = Library(models.BPE())
-    library.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
+    words = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    short = pre_tokenizers.Split(Regex(f".{{{LONG_WORD_BYTES}}}"), "isolated")
+    library.pre_tokenizer = pre_tokenizers.Sequence([*words, short])
     library.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - 1,  # the end of document is added afterwards, to be the last id
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+        show_progress=report,
     )
+    if report and hasattr(trainer, "progress_format"):  # from release 0.23 of the library on
+        trainer.progress_format = "json"
     library.train_from_iterator((document.decode("utf-8") for document in documents), trainer)
+    library.pre_tokenizer = pre_tokenizers.Sequence(words)
     library.add_special_tokens([END_OF_DOCUMENT])
     if library.get_vocab_size() != vocab_size:
         raise InputError(

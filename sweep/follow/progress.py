@@ -45,18 +45,22 @@ class _Bars:
 
 
 class CorpusProgress(_Bars):
-    """How much text is tokenised, and how fast. It is called with the number of bytes since the last call."""
+    """How much text is tokenised, and how fast, or what is done before. It is called as `Advance` of `sweep.data.text` is."""
 
     def __init__(self, console: Console, total: float) -> None:
         columns = (progress.BarColumn(), progress.DownloadColumn(), progress.TransferSpeedColumn())
-        super().__init__(console, progress.TextColumn("tokenising"), *columns, transient=True)
+        super().__init__(console, progress.TextColumn("{task.description}"), *columns, transient=True)
         self.done, self.known = 0, total if math.isfinite(total) else None
-        self.task = self.bars.add_task("", total=self.known)
+        self.task = self.bars.add_task("tokenising", total=self.known)
 
-    def __call__(self, size: int) -> None:
+    def __call__(self, size: int, doing: str = "tokenising") -> None:
         self.done += size
-        self.bars.advance(self.task, size)
-        if self._line_is_due():
+        self.bars.update(self.task, advance=size, description=doing)
+        if not self._line_is_due():
+            return
+        if not self.done:
+            self._line(doing)
+        else:
             of = f" of at most {self.known / 1e6:,.0f}" if self.known else ""
             rate = self.done / (time.monotonic() - self.start) / 1e6
             self._line(f"tokenised {self.done / 1e6:,.0f}{of} MB, {rate:.1f} MB/s")

@@ -155,7 +155,7 @@ def test_cancelled_runs_keep_their_checkpoints(clean_slurm: OneMachineCluster, t
     isosweep(clean_slurm, "launch", *overrides)
     (directory,) = directories(overrides)
     wait_until(lambda: directory.status()["step"] > 0)
-    assert "cancelled 1 tasks" in isosweep(clean_slurm, "cancel", *overrides)
+    assert "cancelled 1 task of Slurm" in isosweep(clean_slurm, "cancel", *overrides)
     wait_until(lambda: directory.status()["state"] == states.INTERRUPTED)
     wait_until(lambda: not clean_slurm.run("squeue", "--noheader"))
     assert directory.status()["step"] > 0

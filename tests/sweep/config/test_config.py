@@ -116,7 +116,7 @@ def test_names_that_are_no_folder_of_the_store_are_refused_on_one_line(name: str
     assert str(refused.value).isprintable()
     for options in ({"sweep": name, "overrides": [store]}, {"sweep": None, "overrides": [store, f"name={name}"]}):
         if name or options["sweep"] is None:
-            with pytest.raises(InputError, match="cannot be a sweep's name" if name else "no sweep"):
+            with pytest.raises(InputError, match="cannot be a sweep's name" if name else "which sweep"):
                 open_sweep(Namespace(**options))
     assert not (tmp_path / "store").exists()
 

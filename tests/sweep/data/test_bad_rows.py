@@ -104,7 +104,7 @@ def test_what_is_skipped_or_dropped_is_said_on_the_screen(tmp_path: Path, capsys
     sweep = ["data=jsonl", f"data.paths=[{tmp_path / 'rows.jsonl'}]", "data.validation_tokens=2048", "grid=list"]
     sweep += [f"store={tmp_path / 'store'}", "cluster.workers=1", "device=cpu", "data.on_error=skip"]
     # At most twice as long as it will be: planning cannot know, and the launch says why.
-    assert main(["launch", *sweep, "grid.runs=[{N: 3000, D: 60_000}]"]) == 2
+    assert main(["launch", *sweep, "grid.runs=[{N: 2252, D: 60_000}]"]) == 2
     captured = capsys.readouterr()
     assert "80 duplicates (44" in captured.out
     assert "of the bytes; data.deduplicate=false keeps them)" in captured.out

@@ -27,7 +27,7 @@ def _build_slowly(spec: CorpusSpec, root: Path) -> None:
     """In a child: tokenise with small parts and a pause after each."""
     reader.UNIT_BYTES = 1 << 18
     tokenising.PART_BYTES, tokenising.ENCODE_DOCUMENTS = 1 << 16, 50
-    CorpusRecipe.read(spec).build(root, workers=1, advance=lambda size: time.sleep(0.03 if size else 0))
+    CorpusRecipe.read(spec).build(root, workers=1, advance=lambda size, doing="": time.sleep(0.03 if size else 0))
 
 
 def test_workers_and_parts_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +84,7 @@ def test_a_kill_costs_only_the_part_being_written(tmp_path: Path, monkeypatch: p
         return original(self, documents)
 
     monkeypatch.setattr(LibraryTokenizer, "encode", watched)
-    again = CorpusRecipe.read(spec).build(root, workers=1, advance=done.append)
+    again = CorpusRecipe.read(spec).build(root, workers=1, advance=lambda size, doing="": done.append(size))
     total = sum(len(text.encode()) for text in texts)
     assert sum(done) == total
     assert sum(encoded) == total - done[0]  # what was whole is not encoded again

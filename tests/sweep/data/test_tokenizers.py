@@ -2,20 +2,26 @@
 
 import math
 import pickle
+import re
+import signal
+import subprocess
+import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+from tokenizers import Tokenizer as Library
+from tokenizers import models, pre_tokenizers, trainers
 
 from sweep.cli import main
 from sweep.commands.laws import opened, read_tables
 from sweep.commands.sweeps import plan_sweep
 from sweep.config import CorpusSpec, compose
 from sweep.data import CorpusRecipe
-from sweep.data import text as corpus_text
-from sweep.data.tokenizer import LibraryTokenizer, train_bpe
+from sweep.data.text import TextContents
+from sweep.data.tokenizer import LONG_WORD_BYTES, train_bpe
 from sweep.errors import InputError
 from tests.sweep.data.cases import some_documents, write_jsonl
 
@@ -55,18 +61,13 @@ def test_a_document_cannot_end_itself(tmp_path: Path) -> None:
 
 
 def test_a_large_bpe_corpus_holds_out_what_its_tokenizer_never_saw(
-    same_everywhere: dict[str, CorpusSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    same_everywhere: dict[str, CorpusSpec], tmp_path: Path
 ) -> None:
-    learnt: set[bytes] = set()
-
-    def watched(documents: Any, vocab_size: int) -> LibraryTokenizer:
-        known = list(documents)
-        learnt.update(known)
-        return train_bpe(known, vocab_size)
-
-    monkeypatch.setattr(corpus_text, "train_bpe", watched)
-    spec = CorpusSpec(**{**vars(same_everywhere["parquet"]), "tokenizer": "bpe", "vocab_size": 400})
-    corpus = CorpusRecipe.read(spec).build(tmp_path)
+    recipe = CorpusRecipe.read(CorpusSpec(**{**vars(same_everywhere["parquet"]), "tokenizer": "bpe", "vocab_size": 400}))
+    corpus = recipe.build(tmp_path)
+    assert isinstance(recipe.contents, TextContents)
+    learnt = set(recipe.contents.documents_to_train_on())
+    assert corpus.tokenizer().identity() == train_bpe(learnt, 400).identity()
     assert 100 < len(learnt) < 300
     held_out = corpus.tokenizer().decode(corpus.tokens("validation").tolist())
     assert not any(document.decode() in held_out for document in learnt)
@@ -113,6 +114,67 @@ def test_bpe_is_lossless_and_splits_digits(text_file: Path, tmp_path: Path) -> N
         assert tokenizer.decode(ids.tolist()) == text
     assert len(tokenizer.encode([b"123456"])[0]) == 6
     assert len(corpus.tokens("train")) < 0.7 * text_file.stat().st_size
+
+
+def plain_bpe(text: str, vocab_size: int) -> dict[str, int]:
+    """The vocabulary that the library learns by itself."""
+    library = Library(models.BPE())
+    library.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    library.train_from_iterator([text], trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet))
+    return library.get_vocab()
+
+
+def test_long_words_are_cut_and_others_learnt_whole() -> None:
+    rng = np.random.default_rng(0)
+    code = "".join(map(chr, rng.integers(ord("a"), ord("z") + 1, LONG_WORD_BYTES)))
+    long = [code, "=" * LONG_WORD_BYTES, "\t" * (LONG_WORD_BYTES - 1)]  # a line's end and the tabs are one word
+    ordinary = "\n".join([*some_documents(300), "漢字仮名交じり文。" * 20, *long])
+    learnt = train_bpe([ordinary.encode()], 420).library
+    assert {token: i for token, i in learnt.get_vocab().items() if i < 419} == plain_bpe(ordinary, 419)
+    assert "Split" not in learnt.to_str()
+
+    def letters(size: int) -> str:
+        return "".join(map(chr, rng.integers(ord("a"), ord("h"), size)))
+
+    # Uncut, the millions of letters would take days.
+    for text in (letters(5_000_000), " " * 2_000_000, "=-" * 1_000_000, "漢字" * 1_000_000):
+        tokenizer = train_bpe([f"{letters(1000)}\n{text}".encode()], 300)
+        start = text[-2000:]
+        assert tokenizer.decode(tokenizer.encode([start.encode()])[0].tolist()) == start
+
+
+LEARNING = """
+import sys
+from pathlib import Path
+from sweep.config import CorpusSpec
+from sweep.data import CorpusRecipe
+
+if __name__ == "__main__":
+    spec = CorpusSpec(source="text", paths=[sys.argv[1]], tokenizer="bpe", vocab_size=30_000, validation_tokens=1024)
+    CorpusRecipe.read(spec).build(Path(sys.argv[2]), advance=lambda size, doing="tokenising": print(doing, flush=True))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_bpe_says_how_far_it_is_and_can_be_interrupted(how: signal.Signals, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "letters.txt").write_bytes(rng.integers(ord("a"), ord("z") + 1, 8_000_000, dtype=np.uint8).tobytes())
+    (tmp_path / "learn.py").write_text(LEARNING)
+    command = [sys.executable, str(tmp_path / "learn.py"), str(tmp_path / "letters.txt"), str(tmp_path / "corpora")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as learning:
+        assert learning.stdout is not None
+        while not (line := learning.stdout.readline()).startswith("learning a BPE: compute merges"):
+            assert line
+        assert re.fullmatch(r"learning a BPE: compute merges, [\d,]+ of 29,999\n", line)
+        children = psutil.Process(learning.pid).children(recursive=True)
+        assert children
+        learning.send_signal(how)
+        assert learning.wait(timeout=20) != 0  # the merges would take longer
+    assert not psutil.wait_procs(children, timeout=20)[1]
+    assert not list((tmp_path / "corpora").glob("[0-9a-f]*"))
 
 
 def test_bpe_larger_than_its_text_is_refused(tmp_path: Path) -> None:

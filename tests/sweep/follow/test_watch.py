@@ -44,7 +44,7 @@ class Screen:
 
     def __init__(self, overrides: list[str]) -> None:
         self.keyboard, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 180, 0, 0))
 
         def own_terminal() -> None:
             os.setsid()

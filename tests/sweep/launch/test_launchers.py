@@ -69,8 +69,13 @@ launchers._registered.pop("notebook")
 
 
 def test_a_launcher_is_a_class_and_a_yaml(
-    notebook: list[str], text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    notebook: list[str],
+    text_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # the notes are the first column that a narrow screen leaves out
     store = f"store={tmp_path / 'store'}"
     sweep = [*LONG, f"data.paths=[{text_file}]", store]
     assert main(["launch", *sweep, *notebook]) == DONE

@@ -1,6 +1,5 @@
 """What a GPU makes the engines do, on a machine that has none: torch.cuda's part is played by stubs."""
 
-import fcntl
 import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from models.transformer import Transformer
+from sweep.claim import alone
 from sweep.plan.cost import MAX_PASS_TOKENS, sequences_at_once
 from sweep.train.engine import graph
 from sweep.train.engine.autograd import AutogradEngine, build_optimizer, optimizer_step, out_of_memory
@@ -182,18 +182,17 @@ def test_a_step_that_does_not_fit_is_taken_in_parts(monkeypatch: pytest.MonkeyPa
 
 
 def test_one_of_several_processes_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While another process holds the shape's lock, the first step waits for it."""
+    """While another process holds the shape's claim, the first step waits for it."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(Transformer, "compile_parts", lambda self: None)  # what is compiled does not matter here
     compiled = AutogradEngine(run := run_of(SHAPES[0]), sequences_of(run), device="cpu", compiled=True)
     with compiled._compiling():
-        (lock,) = tmp_path.glob("*.lock")
-    with open(lock, "w") as held, ThreadPoolExecutor(1) as executor:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        first = executor.submit(compiled.step, 0)
-        with pytest.raises(TimeoutError):
-            first.result(timeout=0.3)
-        fcntl.flock(held, fcntl.LOCK_UN)
+        (claim,) = tmp_path.glob("*.claim")
+    with ThreadPoolExecutor(1) as executor:
+        with alone(claim):
+            first = executor.submit(compiled.step, 0)
+            with pytest.raises(TimeoutError):
+                first.result(timeout=0.3)
         first.result(timeout=PATIENCE_S)
-        fcntl.flock(held, fcntl.LOCK_EX)
-        executor.submit(compiled.step, 1).result(timeout=PATIENCE_S)  # it has what it needs
+        with alone(claim):
+            executor.submit(compiled.step, 1).result(timeout=PATIENCE_S)  # it has what it needs
