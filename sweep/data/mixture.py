@@ -12,6 +12,7 @@ import numpy as np
 
 from sweep.config import SourceConfig
 from sweep.errors import InputError
+from sweep.words import counted
 
 WEIGHTS_TOLERANCE = 1e-6
 
@@ -138,7 +139,7 @@ def select(
         left_out["near_duplicates"] = int(repeats.sum())
         left_out_bytes["near_duplicates"] = int(documents.bytes[order[repeats]].sum())
         order = order[~repeats]
-    too_short = TooShortError(int(documents.tokens[order].sum()), held_out - 1)
+    too_short = TooShortError(int(documents.tokens[order].sum()), held_out - 1, len(order))
 
     def sizes(parts: Sequence[np.ndarray]) -> dict[str, float]:
         tokens = [float(documents.tokens[part].sum()) for part in parts]
@@ -185,12 +186,13 @@ def select(
 
 
 class TooShortError(InputError):
-    """The text is too short for the held-out part and training."""
+    """The text is too short for the held-out part and training, or in too few `documents`: each is held out or trained on."""
 
-    def __init__(self, tokens: int, validation_tokens: int) -> None:
+    def __init__(self, tokens: int, validation_tokens: int, documents: int | None = None) -> None:
+        within, more = (f" in {counted(documents, 'document')}", " or line ends, for more documents") if documents else ("", "")
         super().__init__(
-            f"data: the corpus has only {tokens:,} tokens, too few for data.validation_tokens={validation_tokens:,} and "
-            "some training tokens from each source; lower it, or add text"
+            f"data: the corpus has only {tokens:,} tokens{within}, too few for data.validation_tokens="
+            f"{validation_tokens:,} and some training tokens from each source; lower it, or add text{more}"
         )
 
 

@@ -4,8 +4,10 @@ import gzip
 import json
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -147,3 +149,14 @@ def test_a_line_that_is_too_long_is_refused_in_little_memory(tmp_path: Path, pac
     assert len(list(short)) == 2
     longer = reader_of(SourceConfig(source="jsonl", paths=[str(path)], max_line_bytes=4e8))
     assert len(list(longer)) == 3
+
+
+def test_one_document_cannot_be_both_held_out_and_trained_on(tmp_path: Path) -> None:
+    """A text without line ends is one document; the remedy that is named works."""
+    letters = "".join(np.random.default_rng(0).choice(list("acgt"), 300_000))
+    (tmp_path / "letters.txt").write_text(letters)
+    spec = CorpusSpec(source="text", paths=[str(tmp_path / "letters.txt")], tokenizer="bytes", validation_tokens=2048)
+    with pytest.raises(InputError, match=r"300,001 tokens in 1 document, too few .*; .* add text or line ends, for more"):
+        CorpusRecipe.read(spec).build(tmp_path / "corpora")
+    (tmp_path / "letters.txt").write_text("\n".join(textwrap.wrap(letters, 1000)))
+    assert len(CorpusRecipe.read(spec).build(tmp_path / "corpora").tokens("train")) > 150_000
