@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The order of the data. train comes after store, since it writes into it, and follow after fit, since watch shows the minima.
 ROOMS = (
     "sweep", "models", "config", "plan", "data", "store", "train", "launch", "tracking", "tables",
-    "fit", "follow", "figures", "report", "use", "commands",
+    "fit", "compare", "follow", "figures", "report", "use", "commands",
 )  # fmt: skip
 MAX_FILES, MAX_LINES, MAX_LINES_OF_FIT = 12, 300, 200
 TOP = ("sweep.cli", "sweep.__main__")  # they may import everything
