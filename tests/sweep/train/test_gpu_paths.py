@@ -124,12 +124,12 @@ def test_new_horizons_seeds_and_rates_do_not_compile_again(monkeypatch: pytest.M
         assert counters["stats"]["unique_graphs"] == graphs
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_residual"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_step_asks_the_device_for_no_value(precision: str) -> None:
     """A tensor without values has nothing to answer with: `.item()` and the like are errors."""
     run = run_of(SHAPES[1], precision)
     with FakeTensorMode():
-        model = Transformer(run.model)
+        model = transformer(run)
         optimizer = build_optimizer(model, run)
         for group in optimizer.param_groups:
             group["lr"] = torch.zeros(())
