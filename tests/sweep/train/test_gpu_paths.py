@@ -17,8 +17,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from models.transformer import Transformer
 from sweep.claim import alone
 from sweep.plan.cost import MAX_PASS_TOKENS, sequences_at_once
+from sweep.plan.run import PRECISIONS
 from sweep.train.engine import graph
-from sweep.train.engine.autograd import AutogradEngine, build_optimizer, optimizer_step, out_of_memory
+from sweep.train.engine.autograd import AutogradEngine, build_optimizer, optimizer_step, out_of_memory, transformer
 from sweep.train.engine.graph import GraphEngine
 from tests.sweep.train.engine_cases import SHAPES, run_of, sequences_of
 from tests.waiting import PATIENCE_S
