@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from sweep.commands import DONE, columns, console
 from sweep.commands.sweeps import describe_recipe, describe_written, open_sweep, plan_sweep, source_rows
 from sweep.config import SweepConfig, compose_with_choices
-from sweep.errors import InputError
+from sweep.errors import InputError, explained
 from sweep.plan.estimate import duration, makespan
+from sweep.plan.grid import shown_labels
 from sweep.plan.written import SweepPlan
 from sweep.store import Store, states
 from sweep.words import counted
@@ -18,20 +19,9 @@ from sweep.words import counted
 if TYPE_CHECKING:
     from sweep.fit.questions.expectation import Expectation
 
-COLUMNS = ("run", "budget", "N", "width", "layers", "D", "D/N", "6ND", "steps", "batch", "peak_lr", "engine", "expected", "why")
-LEAST = (
-    "layers",
-    "width",
-    "batch",
-    "6ND",
-    "peak_lr",
-    "engine",
-    "steps",
-    "D/N",
-    "why",
-    "expected",
-    "budget",
-)  # on a narrow screen
+COLUMNS = ("budget", "N", "width", "layers", "D", "D/N", "6ND", "steps", "batch", "peak_lr", "engine", "expected", "why")
+# Left out first on a narrow screen.
+LEAST = ("layers", "width", "batch", "6ND", "peak_lr", "engine", "steps", "D/N", "why", "expected", "budget")
 
 
 def plan(options: Namespace) -> int:
@@ -60,7 +50,10 @@ def plan(options: Namespace) -> int:
         print(json.dumps(values, indent=2))
         return DONE
     _print_runs(planned, store, found)
-    print(f"{_expect(planned, config).line()}\n\n{corpus}")
+    print(_expect(planned, config).line())
+    if len(planned.labels) > 1:
+        print(_visible(planned, config))
+    print(f"\n{corpus}")
     _print_sources(rows, planned)
     return DONE
 
@@ -69,7 +62,8 @@ def _expect(planned: SweepPlan, config: SweepConfig) -> "Expectation":
     """What the runs would tell about a, by the surface of fits.json in `out` if there is one."""
     from sweep.fit.questions.expectation import expect
 
-    runs, options, path = [each.run for each in planned.runs], config.fit, Path(config.out) / "fits.json"
+    runs = [each.run for each in planned.runs if each.label == planned.labels[0]]
+    options, path = config.fit, Path(config.out) / "fits.json"
     try:
         previous = json.loads(path.read_text()) if path.is_file() else None
     except (OSError, ValueError) as error:
@@ -86,6 +80,23 @@ def _expect(planned: SweepPlan, config: SweepConfig) -> "Expectation":
     )
 
 
+def _visible(planned: SweepPlan, config: SweepConfig) -> str:
+    """Which differences between labels the design can see, by the noise of fit.seed_noise or of an earlier comparison."""
+    from sweep.compare.differences import detectable
+
+    cells, seeds = len({each.cell for each in planned.runs}), len({each.run.seed for each in planned.runs})
+    if seeds < 2:
+        return "one seed: no difference between labels can be told from noise; give axis.seeds=[0,1,2]"
+    times = detectable(cells, len(planned.labels), seeds, config.compare.level)
+    noise, path = config.fit.seed_noise, Path(config.out) / "compare.json"
+    if noise is None and path.is_file():
+        with explained(f"{path} is damaged", "delete it, or compare again", (OSError, ValueError, TypeError)):
+            labels = json.loads(path.read_text())["labels"]
+            noise = labels and labels["comparison"] and labels["comparison"]["noise"]
+    size = f"{times:.2g} times the noise between seeds" if noise is None else f"{times * noise:.2g} nats (noise {noise:.2g})"
+    return f"a difference between labels of {size} shows in one cell, in 4 of 5 such sweeps; less where seeds share their noise"
+
+
 def why(status: Mapping[str, Any]) -> str:
     """Why a launch would train a run or not: "new", "partial at step k", "failed", "diverged" or "done"."""
     if status["state"] in (*states.FINAL_STATES, states.FAILED):
@@ -100,17 +111,19 @@ def _print_runs(planned: SweepPlan, store: Store, found: Mapping[str, Mapping[st
     config, runs = planned.config, [each.run for each in planned.runs]
     speed = store.speed_seen(runs, planned.device, config.data.validation_tokens, config.cluster.threads)
     rows = []
+    labels = shown_labels(planned.runs)
     left: list[float | None] = []
-    for each, run in zip(planned.runs, runs, strict=True):
+    for each, run, label in zip(planned.runs, runs, labels, strict=True):
         status = found[run.run_id]
         left.append(0.0 if status["state"] in states.FINAL_STATES else speed.seconds(run, status["step"]))
         budget = f"{each.budget:.3g}" if each.budget else "-"
         shape = (f"{run.N:,}", str(run.model.d_model), str(run.model.n_layers))
         horizon = (f"{run.D:,}", f"{run.D / run.N:.3g}", f"{6 * run.N * run.D:.3g}")
         training = (f"{run.steps:,}", f"{run.batch_tokens:,}", f"{run.optimizer.peak_lr:.3g}", each.engine)
-        rows.append((run.run_id, budget, *shape, *horizon, *training, duration(left[-1]), why(status)))
+        rows.append((run.run_id, *[label] * any(labels), budget, *shape, *horizon, *training, duration(left[-1]), why(status)))
     title = f"{config.name}: {counted(len(runs), 'run')} planned in {store.root}"
-    table = text_table(COLUMNS, rows, left=("run", "why"), title=title, width=columns(), least=LEAST)
+    headings = ("run", *["label"] * any(labels), *COLUMNS)
+    table = text_table(headings, rows, left=("run", "label", "why"), title=title, width=columns(), least=LEAST)
     console().print(table, soft_wrap=True)
     known = [seconds for seconds in left if seconds is not None]
     workers = pool_size(config.cluster, planned.device)

@@ -23,6 +23,7 @@ def train_optimal(options: Namespace) -> int:
     if not (budget := options.budget) > 0:
         raise InputError(f"--budget {budget:g} is out of range; it must be above 0")
     config, sweep = opened(options)
+    sweep = None if sweep is None else sweep.of_baseline()
     plan, recipe = (sweep.plan, None) if sweep else plan_sweep(config)
     store = Store(Path(config.store))
     runs, curves, _ = read_tables(config, sweep)
@@ -48,7 +49,7 @@ def train_optimal(options: Namespace) -> int:
         print("the same command again compares its loss with the prediction when it is done")
         write(None)
         return code
-    (row,) = collect([chosen.planned], store, config.fit)[0].to_dict("records")
+    (row,) = collect([chosen.planned], store, config.fit).runs.to_dict("records")
     measured = float(row["train_loss" if config.fit.loss == "train" else "loss"])
     print(chosen.verdict(measured, config.fit.level))
     write(measured)

@@ -3,11 +3,19 @@
 import re
 from dataclasses import dataclass, field
 
-from sweep.config.analysis import AskConfig, Columns, FiguresConfig, FitConfig, NextConfig, ReportConfig
+from sweep.config.analysis import AskConfig, Columns, CompareConfig, FiguresConfig, FitConfig, NextConfig, ReportConfig
 from sweep.config.data import DataConfig
 from sweep.config.fields import checked, choice, number, on_one_line
 from sweep.config.machine import BenchConfig, ClusterConfig, RuntimeConfig, TrackerConfig
-from sweep.config.training import EvaluationConfig, GridConfig, ModelFamily, OptimizerConfig, ScheduleConfig
+from sweep.config.training import (
+    AboutConfig,
+    AxisConfig,
+    EvaluationConfig,
+    GridConfig,
+    ModelFamily,
+    OptimizerConfig,
+    ScheduleConfig,
+)
 from sweep.errors import InputError
 
 MAX_NAME = 200  # bytes; a file system allows 255
@@ -44,16 +52,20 @@ class SweepConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     grid: GridConfig = field(default_factory=GridConfig)
+    axis: AxisConfig = field(default_factory=AxisConfig)
+    about: AboutConfig = field(default_factory=AboutConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     bench: BenchConfig = field(default_factory=BenchConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     fit: FitConfig = field(default_factory=FitConfig)
+    compare: CompareConfig = field(default_factory=CompareConfig)
     ask: AskConfig = field(default_factory=AskConfig)
     figures: FiguresConfig = field(default_factory=FiguresConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     next: NextConfig = field(default_factory=NextConfig)
     table: str | None = None
+    tables: dict[str, str] | None = None
     curves: str | None = None
     where: str | None = None
     missing: str = choice("refuse", "drop")
