@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 
 from models import ModelConfig, SizeLadder, count_parameters, flops_per_token
 from sweep.config import GridConfig, IsoflopGrid, PowerRule, SweepConfig
+from sweep.config.training import ScheduleConfig
 from sweep.errors import InputError
 from sweep.plan.axis import label_of, variations
 from sweep.plan.device import resolve_device
 from sweep.plan.run import OptimizerSettings, RunConfig, ScheduleSettings, count_sequences
 
 MAX_REMARKS = 5
+CYCLES = ("cosine", "linear")  # shapes that a longer cycle stretches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,16 +184,29 @@ def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str)
         steps=steps,
         optimizer=OptimizerSettings(
             peak_lr=float(f"{peak_lr:.4g}"),
-            **{name: getattr(optimizer, name) for name in ("beta1", "beta2", "eps", "weight_decay", "grad_clip")},
+            **{name: getattr(optimizer, name) for name in ("kind", "beta1", "beta2", "eps", "weight_decay", "grad_clip")},
         ),
-        schedule=ScheduleSettings(
-            warmup_steps=round(min(warmup, schedule.max_warmup_fraction * steps)),
-            final_fraction=schedule.final_fraction,
-            cycle=schedule.cycle,
-        ),
+        schedule=_schedule(schedule, round(min(warmup, schedule.max_warmup_fraction * steps))),
         seed=config.seed,
         precision=resolve_precision(config),
         evaluation_points=config.evaluation.points,
+    )
+
+
+def _schedule(config: ScheduleConfig, warmup_steps: int) -> ScheduleSettings:
+    """A run's schedule. Raises InputError if a cycle longer than the run has no meaning in its shape."""
+    if config.cycle > 1 and config.shape not in CYCLES:
+        raise InputError(
+            f"schedule.cycle={config.cycle:g} has no meaning for schedule.shape={config.shape}; set it to 1, or choose "
+            f"schedule.shape={' or '.join(CYCLES)}"
+        )
+    decays_late = {"decay_fraction": config.decay_fraction} if config.shape == "wsd" else {}
+    return ScheduleSettings(
+        warmup_steps=warmup_steps,
+        final_fraction=config.final_fraction,
+        cycle=config.cycle,
+        shape=config.shape,
+        **decays_late,  # which changes no other shape, and is no part of their identity
     )
 
 

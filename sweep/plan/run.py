@@ -1,6 +1,6 @@
 """A run: every value that changes its result, and the run_id that these values define."""
 
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import Any
 
@@ -8,14 +8,15 @@ from models import ModelConfig, count_parameters
 from sweep.errors import InputError
 from sweep.files import content_hash
 
-RESIDUAL_BF16 = "bf16_residual"
-PRECISIONS = ("fp32", "bf16", RESIDUAL_BF16)
+RESIDUAL_BF16, WEIGHTS_BF16 = "bf16_residual", "bf16_weights"
+PRECISIONS = ("fp32", "bf16", RESIDUAL_BF16, WEIGHTS_BF16)
 FORMAT = 1  # part of every run's identity: raise it when the training code changes what a configuration means
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    """AdamW (Loshchilov & Hutter, arXiv 1711.05101) with a global-norm clip; the decay touches matrices only."""
+    """AdamW (Loshchilov & Hutter, arXiv 1711.05101), or "adam" with coupled decay, and a global-norm clip before; the decay
+    touches matrices only."""
 
     peak_lr: float
     beta1: float
@@ -23,15 +24,18 @@ class OptimizerSettings:
     eps: float
     weight_decay: float
     grad_clip: float
+    kind: str = field(default="adamw", metadata={"later": True})
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleSettings:
-    """Warm-up and cosine, in steps; see `sweep.train.schedule.learning_rate`."""
+    """Warm-up, in steps, and what follows it; see `sweep.train.schedule.learning_rate`."""
 
     warmup_steps: int
     final_fraction: float
     cycle: float
+    shape: str = field(default="cosine", metadata={"later": True})
+    decay_fraction: float = field(default=0.2, metadata={"later": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +48,8 @@ class RunConfig:
         batch_size: sequences of T tokens per optimizer step.
         steps: optimizer steps; D = steps x batch_size x T.
         seed: of the weights and of the order of the data.
-        precision: "fp32", "bf16" autocast over fp32 master weights, or "bf16_residual": a residual stream in bf16 as well.
+        precision: "fp32", "bf16" autocast over fp32 master weights, "bf16_residual": a residual stream in bf16 as well, or
+            "bf16_weights": that, and weights, gradients and moments in bf16, without an fp32 copy.
         evaluation_points: validation losses per run.
     """
 

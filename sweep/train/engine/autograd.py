@@ -1,4 +1,4 @@
-"""The step by torch's autograd and AdamW: on any device, over several processes, eager or with the model compiled."""
+"""The step by torch's autograd and AdamW or Adam: on any device, over several processes, eager or with the model compiled."""
 
 import logging
 import os
@@ -18,11 +18,13 @@ from sweep.claim import alone
 from sweep.data import TrainingSequences
 from sweep.files import content_hash
 from sweep.plan.cost import sequences_at_once
-from sweep.plan.run import RESIDUAL_BF16, RunConfig
+from sweep.plan.run import RESIDUAL_BF16, WEIGHTS_BF16, RunConfig
 from sweep.train.ranks import ALONE, Parallel
 from sweep.train.schedule import learning_rate
 
 log = logging.getLogger(__name__)
+
+OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}  # AdamW is a subclass
 
 EVALUATION_TOKENS = {"cpu": 2**13, "cuda": 2**16}  # per forward pass of an evaluation
 MAX_SHAPES = 4096  # shapes that one process may compile
@@ -33,8 +35,11 @@ ATTENTION = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.
 def transformer(run: RunConfig) -> Transformer:
     """The module that `run` trains; its weights have no defined values."""
     model = Transformer(run.model)
-    if run.precision == RESIDUAL_BF16:
+    if run.precision in (RESIDUAL_BF16, WEIGHTS_BF16):
         model.residual_dtype = torch.bfloat16
+    if run.precision == WEIGHTS_BF16:  # and so their gradients and moments; RoPE's tables, which are no weights, stay in fp32
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(torch.bfloat16)
     return model
 
 
@@ -45,10 +50,14 @@ def by_decay(model: Transformer) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return matrices, {name: parameter for name, parameter in named.items() if name not in matrices}
 
 
-def build_optimizer(model: Transformer, run: RunConfig, lr: Tensor | None = None) -> torch.optim.AdamW:
-    """AdamW (arXiv 1711.05101) for `run`, fused; with a tensor `lr`, a CUDA graph can capture the step."""
+def build_optimizer(model: Transformer, run: RunConfig, lr: Tensor | None = None) -> torch.optim.Adam:
+    """AdamW (arXiv 1711.05101) or Adam for `run`, fused; with a tensor `lr`, a CUDA graph can capture the step.
+
+    Adam's decay is coupled: `weight_decay` x weight is added to the gradient, here after that was clipped. Moments have the
+    weights' precision, and an update of weights in bf16 is rounded to it (Chinchilla, Fig. A6).
+    """
     o, (matrices, gains) = run.optimizer, by_decay(model)
-    return torch.optim.AdamW(
+    return OPTIMIZERS[o.kind](
         [
             {"params": list(matrices.values()), "weight_decay": o.weight_decay},
             {"params": list(gains.values()), "weight_decay": 0.0},
@@ -212,7 +221,7 @@ def optimizer_step(
 
 
 def autocast(precision: str, device: str) -> Any:
-    """bf16 forward and backward over fp32 master weights (Chinchilla, Fig. A6), or nothing."""
+    """bf16 forward and backward, over fp32 master weights or weights in bf16 (Chinchilla, Fig. A6), or nothing."""
     return nullcontext() if precision == "fp32" else torch.autocast(device, torch.bfloat16)
 
 

@@ -50,7 +50,7 @@ SUPPORTED = {
     "run": "model corpus batch_size steps optimizer schedule seed precision evaluation_points",
     "model": "vocab_size d_model n_layers n_heads n_kv_heads d_ff context_length tied_embeddings rope_theta norm_eps",
     "optimizer": "peak_lr beta1 beta2 eps weight_decay grad_clip",
-    "schedule": "warmup_steps final_fraction cycle",
+    "schedule": "warmup_steps final_fraction cycle shape decay_fraction",
 }
 
 

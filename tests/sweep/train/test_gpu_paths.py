@@ -17,8 +17,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from models.transformer import Transformer
 from sweep.claim import alone
 from sweep.plan.cost import MAX_PASS_TOKENS, sequences_at_once
+from sweep.plan.run import PRECISIONS
 from sweep.train.engine import graph
-from sweep.train.engine.autograd import AutogradEngine, build_optimizer, optimizer_step, out_of_memory
+from sweep.train.engine.autograd import AutogradEngine, build_optimizer, optimizer_step, out_of_memory, transformer
 from sweep.train.engine.graph import GraphEngine
 from tests.sweep.train.engine_cases import SHAPES, run_of, sequences_of
 from tests.waiting import PATIENCE_S
@@ -124,12 +125,12 @@ def test_new_horizons_seeds_and_rates_do_not_compile_again(monkeypatch: pytest.M
         assert counters["stats"]["unique_graphs"] == graphs
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_residual"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_step_asks_the_device_for_no_value(precision: str) -> None:
     """A tensor without values has nothing to answer with: `.item()` and the like are errors."""
     run = run_of(SHAPES[1], precision)
     with FakeTensorMode():
-        model = Transformer(run.model)
+        model = transformer(run)
         optimizer = build_optimizer(model, run)
         for group in optimizer.param_groups:
             group["lr"] = torch.zeros(())
