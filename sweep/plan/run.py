@@ -1,6 +1,6 @@
 """A run: every value that changes its result, and the run_id that these values define."""
 
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import Any
 
@@ -46,6 +46,8 @@ class RunConfig:
         seed: of the weights and of the order of the data.
         precision: "fp32", "bf16" autocast over fp32 master weights, or "bf16_residual": a residual stream in bf16 as well.
         evaluation_points: validation losses per run.
+        unique_tokens: train on only so many tokens of the corpus, repeated up to the horizon; None for all of it. See
+            `sweep.data.batches.TrainingSequences`.
     """
 
     model: ModelConfig
@@ -57,6 +59,7 @@ class RunConfig:
     seed: int
     precision: str
     evaluation_points: int
+    unique_tokens: int | None = field(default=None, metadata={"later": True})
 
     @cached_property
     def run_id(self) -> str:
@@ -118,3 +121,18 @@ def count_sequences(tokens: int, context_length: int) -> int:
             "shorten the context or bring more text"
         )
     return sequences
+
+
+def check_unique_tokens(unique_tokens: int, batch_tokens: int, available: float) -> None:
+    """Raises InputError if `unique_tokens` are fewer than one batch, which would then hold a sequence twice, or more than the
+    `available` tokens, which may be infinite where their number is not known yet."""
+    if unique_tokens < batch_tokens:
+        raise InputError(
+            f"data.unique_tokens={unique_tokens:,} are fewer than one batch of {batch_tokens:,} tokens, which would hold a "
+            "sequence twice; raise it, or lower optimizer.batch_tokens"
+        )
+    if unique_tokens > available:
+        raise InputError(
+            f"data.unique_tokens={unique_tokens:,} are more than the {available:,.0f} tokens that there are; lower it, or bring "
+            "more text"
+        )
