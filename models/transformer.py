@@ -169,8 +169,8 @@ class Transformer(nn.Module):
         self._head_loss = torch.compile(self._head_loss, dynamic=False)  # type: ignore[method-assign]
 
     def loss(self, tokens_BT: Tensor, targets_BT: Tensor, reduction: str = "mean", key_B: Tensor | None = None) -> Tensor:
-        """Cross-entropy in nats per token; a scalar, or shape (B, T) with `reduction="none"`. Always in float32. `key_B` are the
-        sequences' keys of dropout (`models.dropout.keys`); without them nothing is dropped."""
+        """Cross-entropy in nats per token; a scalar, or shape (B, T) with `reduction="none"`. Always in float32. `key_B` are
+        the sequences' keys of dropout (`models.dropout.keys`); without them nothing is dropped."""
         return self(tokens_BT, targets_BT, reduction, key_B)  # through __call__, which DDP and FSDP hook into
 
 

@@ -124,8 +124,8 @@ class DataConfig(CorpusSpec):
         context_length: T, tokens per sequence.
         max_epochs: a horizon that repeats the corpus more often is refused.
         unique_tokens: each run trains only on so many tokens of the corpus (whole sequences drawn at random, the same for all
-            runs and seeds; a smaller number is a part of a larger one), repeated as often as its horizon needs: here `max_epochs`
-            is no bound. The held-out part stays the same. null: the whole corpus.
+            runs and seeds; a smaller number is a part of a larger one), repeated as often as its horizon needs:
+            `max_epochs` does not bound that. The held-out part stays the same. null: the whole corpus.
         workers: processes that tokenise; null: one for each core.
     """
 

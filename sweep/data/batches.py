@@ -7,7 +7,6 @@ import numpy as np
 from sweep.errors import InputError
 from sweep.plan.run import check_unique_tokens, count_sequences
 
-
 UNIQUE_SEED = 0x5EED  # of the choice of unique sequences: not the run's, so that all runs of one `unique_tokens` see one text
 
 

@@ -133,6 +133,6 @@ def check_unique_tokens(unique_tokens: int, batch_tokens: int, available: float)
         )
     if unique_tokens > available:
         raise InputError(
-            f"data.unique_tokens={unique_tokens:,} are more than the {available:,.0f} tokens that there are; lower it, or bring "
-            "more text"
+            f"data.unique_tokens={unique_tokens:,} are more than the {available:,.0f} tokens that there are; lower it, or "
+            "bring more text"
         )

@@ -1,5 +1,7 @@
 """Dropout whose masks are a function of keys."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,15 @@ from models import ModelConfig
 from models.dropout import dropped, key_of, keys
 from models.transformer import Transformer
 
-SHAPE = {"vocab_size": 61, "d_model": 16, "n_layers": 2, "n_heads": 2, "n_kv_heads": 2, "d_ff": 40, "context_length": 12}
+SHAPE: dict[str, Any] = {
+    "vocab_size": 61,
+    "d_model": 16,
+    "n_layers": 2,
+    "n_heads": 2,
+    "n_kv_heads": 2,
+    "d_ff": 40,
+    "context_length": 12,
+}
 
 
 def test_a_share_is_dropped_and_the_mean_stays() -> None:

@@ -1,5 +1,7 @@
 """Runs that train on a part of the corpus, repeated."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -33,7 +35,7 @@ def test_an_epoch_is_the_unique_sequences_whatever_the_seed() -> None:
 
 def test_a_smaller_set_is_a_part_of_a_larger_one() -> None:
     sets = [set(made(unique).starts(0, 25)[: unique // 40].ravel()) for unique in (40, 200, 600, 1000)]
-    assert all(smaller < larger for smaller, larger in zip(sets, sets[1:], strict=False))
+    assert all(smaller < larger for smaller, larger in pairwise(sets))
     assert sets[-1] == set(range(0, 1000, 10))
 
 

@@ -1,6 +1,7 @@
 """Runs with dropout: every engine and every way to cut a step gives the same one, and evaluation drops nothing."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from tests.sweep.train.engine_cases import SHAPES, run_of, sequences_of
 RUN = run_of(replace(SHAPES[2], dropout=0.2), batch_size=5)
 
 
-def made(kind: type[AutogradEngine] = AutogradEngine, **options: int) -> AutogradEngine:
+def made(kind: type[AutogradEngine] = AutogradEngine, **options: Any) -> AutogradEngine:
     return kind(RUN, sequences_of(RUN), device="cpu", **options)
 
 
