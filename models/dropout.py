@@ -2,7 +2,7 @@
 
 A mask is a hash of the sequence's key, the place in the model and the position in the sequence. So a step is the same however
 it is cut into micro-batches or spread over processes, whether activations are kept or computed again, in a CUDA graph,
-compiled, and after a resume. Residual dropout as in GPT-2; Kaplan et al. 2020 (section 4.1) measured L(N, D) with a rate of 0.1.
+compiled, and after a resume. Residual dropout as in GPT-2; Kaplan et al. 2020 (section 4.1) measured L(N, D) at 0.1.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """The step as one CUDA graph: all kernels of the eager step, replayed by a single call.
 
 The values that change from step to step are copied to the device ahead of time, for some hundred steps, with a counter that
-each step increments: the positions of each batch's sequences, their keys of dropout, and the learning rate. The tokens are kept on
-the device if they fit.
+each step increments: the positions of each batch's sequences, their keys of dropout, and the learning rate. The tokens are kept
+on the device if they fit.
 """
 
 import logging
