@@ -62,7 +62,7 @@ def test_a_graph_without_room(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Lo
     captures, whole_loss = CapturesOnCpu(monkeypatch, engine), engine.model.loss
     activations: list[weakref.ref[Tensor]] = []
 
-    def loss(tokens: Tensor, targets: Tensor) -> Tensor:
+    def loss(tokens: Tensor, targets: Tensor, key_B: None) -> Tensor:
         if captures.active and len(tokens) > 1:
             held = torch.zeros(1000)
             activations.append(weakref.ref(held))
