@@ -137,7 +137,7 @@ class Transformer(nn.Module):
         cos_TK, sin_TK = self.cos_TK[:T], self.sin_TK[:T]  # type: ignore[index]  # buffers are typed Tensor | Module
         x_BTD = self._embed(tokens_BT, key_B)
         for number, block in enumerate(self.blocks, start=1):
-            inputs = x_BTD, cos_TK, sin_TK, None if key_B is None else key_of(key_B, number)
+            inputs = (x_BTD, cos_TK, sin_TK) if key_B is None else (x_BTD, cos_TK, sin_TK, key_of(key_B, number))
             if self.recompute and torch.is_grad_enabled():  # dropout draws nothing, so there is no state to preserve
                 x_BTD = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
             else:

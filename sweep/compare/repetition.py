@@ -89,13 +89,12 @@ def best_losses(measured: Measured) -> "pd.DataFrame":
         along = evaluated[run["run_id"]]
         steps, losses = along.step.to_numpy(), along.loss.to_numpy()
         lowest = int(losses.argmin())
-        unique = pd.to_numeric(run[UNIQUE])
-        unique = np.inf if unique is None or np.isnan(unique) else float(unique)
+        unique = _number(run[UNIQUE], np.inf)
         rows.append(
             {
                 "run_id": run["run_id"],
                 "seed": run["seed"],
-                "dropout": 0.0 if pd.isna(dropout := run.get("model.dropout")) else float(dropout),
+                "dropout": _number(run.get("model.dropout"), 0.0),
                 "N": float(run["N"]),
                 "M": float(run["N_non_embedding"]),
                 "D": float(run["D"]),
@@ -111,6 +110,12 @@ def best_losses(measured: Measured) -> "pd.DataFrame":
             }
         )
     return pd.DataFrame(rows).sort_values(["N", "U", "D", "dropout", "seed"], ignore_index=True)
+
+
+def _number(value: Any, missing: float) -> float:
+    """A field's value as a table has it, where null may be text."""
+    number = float("nan") if value is None or value == "null" else float(value)
+    return missing if np.isnan(number) else number
 
 
 def table(points: "pd.DataFrame") -> str:

@@ -37,7 +37,7 @@ def measured(rows: Iterable[Row]) -> Measured:
     return Measured(runs=runs, curves=pd.DataFrame(), evaluations=pd.concat(along))
 
 
-def row(N: float, unique: float | None, losses: np.ndarray, D: float = D, seed: int = 0, **more: float) -> Row:
+def row(N: float, unique: Any, losses: np.ndarray, D: float = D, seed: int = 0, **more: Any) -> Row:
     return {"N": N + 5000, "N_non_embedding": N, "D": D, "seed": seed, "data.unique_tokens": unique, "losses": losses, **more}
 
 
@@ -65,6 +65,14 @@ def test_the_lowest_loss_along_each_run_and_its_step() -> None:
     assert limited["turned"]
     assert (unlimited["best"], unlimited["next_step"], unlimited["U"]) == (1.5, 4000, D)
     assert not unlimited["turned"]
+
+
+def test_fields_are_read_as_numbers_or_as_the_text_of_labels() -> None:
+    losses = turning(2.0, 1000)
+    rows = [row(1e3, U, losses, **{"model.dropout": rate}) for U, rate in (("1e+05", "0"), ("null", "0.1"), (2e4, np.nan))]
+    points = best_losses(measured(rows)).sort_values("unique")
+    assert points.unique.tolist() == [2e4, 1e5, np.inf]
+    assert points.dropout.tolist() == [0, 0, 0.1]
 
 
 def test_kaplans_law_of_overfitting_is_found_again() -> None:

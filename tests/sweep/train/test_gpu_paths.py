@@ -161,7 +161,7 @@ def test_a_step_that_does_not_fit_is_taken_in_parts(monkeypatch: pytest.MonkeyPa
     hungry = AutogradEngine(run, sequences_of(run), device="cpu")
     seen, whole_loss = [], hungry.model.loss
 
-    def loss(tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def loss(tokens: torch.Tensor, targets: torch.Tensor, key_B: None) -> torch.Tensor:
         seen.append((len(tokens), hungry.model.recompute))
         if len(tokens) > 1 or not hungry.model.recompute:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -172,7 +172,7 @@ def test_a_step_that_does_not_fit_is_taken_in_parts(monkeypatch: pytest.MonkeyPa
     assert [size for size, _ in seen[:5]] == [8, 4, 2, 1, 1]
     assert seen[4] == (1, True)  # activations are worked out again only where nothing else helps
 
-    def hopeless(tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def hopeless(tokens: torch.Tensor, targets: torch.Tensor, key_B: None) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     too_large = AutogradEngine(run, sequences_of(run), device="cpu")
