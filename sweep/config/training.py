@@ -16,6 +16,7 @@ class ModelFamily:
     kv_groups: int = number(1, at_least=1)
     tied_embeddings: bool = False
     rope_theta: float = number(10_000.0, above=1)
+    dropout: float = number(0.0, at_least=0, below=1)
 
 
 @dataclass(kw_only=True)

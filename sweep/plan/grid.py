@@ -10,7 +10,7 @@ from sweep.config.training import ScheduleConfig
 from sweep.errors import InputError
 from sweep.plan.axis import label_of, variations
 from sweep.plan.device import resolve_device
-from sweep.plan.run import OptimizerSettings, RunConfig, ScheduleSettings, count_sequences
+from sweep.plan.run import OptimizerSettings, RunConfig, ScheduleSettings, check_unique_tokens, count_sequences
 
 MAX_REMARKS = 5
 CYCLES = ("cosine", "linear")  # shapes that a longer cycle stretches
@@ -190,6 +190,7 @@ def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str)
         seed=config.seed,
         precision=resolve_precision(config),
         evaluation_points=config.evaluation.points,
+        unique_tokens=None if config.data.unique_tokens is None else int(config.data.unique_tokens),
     )
 
 
@@ -229,10 +230,13 @@ def resolve_precision(config: SweepConfig) -> str:
 
 
 def _check_horizon(run: RunConfig, max_epochs: float, training_tokens: float) -> None:
-    if math.isinf(training_tokens):  # not known before the corpus is made
-        return
-    available = count_sequences(int(training_tokens), run.model.context_length) * run.model.context_length * max_epochs
-    if run.D > available:
+    """Raises TooLongError if the horizon repeats the data more often than `max_epochs`. With `unique_tokens` the repetition is
+    meant, and `max_epochs` does not bound it; InputError is raised if these are too few or too many."""
+    T, known = run.model.context_length, math.isfinite(training_tokens)  # it is not before the corpus is made
+    tokens = count_sequences(int(training_tokens), T) * T if known else math.inf
+    if run.unique_tokens is not None:
+        check_unique_tokens(run.unique_tokens, run.batch_tokens, tokens)
+    elif run.D > (available := tokens * max_epochs):
         raise TooLongError(
             f"a horizon of {run.D:,} tokens (the model of {run.N:,} parameters) is longer than the data, {available:,.0f} "
             f"tokens in data.max_epochs={max_epochs:g}; shorten the horizon, bring more text, or raise data.max_epochs"

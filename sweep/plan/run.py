@@ -51,6 +51,8 @@ class RunConfig:
         precision: "fp32", "bf16" autocast over fp32 master weights, "bf16_residual": a residual stream in bf16 as well, or
             "bf16_weights": that, and weights, gradients and moments in bf16, without an fp32 copy.
         evaluation_points: validation losses per run.
+        unique_tokens: train on only so many tokens of the corpus, repeated up to the horizon; None for all of it. See
+            `sweep.data.batches.TrainingSequences`.
     """
 
     model: ModelConfig
@@ -62,6 +64,7 @@ class RunConfig:
     seed: int
     precision: str
     evaluation_points: int
+    unique_tokens: int | None = field(default=None, metadata={"later": True})
 
     @cached_property
     def run_id(self) -> str:
@@ -123,3 +126,18 @@ def count_sequences(tokens: int, context_length: int) -> int:
             "shorten the context or bring more text"
         )
     return sequences
+
+
+def check_unique_tokens(unique_tokens: int, batch_tokens: int, available: float) -> None:
+    """Raises InputError if `unique_tokens` are fewer than one batch, which would then hold a sequence twice, or more than the
+    `available` tokens, which may be infinite where their number is not known yet."""
+    if unique_tokens < batch_tokens:
+        raise InputError(
+            f"data.unique_tokens={unique_tokens:,} are fewer than one batch of {batch_tokens:,} tokens, which would hold a "
+            "sequence twice; raise it, or lower optimizer.batch_tokens"
+        )
+    if unique_tokens > available:
+        raise InputError(
+            f"data.unique_tokens={unique_tokens:,} are more than the {available:,.0f} tokens that there are; lower it, or "
+            "bring more text"
+        )

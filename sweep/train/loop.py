@@ -126,7 +126,7 @@ class _Training:
         self.run, self.directory, self.runtime, self.parallel = run, directory, runtime, runtime.parallel
         self.claim = cast(Claim, claim)  # only rank 0 uses it
         shape = {"context_length": run.model.context_length, "batch_size": run.batch_size}
-        sequences = TrainingSequences(corpus.tokens("train"), **shape, seed=run.seed)
+        sequences = TrainingSequences(corpus.tokens("train"), **shape, seed=run.seed, unique_tokens=run.unique_tokens)
         self.held_out = validation_sequences(corpus.tokens("validation"), run.model.context_length)
         self.engine = make_engine(
             engine, run, sequences, device=runtime.device, micro_batch=runtime.micro_batch, parallel=self.parallel

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from models.dropout import keys
 from models.transformer import Transformer
 from sweep.claim import alone
 from sweep.data import TrainingSequences
@@ -108,20 +109,28 @@ class AutogradEngine:
     def step(self, step: int) -> Tensor:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.run.steps, self.run.optimizer.peak_lr, self.run.schedule)
-        return self._step_on(to_device(self.sequences.batch(step), self.device))
+        return self._step_on(to_device(self.sequences.batch(step), self.device), self._keys(step))
 
     @property
     def name(self) -> str:
         return "compiled" if self.compiled else "eager"
 
-    def _step_on(self, batch_BS: Tensor) -> Tensor:
+    def _keys(self, step: int) -> Tensor | None:
+        """The keys of dropout in step `step`, shape (B,); None if nothing is dropped."""
+        if not self.run.model.dropout:
+            return None
+        return to_device(keys(self.run.seed, step, self.run.batch_size), self.device)
+
+    def _step_on(self, batch_BS: Tensor, key_B: Tensor | None = None) -> Tensor:
         """`optimizer_step`. A first one that cannot be compiled is taken eagerly; one that does not fit the GPU, with smaller
         micro-batches."""
         fresh = not self.optimizer.state
         while True:
             try:
                 with self._compiling(), self._by(compiled=self.compiled), attention(self.device):
-                    result = optimizer_step(self.model, self.optimizer, batch_BS, self.run, self.micro_batch, self.parallel)
+                    result = optimizer_step(
+                        self.model, self.optimizer, batch_BS, self.run, self.micro_batch, self.parallel, key_B
+                    )
                 self.first = False
                 return torch.stack(result)
             except RuntimeError as error:
@@ -197,8 +206,9 @@ def optimizer_step(
     run: RunConfig,
     micro_batch: int,
     parallel: Parallel = ALONE,
+    key_B: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One update from `batch_BS`, ids of shape (B, T + 1), taken `micro_batch` at a time.
+    """One update from `batch_BS`, ids of shape (B, T + 1), taken `micro_batch` at a time; `key_B` are its keys of dropout.
 
     Each rank computes its shard, weighted so that the mean of the gradients over ranks is the mean over the batch.
 
@@ -208,10 +218,10 @@ def optimizer_step(
     total = torch.zeros((), device=batch_BS.device)
     shares = parallel.share(len(batch_BS), micro_batch)
     for i, (rows, counted) in enumerate(shares, start=1):
-        part = batch_BS[rows]
+        part, key = batch_BS[rows], None if key_B is None else key_B[rows]
         with parallel.accumulating(model, more=i < len(shares)):
             with autocast(run.precision, batch_BS.device.type):
-                part_loss = model.loss(part[:, :-1], part[:, 1:]) * (counted * parallel.size / len(batch_BS))
+                part_loss = model.loss(part[:, :-1], part[:, 1:], key_B=key) * (counted * parallel.size / len(batch_BS))
             part_loss.backward()
         total += part_loss.detach()
     grad_norm = parallel.whole(torch.nn.utils.clip_grad_norm_(model.parameters(), run.optimizer.grad_clip))

@@ -63,7 +63,7 @@ def test_a_graph_without_room(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Lo
     captures, whole_loss = CapturesOnCpu(monkeypatch, engine), engine.model.loss
     activations: list[weakref.ref[Tensor]] = []
 
-    def loss(tokens: Tensor, targets: Tensor) -> Tensor:
+    def loss(tokens: Tensor, targets: Tensor, key_B: None) -> Tensor:
         if captures.active and len(tokens) > 1:
             held = torch.zeros(1000)
             activations.append(weakref.ref(held))
@@ -162,7 +162,7 @@ def test_a_step_that_does_not_fit_is_taken_in_parts(monkeypatch: pytest.MonkeyPa
     hungry = AutogradEngine(run, sequences_of(run), device="cpu")
     seen, whole_loss = [], hungry.model.loss
 
-    def loss(tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def loss(tokens: torch.Tensor, targets: torch.Tensor, key_B: None) -> torch.Tensor:
         seen.append((len(tokens), hungry.model.recompute))
         if len(tokens) > 1 or not hungry.model.recompute:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -173,7 +173,7 @@ def test_a_step_that_does_not_fit_is_taken_in_parts(monkeypatch: pytest.MonkeyPa
     assert [size for size, _ in seen[:5]] == [8, 4, 2, 1, 1]
     assert seen[4] == (1, True)  # activations are worked out again only where nothing else helps
 
-    def hopeless(tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def hopeless(tokens: torch.Tensor, targets: torch.Tensor, key_B: None) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     too_large = AutogradEngine(run, sequences_of(run), device="cpu")
