@@ -18,6 +18,7 @@ from sweep.words import counted
 if TYPE_CHECKING:
     from sweep.fit.questions.expectation import Expectation
 
+MANY_EPOCHS = 4  # Muennighoff et al. 2023 (arXiv 2305.16264)
 COLUMNS = ("run", "budget", "N", "width", "layers", "D", "D/N", "6ND", "steps", "batch", "peak_lr", "engine", "expected", "why")
 LEAST = (
     "layers",
@@ -61,6 +62,10 @@ def plan(options: Namespace) -> int:
         return DONE
     _print_runs(planned, store, found)
     print(f"{_expect(planned, config).line()}\n\n{corpus}")
+    if (epochs := max(each.run.D for each in planned.runs) / planned.corpus.training_tokens) > MANY_EPOCHS:
+        print(
+            f"the longest run sees its text {epochs:.3g} times; beyond {MANY_EPOCHS} times it teaches less than new text would"
+        )
     _print_sources(rows, planned)
     return DONE
 

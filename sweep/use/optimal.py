@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from models import SizeLadder, count_parameters, flops_per_token
-from sweep.config import GridConfig, NamedRun, SweepConfig
+from sweep.config import GridConfig, GridRun, SweepConfig
 from sweep.errors import InputError
 from sweep.plan.grid import PlannedRun, expand
 from sweep.plan.written import CorpusFacts
@@ -131,6 +131,6 @@ def _plan_one(config: SweepConfig, corpus: CorpusFacts, optimum: "Allocation") -
     except ValueError as error:
         raise InputError(f"--budget {optimum.C:g}: {error}") from error
     D = optimum.C / flops_per_token(shape, config.fit.flops)
-    alone = replace(config, grid=GridConfig(runs=[NamedRun(N=count_parameters(shape).total, D=D)]))
+    alone = replace(config, grid=GridConfig(runs=[GridRun(N=count_parameters(shape).total, D=D)]))
     (planned,) = expand(alone, corpus=corpus.fingerprint, vocab_size=corpus.vocab_size, training_tokens=corpus.training_tokens)
     return planned
