@@ -63,9 +63,7 @@ def plan(options: Namespace) -> int:
     _print_runs(planned, store, found)
     print(f"{_expect(planned, config).line()}\n\n{corpus}")
     if (epochs := max(each.run.D for each in planned.runs) / planned.corpus.training_tokens) > MANY_EPOCHS:
-        print(
-            f"the longest run sees its text {epochs:.3g} times; beyond {MANY_EPOCHS} times it teaches less than new text would"
-        )
+        print(f"the longest run sees its text {epochs:.3g} times; beyond {MANY_EPOCHS} it teaches less than new text would")
     _print_sources(rows, planned)
     return DONE
 

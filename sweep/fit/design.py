@@ -57,7 +57,7 @@ class NextRuns:
         return "\n".join([*lines, f"now:  {self.now.line()}", f"then: {self.then.line()}"])
 
     def grid(self, earlier: Sequence[Mapping[str, Any]] = (), scale: int = 1) -> str:
-        """A file for conf/grid/, in Hydra's YAML: the `earlier` runs of that grid, then these over the square of its `scale`."""
+        """A file for conf/grid/, in Hydra's YAML: the `earlier` runs of that grid, then these, over the square of `scale`."""
         own = (f"{{N: {N / scale**2:.8g}, D: {D / scale**2:.8g}}}" for N, D in zip(self.N, self.D, strict=True))
         rows = "".join(f"  - {run}\n" for run in (*map(json.dumps, earlier), *own))
         sd = f"from {self.sd_before:.4f} to {self.sd_after:.4f}"
