@@ -21,8 +21,8 @@ def trained(overrides: list[str]) -> tuple[float, np.ndarray]:
     if isosweep(["launch", *overrides]):
         raise SystemExit("the run failed")
     (planned,) = plan_sweep(config := compose(overrides))[0].runs
-    status, losses = read_results(Store(Path(config.store)).run(planned.run.run_id))
-    return status["val_loss"], smooth_curve(losses, 20)
+    found = read_results(Store(Path(config.store)).run(planned.run.run_id))
+    return found.status["val_loss"], smooth_curve(found.losses, 20)
 
 
 def main() -> None:

@@ -152,7 +152,7 @@ def _sizes_and_tokens(sweep: Sweep) -> tuple[list[float], float]:
 def _collect(sweep: Sweep) -> tuple[Path, Path]:
     from sweep.store.collect import collect, write_tables
 
-    runs, curves = collect(sweep.plan.runs, sweep.store, sweep.config.fit)
-    if not (runs["state"] == states.DONE).any():
+    found = collect(sweep.plan.runs, sweep.store, sweep.config.fit)
+    if not (found.runs["state"] == states.DONE).any():
         raise InputError(f"no run of {sweep.config.name} in store={sweep.store.root} is done; launch the sweep first")
-    return write_tables(runs, curves, Path(sweep.config.out))
+    return write_tables(found.runs, found.curves, Path(sweep.config.out))

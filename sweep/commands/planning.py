@@ -11,6 +11,7 @@ from sweep.commands.sweeps import describe_recipe, describe_written, open_sweep,
 from sweep.config import SweepConfig, compose_with_choices
 from sweep.errors import InputError
 from sweep.plan.estimate import duration, makespan
+from sweep.plan.grid import shown_labels
 from sweep.plan.written import SweepPlan
 from sweep.store import Store, states
 from sweep.words import counted
@@ -19,20 +20,9 @@ if TYPE_CHECKING:
     from sweep.fit.questions.expectation import Expectation
 
 MANY_EPOCHS = 4  # Muennighoff et al. 2023 (arXiv 2305.16264)
-COLUMNS = ("run", "budget", "N", "width", "layers", "D", "D/N", "6ND", "steps", "batch", "peak_lr", "engine", "expected", "why")
-LEAST = (
-    "layers",
-    "width",
-    "batch",
-    "6ND",
-    "peak_lr",
-    "engine",
-    "steps",
-    "D/N",
-    "why",
-    "expected",
-    "budget",
-)  # on a narrow screen
+COLUMNS = ("budget", "N", "width", "layers", "D", "D/N", "6ND", "steps", "batch", "peak_lr", "engine", "expected", "why")
+# Left out first on a narrow screen.
+LEAST = ("layers", "width", "batch", "6ND", "peak_lr", "engine", "steps", "D/N", "why", "expected", "budget")
 
 
 def plan(options: Namespace) -> int:
@@ -103,17 +93,19 @@ def _print_runs(planned: SweepPlan, store: Store, found: Mapping[str, Mapping[st
     config, runs = planned.config, [each.run for each in planned.runs]
     speed = store.speed_seen(runs, planned.device, config.data.validation_tokens, config.cluster.threads)
     rows = []
+    labels = shown_labels(planned.runs)
     left: list[float | None] = []
-    for each, run in zip(planned.runs, runs, strict=True):
+    for each, run, label in zip(planned.runs, runs, labels, strict=True):
         status = found[run.run_id]
         left.append(0.0 if status["state"] in states.FINAL_STATES else speed.seconds(run, status["step"]))
         budget = f"{each.budget:.3g}" if each.budget else "-"
         shape = (f"{run.N:,}", str(run.model.d_model), str(run.model.n_layers))
         horizon = (f"{run.D:,}", f"{run.D / run.N:.3g}", f"{6 * run.N * run.D:.3g}")
         training = (f"{run.steps:,}", f"{run.batch_tokens:,}", f"{run.optimizer.peak_lr:.3g}", each.engine)
-        rows.append((run.run_id, budget, *shape, *horizon, *training, duration(left[-1]), why(status)))
+        rows.append((run.run_id, *[label] * any(labels), budget, *shape, *horizon, *training, duration(left[-1]), why(status)))
     title = f"{config.name}: {counted(len(runs), 'run')} planned in {store.root}"
-    table = text_table(COLUMNS, rows, left=("run", "why"), title=title, width=columns(), least=LEAST)
+    headings = ("run", *["label"] * any(labels), *COLUMNS)
+    table = text_table(headings, rows, left=("run", "label", "why"), title=title, width=columns(), least=LEAST)
     console().print(table, soft_wrap=True)
     known = [seconds for seconds in left if seconds is not None]
     workers = pool_size(config.cluster, planned.device)

@@ -48,7 +48,7 @@ def train_optimal(options: Namespace) -> int:
         print("the same command again compares its loss with the prediction when it is done")
         write(None)
         return code
-    (row,) = collect([chosen.planned], store, config.fit)[0].to_dict("records")
+    (row,) = collect([chosen.planned], store, config.fit).runs.to_dict("records")
     measured = float(row["train_loss" if config.fit.loss == "train" else "loss"])
     print(chosen.verdict(measured, config.fit.level))
     write(measured)

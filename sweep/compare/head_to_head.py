@@ -1,8 +1,8 @@
-"""Kaplan's counting against Chinchilla's (Hoffmann et al. 2022, Fig. 4): the answers of both laws at a larger budget, compared.
+"""Kaplan's counting against Chinchilla's (Hoffmann et al. 2022, Fig. 4): both laws' answers at a larger budget.
 
-Both laws are the parametric surface, fitted to the same small runs; one counts all parameters and C = 6 N D, the other, as Kaplan
-et al. 2020 did, only those without embeddings, in N and in C. Each is asked for the size of the model at the large budget, and
-the loss there is read off the profile that was measured at this budget.
+Both laws are the parametric surface, fitted to the same small runs; one counts all parameters and C = 6 N D, the other, as
+Kaplan et al. 2020 did, only those without embeddings, in N and in C. Each is asked for the size of the model at the large
+budget, and the loss there is read off the profile that was measured at this budget.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ import numpy as np
 from sweep.compare.experiment import UNCLEAR, Claim, Measured, Outcome
 from sweep.compare.noise import LEVEL, judged
 from sweep.errors import InputError
-from sweep.fit import Intervals, ParametricFit, Surface, fit_parametric, runs_from_frame
+from sweep.fit import Intervals, ParametricFit, fit_parametric, runs_from_frame
+from sweep.fit.kaplan.counting import Counting
 from sweep.fit.result import Estimate, Refused, attempt
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 INTERVALS = Intervals(level=LEVEL)
 DEGREE, MIN_SIZES = 3, 5  # of the polynomial in log N through the large profile, which leans; and what it needs
-GRID = 400  # sizes among which Kaplan's answer is looked for
+GRID = 400  # sizes at which a profile is drawn, and its lowest loss looked for
 KAPLAN = {"N": "N_non_embedding", "C": "C_kaplan"}
 STEEPER = "Kaplan et al.'s N_opt grows as C^0.73, Chinchilla's as C^0.50 (Hoffmann et al. 2022, table 2)"
 BETTER = (
@@ -113,9 +114,11 @@ def analyse(measured: Measured) -> Outcome:
             raise InputError(f"no law of the runs below budget {profile.budget:g}, counted as {name}: {fit.reason}")
         fits[name] = fit
     ours, theirs = fits["all"], fits["kaplan"]
-    ratio = _Ratio.of(runs)
+    counting = Counting.of(runs["N"], runs["N_non_embedding"])
     N = _estimate(ours.surface.optimal(profile.budget)[0], ours.replicates.optimal(profile.budget)[0])
-    kaplan_N = _estimate(*(ratio.answer(surface, profile.budget) for surface in (theirs.surface, theirs.replicates)))
+    kaplan_N = _estimate(
+        counting.answers(theirs.surface, profile.budget)[0], counting.answers(theirs.replicates, profile.budget)
+    )
     steeper = _estimate(theirs.a.value - ours.a.value, np.asarray(theirs.replicates.a) - np.asarray(ours.replicates.a))
     gain, low, high = profile.difference(N.value, kaplan_N.value)
     factor = profile.budget / small["budget"].max()
@@ -133,11 +136,11 @@ def analyse(measured: Measured) -> Outcome:
         claims=(_steeper(ours, theirs, steeper), _better(N, kaplan_N, gain, low, high)),
         text=(
             f"fitted to {len(small)} runs of up to {small['budget'].max():.3g} FLOPs; asked at {factor:.3g} times that",
-            f"the lowest loss there is at N = {profile.optimum():,.0f}; all parameters counted, the law says {N}, and by Kaplan's "
-            f"counting {kaplan_N}; intervals of {LEVEL:.0%}",
+            f"the lowest loss there is at N = {profile.optimum():,.0f}; with all parameters counted the law says {N}, by "
+            f"Kaplan's counting {kaplan_N}; intervals of {LEVEL:.0%}",
         ),
         values=values,
-        draw=lambda figure: _draw(figure, runs, ours, profile, (N.value, kaplan_N.value), ratio.line(theirs, runs)),
+        draw=lambda figure: _draw(figure, runs, (ours, theirs), counting, profile, (N.value, kaplan_N.value)),
     )
 
 
@@ -163,17 +166,18 @@ def _better(N: Estimate, kaplan_N: Estimate, gain: float, low: float, high: floa
 def _draw(
     figure: "Figure",
     runs: "pd.DataFrame",
-    ours: ParametricFit,
+    fits: tuple[ParametricFit, ParametricFit],
+    counting: Counting,
     profile: LargeProfile,
     answers: tuple[float, float],
-    kaplan: tuple[np.ndarray, np.ndarray],
 ) -> None:
     """N_opt over C by both laws, and the measured profile at the large budget with both answers."""
     laws, losses = figure.subplots(1, 2)
     best = runs.loc[runs.groupby("budget")["loss"].idxmin()]
     laws.plot(best["budget"], best["N"], "o", color="grey", label="lowest loss")
-    laws.plot(kaplan[0], ours.surface.optimal(kaplan[0])[0], color="C0", label="all parameters")
-    laws.plot(*kaplan, color="C1", linestyle="--", label="Kaplan's counting")
+    C = np.geomspace(runs["budget"].min(), runs["budget"].max(), 20)
+    laws.plot(C, fits[0].surface.optimal(C)[0], color="C0", label="all parameters")
+    laws.plot(C, [counting.answers(fits[1].surface, each)[0] for each in C], "--", color="C1", label="Kaplan's counting")
     laws.set(xscale="log", yscale="log", xlabel="compute $C$ (FLOPs)", ylabel="optimal $N$, all parameters")
     laws.legend(frameon=False)
     own = runs[runs["budget"] > 0.99 * profile.budget]

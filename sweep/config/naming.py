@@ -21,6 +21,11 @@ def literal(overrides: Sequence[str]) -> list[str]:
     return [_quoted(override) for override in overrides]
 
 
+def is_field(key: str) -> bool:
+    """Whether a configuration with all its parts has the field or group `key`, such as "columns.N"."""
+    return _type_of(key) is not None
+
+
 def unknown_field(key: str) -> str:
     """Why `key`, such as "columns.Nn", is refused: the fields that there are, and the one that was probably meant."""
     parent, _, name = key.rpartition(".")

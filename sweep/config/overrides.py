@@ -10,8 +10,13 @@ from sweep.config.secrets import shown_override
 from sweep.config.sweep import SweepConfig
 from sweep.errors import InputError
 
-MAKES_RUNS = ("model", "data", "optimizer", "schedule", "grid", "seed", "precision", "evaluation.points")
+MAKES_RUNS = ("model", "data", "optimizer", "schedule", "grid", "axis", "seed", "precision", "evaluation.points")
 CONF_ONLY = ("experiment", "scale", "hydra")  # they choose files of conf/, and a launched sweep is composed already
+
+
+def makes_runs(key: str) -> bool:
+    """Whether a field defines the runs of a sweep."""
+    return any(key == name or key.startswith(f"{name}.") for name in MAKES_RUNS)
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[tuple[str, Any]]:
@@ -63,14 +68,13 @@ def override(
             continue
         applied.append((text, key))
         if is_dataclass(getattr(config, key, None)) and isinstance(value, str | list):
-            if key in MAKES_RUNS:
+            if makes_runs(key):
                 raise InputError(_other_runs(text, config))
             value = _read_group(key, value)
         OmegaConf.update(values, key, value, merge=True, force_add=True)
     changed = from_omegaconf(values)
     for text, key in applied:
-        makes_runs = any(key == name or key.startswith(f"{name}.") for name in MAKES_RUNS)
-        if makes_runs and _lookup(changed, key) != _lookup(config, key):
+        if makes_runs(key) and _lookup(changed, key) != _lookup(config, key):
             raise InputError(_other_runs(text, config))
     return changed
 

@@ -7,7 +7,15 @@ from sweep.config.analysis import AskConfig, Columns, FiguresConfig, FitConfig, 
 from sweep.config.data import DataConfig
 from sweep.config.fields import checked, choice, number, on_one_line
 from sweep.config.machine import BenchConfig, ClusterConfig, RuntimeConfig, TrackerConfig
-from sweep.config.training import EvaluationConfig, GridConfig, ModelFamily, OptimizerConfig, ScheduleConfig
+from sweep.config.training import (
+    AboutConfig,
+    AxisConfig,
+    EvaluationConfig,
+    GridConfig,
+    ModelFamily,
+    OptimizerConfig,
+    ScheduleConfig,
+)
 from sweep.errors import InputError
 
 MAX_NAME = 200  # bytes; a file system allows 255
@@ -44,6 +52,8 @@ class SweepConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     grid: GridConfig = field(default_factory=GridConfig)
+    axis: AxisConfig = field(default_factory=AxisConfig)
+    about: AboutConfig = field(default_factory=AboutConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     bench: BenchConfig = field(default_factory=BenchConfig)

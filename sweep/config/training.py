@@ -1,6 +1,7 @@
 """Configuration of the runs: the size ladder, the grid, the optimizer and its rules, the schedule."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from sweep.config.data import SourceConfig
 from sweep.config.fields import choice, nonempty, number
@@ -55,6 +56,32 @@ class ScheduleConfig:
     max_warmup_fraction: float = number(0.1, at_least=0, at_most=1)
     final_fraction: float = number(0.1, at_least=0, at_most=1)
     cycle: float = number(1.0, at_least=1)
+
+
+@dataclass(kw_only=True)
+class AxisConfig:
+    """What a sweep varies beside N and D: each (N, D) of its grid is trained with every combination of these.
+
+    Attributes:
+        vary: values of fields: {schedule.cycle: [1, 1.5, 2]}. The first of each is the baseline's.
+        variants: fields that belong together, by a name: {adamw: {}, adam: {optimizer.kind: adam}}. The first is the baseline.
+        seeds: each combination is trained with these, in place of `seed`.
+    """
+
+    vary: dict[str, list[Any]] | None = None
+    variants: dict[str, dict[str, Any] | None] | None = None
+    seeds: list[int] | None = None
+
+
+@dataclass(kw_only=True)
+class AboutConfig:
+    """What an experiment is about: the figure of the paper that it repeats, what was found there, what to expect here, and the
+    analysis of its runs beside the comparison (`sweep.compare.ANALYSES`)."""
+
+    paper: str = ""
+    found: str = ""
+    expected: str = ""
+    analysis: str | None = None
 
 
 @dataclass(kw_only=True)

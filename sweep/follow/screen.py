@@ -21,6 +21,7 @@ from sweep.config import FitConfig
 from sweep.follow.status import RunView, text_table
 from sweep.follow.watch import Snapshot, Valley, Watcher
 from sweep.plan.estimate import duration
+from sweep.plan.grid import shown_labels
 from sweep.plan.written import SweepPlan
 from sweep.store import Store, states
 from sweep.words import counted
@@ -97,16 +98,20 @@ def render(snapshot: Snapshot, title: str, width: int, lines: int | None = None)
 
 def _running(runs: Sequence[RunView], snapshot: Snapshot, width: int) -> Text:
     rows = []
+    planned = [view.planned for view in snapshot.runs]
+    labels = {each.run.run_id: label for each, label in zip(planned, shown_labels(planned), strict=True)}
+    labelled = any(labels.values())
     for view in runs:
         run = view.planned.run
         rate = view.tokens_per_s
         loss, speed = f"{view.loss:.3f}" if view.loss is not None else "-", f"{rate:,.0f}" if rate else "-"
         curve = sparkline(snapshot.curves.get(run.run_id, ()))
         done = f"{view.step / run.steps:.0%}"
-        rows.append((run.run_id, f"{run.N:,}", f"{run.D:,}", done, loss, curve, speed, duration(view.seconds_left)))
-    headings = ("running", "N", "D", "done", "batch", "curve", "tokens/s", "left")
+        sizes = (*[labels[run.run_id]] * labelled, f"{run.N:,}", f"{run.D:,}")
+        rows.append((run.run_id, *sizes, done, loss, curve, speed, duration(view.seconds_left)))
+    headings = ("running", *["label"] * labelled, "N", "D", "done", "batch", "curve", "tokens/s", "left")
     least = ("D", "curve", "tokens/s", "N", "batch")
-    return text_table(headings, rows, left=("running", "curve"), width=width, least=least)
+    return text_table(headings, rows, left=("running", "label", "curve"), width=width, least=least)
 
 
 def _minima(valleys: Sequence[Valley], width: int) -> Text:

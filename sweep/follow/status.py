@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.launch import launchers
 from sweep.plan.estimate import Speed, duration, makespan
-from sweep.plan.grid import PlannedRun
+from sweep.plan.grid import PlannedRun, shown_labels
 from sweep.store import RunDirectory, Store, states
 
 if TYPE_CHECKING:
@@ -78,10 +78,23 @@ class Overview:
             for view in self.runs
             if view.loss is not None and view.state not in states.FINAL_STATES
         }
-        headings = ("run", "N", "D", "state", "step", "held out", *["batch"] * bool(batch), "left", "note")
+        labels = shown_labels([view.planned for view in self.runs])
+        headings = (
+            "run",
+            *["label"] * any(labels),
+            "N",
+            "D",
+            "state",
+            "step",
+            "held out",
+            *["batch"] * bool(batch),
+            "left",
+            "note",
+        )
         rows = [
             (
                 view.planned.run.run_id,
+                *[label] * any(labels),
                 f"{view.planned.run.N:,}",
                 f"{view.planned.run.D:,}",
                 view.state,
@@ -91,10 +104,10 @@ class Overview:
                 duration(view.seconds_left),
                 view.note,
             )
-            for view in self.runs
+            for view, label in zip(self.runs, labels, strict=True)
         ]
         least = ("note", "D", "step", "N", "left", "batch")
-        table = text_table(headings, rows, left=("run", "state", "note"), title=title, width=width, least=least)
+        table = text_table(headings, rows, left=("run", "label", "state", "note"), title=title, width=width, least=least)
         if "note" not in table.plain.split("\n")[bool(title)]:
             table.append("".join(f"\n{v.planned.run.run_id} failed: {v.note}" for v in self.runs if v.state == states.FAILED))
         return table

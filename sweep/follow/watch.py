@@ -104,7 +104,7 @@ class Watcher:
 
     def _valley(self, budget: float) -> Valley:
         fit = self.fit
-        planned = [p.run for p in self.planned if p.budget == budget]
+        planned = [p.run for p in self.planned if p.budget == budget and p.label == self.plan.labels[0]]
         sizes = {run.run_id: count_parameters(run.model).by_convention(fit.parameters) for run in planned}
         planned.sort(key=lambda run: sizes[run.run_id])
         done = [run for run in planned if run.run_id in self.losses]

@@ -1,12 +1,13 @@
 """The runs of a sweep: each (N, D) of the grid, with its hyperparameters."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from models import ModelConfig, SizeLadder, count_parameters, flops_per_token
 from sweep.config import PowerRule, SweepConfig
 from sweep.errors import InputError
+from sweep.plan.axis import label_of, variations
 from sweep.plan.device import resolve_device
 from sweep.plan.run import OptimizerSettings, RunConfig, ScheduleSettings, count_sequences
 from sweep.plan.targets import targets_of
@@ -19,16 +20,30 @@ class PlannedRun:
     Attributes:
         run: what is trained.
         budget: the planned C that groups it into an IsoFLOP profile, in FLOPs; None outside the IsoFLOP part.
-        labels: what distinguishes it from other runs of the same N and D, by name.
+        cell: the place of its (N, D) in the grid, which it shares with the runs of other labels and seeds.
+        labels: what distinguishes it from other runs of its cell but for the seed, by name; see `sweep.plan.axis`.
         engine: the engine expected to train it (`sweep.plan.cost.choose_engine`); empty before the plan is made.
         expected_s: expected training time in seconds; None if unknown.
     """
 
     run: RunConfig
     budget: float | None
+    cell: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
     engine: str = ""
     expected_s: float | None = None
+
+    @property
+    def label(self) -> str:
+        """Its labels as one text; empty without an axis."""
+        return label_of(self.labels)
+
+
+def shown_labels(planned: Sequence[PlannedRun]) -> list[str]:
+    """What distinguishes each run from the others of its (N, D), in a table: its label, and its seed where seeds differ. The
+    texts are empty without an axis."""
+    seeds = len({each.run.seed for each in planned}) > 1
+    return [", ".join(filter(None, (each.label, f"seed {each.run.seed}" if seeds else ""))) for each in planned]
 
 
 class TooLongError(InputError):
@@ -36,7 +51,7 @@ class TooLongError(InputError):
 
 
 def expand(config: SweepConfig, *, corpus: str, vocab_size: int, training_tokens: float) -> list[PlannedRun]:
-    """Every run of the sweep, largest FLOPs first, each once.
+    """Every run of the sweep, largest FLOPs first, each once: the grid with every combination of the axis.
 
     Args:
         config: the sweep.
@@ -45,7 +60,8 @@ def expand(config: SweepConfig, *, corpus: str, vocab_size: int, training_tokens
         training_tokens: size of the training part, or an upper bound of it.
 
     Raises:
-        InputError: if the grid is empty, a size does not exist, a horizon is shorter than one step or longer than the data.
+        InputError: if the grid is empty, a size does not exist, a horizon is shorter than one step or longer than the data;
+            or if the axis is wrong (`sweep.plan.axis.variations`), or two of its labels name the same run.
     """
     data = config.data
     if data.validation_tokens < 2 * data.context_length:
@@ -53,18 +69,25 @@ def expand(config: SweepConfig, *, corpus: str, vocab_size: int, training_tokens
             f"data.validation_tokens={data.validation_tokens:,} are not two sequences of data.context_length="
             f"{data.context_length:,}; raise the one or lower the other"
         )
-    targets = targets_of(config.grid, ladder_of(config, vocab_size))
-    if not targets:
-        raise InputError(
-            "grid: there is no run in it; choose grid=isoflop, around, horizons, several as grid=[…], or grid=list"
-        )
     planned: dict[str, PlannedRun] = {}
-    for target in targets:
-        run = resolve(target.model, target.tokens, config, corpus)
-        _check_horizon(run, data.max_epochs, training_tokens)
-        # A run in two parts of the grid is trained once, and keeps its budget if one part gives it one.
-        if run.run_id not in planned or planned[run.run_id].budget is None:
-            planned[run.run_id] = PlannedRun(run=run, budget=target.budget)
+    for variation in variations(config):
+        varied, labels = variation.config, variation.labels
+        targets = targets_of(varied.grid, ladder_of(varied, vocab_size))
+        if not targets:
+            several = "several as grid=[…], or grid=list"
+            raise InputError(f"grid: there is no run in it; choose grid=isoflop, around or horizons, {several}")
+        for cell, target in enumerate(targets):
+            run = resolve(target.model, target.tokens, varied, corpus)
+            _check_horizon(run, varied.data.max_epochs, training_tokens)
+            earlier = planned.get(run.run_id)
+            if earlier is not None and earlier.labels != labels:
+                raise InputError(
+                    f"axis: {label_of(earlier.labels)} and {label_of(labels)} are the same run (N = {run.N:,}, D = {run.D:,}); "
+                    "leave one out, or give it another value"
+                )
+            # A run in two parts of the grid is trained once, and keeps its budget if one part gives it one.
+            if earlier is None or earlier.budget is None:
+                planned[run.run_id] = PlannedRun(run=run, budget=target.budget, cell=cell, labels=labels)
     return sorted(planned.values(), key=lambda p: -flops_per_token(p.run.model, "exact") * p.run.D)
 
 

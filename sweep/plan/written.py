@@ -15,6 +15,7 @@ from sweep.config import SweepConfig, from_omegaconf, shown
 from sweep.config.secrets import restore, secrets, shown_override
 from sweep.errors import InputError
 from sweep.files import read_json, write_json, write_sealed
+from sweep.plan.axis import label_of, variations
 from sweep.plan.grid import PlannedRun
 from sweep.plan.run import RunConfig
 
@@ -56,6 +57,11 @@ class SweepPlan:
     runs: tuple[PlannedRun, ...]
     choices: Mapping[str, Any] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of its runs as texts, the baseline's first; one empty text without an axis."""
+        return tuple(dict.fromkeys(label_of(each.labels) for each in variations(self.config)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for plan.json, without secrets; `from_dict` reads them back."""
@@ -127,7 +133,8 @@ def _run_of(entry: dict[str, Any]) -> PlannedRun:
     run = RunConfig.from_dict(entry["run"])
     if run.run_id != entry["run_id"]:
         raise InputError(f"the configuration of run {entry['run_id']} is that of {run.run_id}: it was changed by hand")
-    return PlannedRun(run=run, **{name: entry[name] for name in ("budget", "labels", "engine", "expected_s")})
+    known = ("budget", "labels", "engine", "expected_s")
+    return PlannedRun(run=run, cell=entry.get("cell", 0), **{name: entry[name] for name in known})
 
 
 def _finite(value: Any) -> Any:

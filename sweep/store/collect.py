@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,32 +26,45 @@ log = logging.getLogger(__name__)
 CURVE_POINTS = 200  # log-spaced, of each smoothed curve
 
 
-def collect(planned: Sequence[PlannedRun], store: Store, fit: FitConfig) -> tuple["pd.DataFrame", "pd.DataFrame"]:
-    """The table of all planned runs, and the table of the curves of the finished ones.
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """The tables of a sweep; see `collect`."""
+
+    runs: "pd.DataFrame"
+    curves: "pd.DataFrame"
+    evaluations: "pd.DataFrame"
+
+
+def collect(planned: Sequence[PlannedRun], store: Store, fit: FitConfig) -> Collected:
+    """The table of all planned runs, and the tables of the curves and of the evaluations of the finished ones.
 
     A run whose files are damaged, or were changed, has the state "damaged" and no loss, after a warning that says why.
 
     Runs: run_id, state, budget, N, N_non_embedding, D, C (6 N D) and C_<convention> for the other conventions, loss (the last
     held-out loss), loss_se, train_loss (the end of the smoothed curve), bits_per_byte (the held-out loss in a unit that does
-    not depend on the tokenizer; if the corpus records the length of its tokens), and the shape and settings.
+    not depend on the tokenizer; if the corpus records the length of its tokens), and the shape and settings. In a sweep with an
+    axis also cell and label (see `PlannedRun`), and a column for each name of its labels.
     Curves: run_id, tokens, loss (smoothed by a Gaussian of `fit.smoothing_steps`, at log-spaced steps), and bits_per_byte (of
     the training loss, by the length of the held-out tokens).
+    Evaluations: run_id, step, tokens, loss, loss_se, and what else was measured there, of each evaluation along a run.
     """
     import pandas as pd
 
-    rows, curves = [], []
+    rows, curves, evaluations = [], [], []
+    varied = any(plan.labels or plan.cell for plan in planned)
     per_nat = {corpus: _bits_per_byte(store, corpus) for corpus in {plan.run.corpus for plan in planned}}
     for plan in sorted(planned, key=lambda plan: (plan.budget or np.inf, plan.run.N, plan.run.D)):
         directory = store.run(plan.run.run_id)
         try:
             status = directory.status()
-            losses = read_results(directory)[1] if status["state"] == DONE else None
+            results = read_results(directory) if status["state"] == DONE else None
         except InputError as error:
             log.warning("isosweep: run %s is left out: %s", plan.run.run_id, error)
-            status, losses = {"state": "damaged", "step": 0}, None
-        row = _describe(plan) | {"state": status["state"], "D": status["step"] * plan.run.batch_tokens}
-        if losses is not None:
-            smooth = smooth_curve(losses, fit.smoothing_steps)
+            status, results = {"state": "damaged", "step": 0}, None
+        row = _describe(plan) | ({"cell": plan.cell, "label": plan.label, **plan.labels} if varied else {})
+        row |= {"state": status["state"], "D": status["step"] * plan.run.batch_tokens}
+        if results is not None:
+            smooth = smooth_curve(results.losses, fit.smoothing_steps)
             chosen = np.unique(np.geomspace(1, len(smooth), CURVE_POINTS).round().astype(int)) - 1
             tokens = (chosen + 1) * plan.run.batch_tokens
             curve = {"run_id": plan.run.run_id, "tokens": tokens, "loss": smooth[chosen]}
@@ -59,14 +73,20 @@ def collect(planned: Sequence[PlannedRun], store: Store, fit: FitConfig) -> tupl
                 row["bits_per_byte"] = factor * status["val_loss"]
                 curve["bits_per_byte"] = factor * smooth[chosen]
             curves.append(pd.DataFrame(curve))
+            renamed = pd.DataFrame(results.evaluations).drop(columns="flops")
+            renamed = renamed.rename(columns={"val_loss": "loss", "val_loss_se": "loss_se"})
+            evaluations.append(renamed.assign(run_id=plan.run.run_id))
             row |= {"seconds": status["elapsed_s"], "device": status["device"]}
         for convention in FLOP_CONVENTIONS:
             name = "C" if convention == "6N" else f"C_{convention}"
             row[name] = flops_per_token(plan.run.model, convention) * row["D"]
         rows.append(row)
-    runs = pd.DataFrame(rows)
     empty = pd.DataFrame({"run_id": [], "tokens": [], "loss": []})
-    return runs, pd.concat(curves, ignore_index=True) if curves else empty
+    return Collected(
+        runs=pd.DataFrame(rows),
+        curves=pd.concat(curves, ignore_index=True) if curves else empty,
+        evaluations=pd.concat(evaluations, ignore_index=True) if evaluations else empty,
+    )
 
 
 def _bits_per_byte(store: Store, fingerprint: str) -> float | None:

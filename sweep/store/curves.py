@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,23 @@ from sweep.store.states import DONE
 LAST = ("val_loss", "val_loss_se")  # that the status repeats from the curve's last evaluation
 
 
-def read_results(directory: RunDirectory) -> tuple[dict[str, Any], np.ndarray]:
-    """The status of a finished run and its training losses, shape (steps,).
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """What a finished run has.
+
+    Attributes:
+        status: its status.json.
+        losses: of its training, shape (steps,).
+        evaluations: the rows of its curve that hold a held-out loss, `val_loss`, with `step` and `tokens`.
+    """
+
+    status: dict[str, Any]
+    losses: np.ndarray
+    evaluations: list[dict[str, Any]]
+
+
+def read_results(directory: RunDirectory) -> Results:
+    """What the directory of a finished run holds.
 
     Raises InputError if the run is not done, if configuration, status and curve do not agree, or if one of them is damaged or
     was changed after it was written.
@@ -43,7 +59,7 @@ def read_results(directory: RunDirectory) -> tuple[dict[str, Any], np.ndarray]:
             f"the last held-out loss in {directory.curve} is {last.get('val_loss')}, and status.json says "
             f"{status['val_loss']}: one was changed; {remedy}"
         )
-    return status, trained[:, 1]
+    return Results(status=status, losses=trained[:, 1], evaluations=[row for row in rows if row.get("val_loss") is not None])
 
 
 def smooth_curve(loss: np.ndarray, sigma: float) -> np.ndarray:

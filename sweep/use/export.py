@@ -41,7 +41,7 @@ def export(store: Store, run_id: str, out: Path) -> Path:
     directory = store.run(run_id)
     if not directory.path.is_dir():
         raise InputError(f"run_id={run_id} is not in store={store.root}; isosweep status lists the runs there are")
-    run, (status, _) = directory.config(), read_results(directory)
+    run, status = directory.config(), read_results(directory).status
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"out={out} exists and is not an empty folder; name another, or remove it")
     corpus_directory = store.corpora / run.corpus

@@ -38,7 +38,7 @@ def test_three_launches_and_a_reader_train_every_run_once(text_file: Path, tmp_p
     launches = [start_launch(shared) for _ in range(3)]
     seen = set()
     while any(launch.poll() is None for launch in launches):
-        runs, _ = collect(planned, store, FitConfig())  # the runs are being written
+        runs = collect(planned, store, FitConfig()).runs  # the runs are being written
         seen.add(int((runs["state"] == states.DONE).sum()))
         time.sleep(0.05)
     output = [launch.communicate()[0] for launch in launches]

@@ -118,11 +118,11 @@ def test_a_run_with_a_changed_file_is_left_out_and_named(
     planned = plan_sweep(compose([*launched[1], f"store={store.root}"]))[0].runs
     harm(first(store))
     with caplog.at_level(logging.WARNING):
-        runs, curves = collect(planned, store, FitConfig())
-    assert runs.set_index("run_id")["state"].to_dict() == {
+        found = collect(planned, store, FitConfig())
+    assert found.runs.set_index("run_id")["state"].to_dict() == {
         plan.run.run_id: "damaged" if plan.run.run_id == first(store).path.name else "done" for plan in planned
     }
-    assert curves["run_id"].nunique() == 2
+    assert found.curves["run_id"].nunique() == 2
     (message,) = caplog.messages
     assert str(first(store).path) in message
     assert "\n" not in message
