@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import yaml
 
 from sweep import __version__
-from sweep.commands import BAD_INPUT, DONE, benching, following, laws, planning, reporting, stores, training, using
+from sweep.commands import BAD_INPUT, DONE, benching, comparing, following, laws, planning, reporting, stores, training, using
 from sweep.commands.helping import explain, paragraph
 from sweep.config import compose_with_choices, shown
 from sweep.errors import InputError
@@ -39,6 +39,7 @@ SWEEP = (
     "store",
     "device",
     "grid",
+    "axis",
     "data",
     "model",
     "optimizer",
@@ -116,6 +117,7 @@ COMMANDS = {
     "fit": Command(run=laws.fit, fields=(*WRITTEN, *TABLE, "ask"), arguments=FULL),
     "plot": Command(run=laws.plot, fields=(*WRITTEN, *TABLE, "ask")),
     "report": Command(run=reporting.report, fields=(*WRITTEN, *TABLE, "ask", "report"), arguments=FORMAT),
+    "compare": Command(run=comparing.compare, fields=(*WRITTEN, "tables", "store", "compare", "fit", "columns")),
     "next": Command(run=laws.choose_next, fields=(*WRITTEN, *TABLE, "next")),
     "train-optimal": Command(
         run=using.train_optimal, fields=(*WRITTEN, *TABLE, "device", "cluster", "tracker"), arguments=OPTIMAL

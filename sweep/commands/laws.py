@@ -1,8 +1,9 @@
 """Commands that fit: fit, plot, next. They never import torch."""
 
 from argparse import Namespace
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,17 +21,41 @@ if TYPE_CHECKING:
 
 def fit(options: Namespace) -> int:
     """Fit the laws, print the verdict and what it rests on, and write fits.json."""
-    config, sweep = opened(options)
+    return of_each_label(options, partial(_fit, full=options.full))
+
+
+def _fit(config: SweepConfig, sweep: Sweep | None, *, full: bool) -> str:
     fits = make_fits(config, sweep)
-    if options.full or fits.fitted:
-        print(f"{fits.summary(full=options.full)}\n\nwrote {Path(config.out) / 'fits.json'}")
+    if full and not fits.fitted:
+        print(fits.summary(full=True))
     require_a_law(fits)
+    return f"{fits.summary(full=full)}\n\nwrote {Path(config.out) / 'fits.json'}"
+
+
+def of_each_label(options: Namespace, do: Callable[[SweepConfig, Sweep | None], str]) -> int:
+    """Print what is done with the sweep, or in a sweep with an axis with the runs of each label. Raises InputError if they have
+    no law, in a sweep with an axis if no label has one."""
+    config, sweep = opened(options)
+    if sweep is None or len(sweep.plan.labels) == 1:
+        print(do(config, sweep))
+        return DONE
+    lacking: dict[str, list[str]] = {}
+    for label in sweep.plan.labels:
+        part = sweep.of_label(label)
+        try:
+            print(f"=== {label}\n{do(part.config, part)}\n")
+        except InputError as error:
+            lacking.setdefault(str(error), []).append(label)
+    reasons = [f"{', '.join(labels)}: {reason}" for reason, labels in lacking.items()]
+    if sum(map(len, lacking.values())) == len(sweep.plan.labels):
+        raise InputError(f"{'; '.join(reasons)}; isosweep compare {config.name} compares the losses of its labels")
+    print("\n".join(reasons))
     return DONE
 
 
-def print_verdict(fits: "Fits") -> None:
+def verdict_lines(fits: "Fits") -> list[str]:
     """The first lines of `isosweep fit`."""
-    print("\n".join(fits.verdict.lines() if fits.verdict else [why_no_law(fits)] if not fits.fitted else []))
+    return fits.verdict.lines() if fits.verdict else [why_no_law(fits)] if not fits.fitted else []
 
 
 def require_a_law(fits: "Fits") -> None:
@@ -50,21 +75,36 @@ def why_no_law(fits: "Fits") -> str:
 
 def plot(options: Namespace) -> int:
     """Fit the laws and draw the figures."""
-    config, sweep = opened(options)
-    fits = make_fits(config, sweep)
+    sweep = opened(options)[1]
+    if sweep is not None and sweep.varies:
+        from sweep.commands.comparing import draw_comparison
+
+        draw_comparison(sweep)
+    try:
+        return of_each_label(options, _plot)
+    except InputError:
+        if sweep is None or not sweep.varies:
+            raise
+        return DONE
+
+
+def _plot(config: SweepConfig, sweep: Sweep | None) -> str:
     from sweep.figures import draw_all
 
-    print_verdict(fits)
-    for path in draw_all(fits, Path(config.out), config.figures.formats):
-        print(f"wrote {path}")
-    return DONE
+    fits = make_fits(config, sweep)
+    written = draw_all(fits, Path(config.out), config.figures.formats)
+    return "\n".join([*verdict_lines(fits), *(f"wrote {path}" for path in written)])
 
 
 def choose_next(options: Namespace) -> int:
-    """Choose the next runs, print them, and write them to `out` as next.json and as a grid, conf/grid/next.yaml."""
+    """Choose the next runs, print them, and write them to `out` as next.json and as a grid, conf/grid/next.yaml.
+
+    Of a sweep with an axis, by the runs of the baseline.
+    """
     from sweep.fit import Options, fit_parametric, next_runs
 
     config, sweep = opened(options)
+    sweep = None if sweep is None else sweep.of_baseline()
     if (config.fit.parameters, config.fit.flops) != ("total", "6N"):
         raise InputError("next names runs by all parameters and C = 6ND; leave fit.parameters=total and fit.flops=6N")
     runs, _, _ = read_tables(config, sweep)
@@ -113,6 +153,8 @@ def make_fits(config: SweepConfig, sweep: Sweep | None) -> "Fits":
     questions = Questions.of(config.ask)  # first: a wrong one should not cost a fit
     runs, curves, conventions = read_tables(config, sweep)
     options = config.fit
+    if sweep is not None and options.seed_noise is None:
+        options = replace(options, seed_noise=_seed_noise(Path(config.out) / "runs.csv"))
     with FitProgress(console(stderr=True)) as tell:
         fits = fit_all(
             runs,
@@ -126,6 +168,19 @@ def make_fits(config: SweepConfig, sweep: Sweep | None) -> "Fits":
     with writing(Path(config.out)):
         write_json(Path(config.out) / "fits.json", fits.to_dict())
     return fits
+
+
+def _seed_noise(path: Path) -> float | None:
+    """The noise between the seeds of a sweep's collected runs; None if too few runs differ in nothing else."""
+    from sweep.compare.differences import between_seeds
+    from sweep.fit import read_frame
+    from sweep.fit.lack_of_fit import ENOUGH
+
+    runs = read_frame(path)
+    if "label" not in runs:
+        return None
+    noise, freedom = between_seeds(runs[runs["state"] == states.DONE].fillna({"label": ""}))
+    return noise if freedom >= ENOUGH else None
 
 
 def read_tables(config: SweepConfig, sweep: Sweep | None) -> tuple["RunTable", "Sequence[Curve]", dict[str, "RunTable"]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.commands import DONE, columns, console
 from sweep.commands.sweeps import describe_recipe, describe_written, open_sweep, plan_sweep, source_rows
 from sweep.config import SweepConfig, compose_with_choices
-from sweep.errors import InputError
+from sweep.errors import InputError, explained
 from sweep.plan.estimate import duration, makespan
 from sweep.plan.grid import shown_labels
 from sweep.plan.written import SweepPlan
@@ -51,7 +51,10 @@ def plan(options: Namespace) -> int:
         print(json.dumps(values, indent=2))
         return DONE
     _print_runs(planned, store, found)
-    print(f"{_expect(planned, config).line()}\n\n{corpus}")
+    print(_expect(planned, config).line())
+    if len(planned.labels) > 1:
+        print(_visible(planned, config))
+    print(f"\n{corpus}")
     if (epochs := max(each.run.D for each in planned.runs) / planned.corpus.training_tokens) > MANY_EPOCHS:
         print(f"the longest run sees its text {epochs:.3g} times; beyond {MANY_EPOCHS} it teaches less than new text would")
     _print_sources(rows, planned)
@@ -62,7 +65,8 @@ def _expect(planned: SweepPlan, config: SweepConfig) -> "Expectation":
     """What the runs would tell about a, by the surface of fits.json in `out` if there is one."""
     from sweep.fit.questions.expectation import expect
 
-    runs, options, path = [each.run for each in planned.runs], config.fit, Path(config.out) / "fits.json"
+    runs = [each.run for each in planned.runs if each.label == planned.labels[0]]
+    options, path = config.fit, Path(config.out) / "fits.json"
     try:
         previous = json.loads(path.read_text()) if path.is_file() else None
     except (OSError, ValueError) as error:
@@ -77,6 +81,23 @@ def _expect(planned: SweepPlan, config: SweepConfig) -> "Expectation":
         fixed_E=options.fixed_E,
         level=options.level,
     )
+
+
+def _visible(planned: SweepPlan, config: SweepConfig) -> str:
+    """Which differences between labels the design can see, by the noise of fit.seed_noise or of an earlier comparison."""
+    from sweep.compare.differences import detectable
+
+    cells, seeds = len({each.cell for each in planned.runs}), len({each.run.seed for each in planned.runs})
+    if seeds < 2:
+        return "one seed: no difference between labels can be told from noise; give axis.seeds=[0,1,2]"
+    times = detectable(cells, len(planned.labels), seeds, config.compare.level)
+    noise, path = config.fit.seed_noise, Path(config.out) / "compare.json"
+    if noise is None and path.is_file():
+        with explained(f"{path} is damaged", "delete it, or compare again", (OSError, ValueError, TypeError)):
+            labels = json.loads(path.read_text())["labels"]
+            noise = labels and labels["comparison"] and labels["comparison"]["noise"]
+    size = f"{times:.2g} times the noise between seeds" if noise is None else f"{times * noise:.2g} nats (noise {noise:.2g})"
+    return f"a difference between labels of {size} shows in one cell, in 4 of 5 such sweeps; less where seeds share their noise"
 
 
 def why(status: Mapping[str, Any]) -> str:

@@ -2,13 +2,13 @@
 
 import os
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
-from sweep.commands import DONE
-from sweep.commands.laws import make_fits, opened, print_verdict, require_a_law
+from sweep.commands.laws import make_fits, of_each_label, require_a_law, verdict_lines
 from sweep.commands.sweeps import Sweep, describe_written
 from sweep.config import SweepConfig, shown
 from sweep.files import writing
@@ -27,9 +27,12 @@ def report(options: Namespace) -> int:
 
     With --format=md, report.md and the figures beside it, for an issue, a wiki or a repository.
     """
+    return of_each_label(options, partial(_report, markdown=options.format == "md"))
+
+
+def _report(config: SweepConfig, sweep: Sweep | None, *, markdown: bool) -> str:
     from sweep.report import write_markdown, write_report
 
-    config, sweep = opened(options)
     out = Path(config.out)
     with writing(out):
         pass
@@ -37,17 +40,14 @@ def report(options: Namespace) -> int:
     require_a_law(fits)
     with writing(out):
         origin = _origin(config, sweep, fits)
-        if options.format == "md":
+        if markdown:
             written = write_markdown(fits, origin, config.fit, out / "report.md")
+            told = f"wrote {written[0]} and {counted(len(written) - 1, 'figure')} beside it"
         else:
-            written = [write_report(fits, origin, config.fit, out / "report.html")]
-    print_verdict(fits)
-    if options.format == "md":
-        print(f"wrote {written[0]} and {counted(len(written) - 1, 'figure')} beside it")
-    else:
-        size = f"{written[0].stat().st_size / 1e6:.1f} MB"
-        print(f"wrote {written[0]} ({size}): open it in a browser, or send it to somebody")
-    return DONE
+            page = write_report(fits, origin, config.fit, out / "report.html")
+            size = f"{page.stat().st_size / 1e6:.1f} MB"
+            told = f"wrote {page} ({size}): open it in a browser, or send it to somebody"
+    return "\n".join([*verdict_lines(fits), told])
 
 
 def _origin(config: SweepConfig, sweep: Sweep | None, fits: "Fits") -> "Origin":

@@ -48,6 +48,23 @@ class Sweep:
         runs = (planned.run for planned in self.plan.runs)
         return self.store.speed_seen(runs, self.plan.device, self.config.data.validation_tokens, self.config.cluster.threads)
 
+    @property
+    def varies(self) -> bool:
+        """Whether it has an axis."""
+        axis = self.config.axis
+        return bool(axis.vary or axis.variants or axis.seeds)
+
+    def of_label(self, label: str) -> "Sweep":
+        """The runs of one label, as a sweep whose tables, fits and figures lie in a folder of their own."""
+        runs = tuple(each for each in self.plan.runs if each.label == label)
+        out = str(Path(self.config.out) / "labels" / label)
+        return replace(self, plan=replace(self.plan, runs=runs), config=replace(self.config, out=out))
+
+    def of_baseline(self) -> "Sweep":
+        """The runs of the baseline; all of them without an axis."""
+        runs = tuple(each for each in self.plan.runs if each.label == self.plan.labels[0])
+        return replace(self, plan=replace(self.plan, runs=runs))
+
     def finished(self) -> list[RunConfig]:
         """The runs that are done."""
         found = self.store.statuses(planned.run for planned in self.plan.runs)

@@ -23,6 +23,7 @@ def train_optimal(options: Namespace) -> int:
     if not (budget := options.budget) > 0:
         raise InputError(f"--budget {budget:g} is out of range; it must be above 0")
     config, sweep = opened(options)
+    sweep = None if sweep is None else sweep.of_baseline()
     plan, recipe = (sweep.plan, None) if sweep else plan_sweep(config)
     store = Store(Path(config.store))
     runs, curves, _ = read_tables(config, sweep)

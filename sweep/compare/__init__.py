@@ -1,5 +1,22 @@
 """Comparisons: what runs that differ in something else than N and D say, with intervals and verdicts."""
 
-from sweep.compare.experiment import Claim, Measured, Outcome
+from collections.abc import Callable
+from importlib import import_module
 
-__all__ = ["Claim", "Measured", "Outcome"]
+from sweep.compare.experiment import Claim, Measured, Outcome
+from sweep.errors import InputError
+
+__all__ = ["ANALYSES", "Claim", "Measured", "Outcome", "analysis"]
+ANALYSES: tuple[str, ...] = (
+    "gopher",
+    "head_to_head",
+    "overtrained",
+    "shape",
+)  # the modules of this folder that have a function `analyse`
+
+
+def analysis(name: str) -> Callable[[Measured], Outcome]:
+    """The analysis that about.analysis names. Raises InputError if there is none."""
+    if name not in ANALYSES:
+        raise InputError(f"about.analysis={name} is none of {', '.join(ANALYSES)}")
+    return import_module(f"sweep.compare.{name}").analyse

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sweep.compare.differences import between_seeds
 from sweep.compare.experiment import FAILS, HOLDS, UNCLEAR
 
 if TYPE_CHECKING:
@@ -42,10 +43,8 @@ class SeedNoise:
 
 def seed_noise(runs: "pd.DataFrame") -> SeedNoise:
     """The noise of runs with the columns cell, label and loss."""
-    groups = runs.groupby(["cell", "label"], sort=False)["loss"]
-    freedom = int((groups.size() - 1).sum())
-    squares = float(((runs["loss"] - groups.transform("mean")) ** 2).sum())
-    return SeedNoise(sd=float(np.sqrt(squares / freedom)) if freedom else float("nan"), freedom=freedom)
+    sd, freedom = between_seeds(runs)
+    return SeedNoise(sd=float("nan") if sd is None else sd, freedom=freedom)
 
 
 def judged(low: float, high: float) -> str:

@@ -15,6 +15,25 @@ class CriticalBatchConfig:
 
 
 @dataclass(kw_only=True)
+class CompareConfig:
+    """How the labels of an axis are compared; see `sweep.compare.labels.compare_labels`.
+
+    Attributes:
+        baseline: the label that others are compared with; by default the first.
+        level: of the intervals, for all comparisons of a sweep together.
+        margin: the smallest difference that matters, in nats per token; by default 1 % of the loss.
+        law: where the baseline's L(N, D) is from, if its own runs have none: a launched sweep that was fitted, or a fits.json.
+        losses: whether the losses of tables={…} may be compared: they are of one held-out text.
+    """
+
+    baseline: str | None = None
+    level: float = number(0.95, above=0, below=1)
+    margin: float | None = number(None, above=0)
+    law: str | None = None
+    losses: bool = True
+
+
+@dataclass(kw_only=True)
 class FitConfig:
     """How runs become laws; see `sweep.fit`."""
 

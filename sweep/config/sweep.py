@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
-from sweep.config.analysis import AskConfig, Columns, FiguresConfig, FitConfig, NextConfig, ReportConfig
+from sweep.config.analysis import AskConfig, Columns, CompareConfig, FiguresConfig, FitConfig, NextConfig, ReportConfig
 from sweep.config.data import DataConfig
 from sweep.config.fields import checked, choice, number, on_one_line
 from sweep.config.machine import BenchConfig, ClusterConfig, RuntimeConfig, TrackerConfig
@@ -59,11 +59,13 @@ class SweepConfig:
     bench: BenchConfig = field(default_factory=BenchConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     fit: FitConfig = field(default_factory=FitConfig)
+    compare: CompareConfig = field(default_factory=CompareConfig)
     ask: AskConfig = field(default_factory=AskConfig)
     figures: FiguresConfig = field(default_factory=FiguresConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     next: NextConfig = field(default_factory=NextConfig)
     table: str | None = None
+    tables: dict[str, str] | None = None
     curves: str | None = None
     where: str | None = None
     missing: str = choice("refuse", "drop")

@@ -28,7 +28,7 @@ A_RANGE = (-0.5, 1.5)  # of a: arrows show what lies beyond
 def draw_sensitivity(fits: Fits) -> "Figure":
     """a with its interval under every other choice, grouped by kind."""
     rows = [(variant.group, variant.label, variant.a) for variant in fits.sensitivity]
-    return _forest(rows, f"How firm is the exponent? {fits.level:.0%} intervals", reference=())
+    return forest(rows, f"How firm is the exponent? {fits.level:.0%} intervals", reference=())
 
 
 def draw_exponents(conventions: Sequence[ConventionRow], level: float) -> "Figure":
@@ -36,7 +36,7 @@ def draw_exponents(conventions: Sequence[ConventionRow], level: float) -> "Figur
     exponent and Chinchilla's."""
     rows = [(row.convention, f"{APPROACHES[row.approach].title()}, {row.protocol}", row.a) for row in conventions]
     reference = (("Kaplan 0.73", KAPLAN), ("Chinchilla 0.50", CHINCHILLA))
-    return _forest(rows, f"The same runs, counted otherwise; {level:.0%} intervals", reference)
+    return forest(rows, f"The same runs, counted otherwise; {level:.0%} intervals", reference)
 
 
 def draw_extrapolation(fits: Fits, held: Sequence[HoldOut]) -> "Figure":
@@ -143,7 +143,7 @@ def draw_positions(runs: Sequence[tuple[int, int, Sequence[float]]]) -> "Figure"
     return figure
 
 
-def _forest(rows: Sequence[tuple[str, str, Estimate | None]], title: str, reference: Sequence[tuple[str, float]]) -> "Figure":
+def forest(rows: Sequence[tuple[str, str, Estimate | None]], title: str, reference: Sequence[tuple[str, float]]) -> "Figure":
     """One line for each (group, label, estimate), top to bottom, with a heading for every group."""
     groups = list(dict.fromkeys(group for group, _, _ in rows))
     shades = style.ramp()(np.linspace(0, 1, len(groups)))

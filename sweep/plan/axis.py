@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -43,8 +43,8 @@ def variations(config: SweepConfig) -> list[Variation]:
     """
     axis = config.axis
     seeds = [config.seed] if axis.seeds is None else axis.seeds
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise InputError(f"axis.seeds={seeds} must name at least one seed, and each once")
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise InputError(f"axis.seeds={seeds} must name at least one seed, from 0 on, and each once")
     changes: list[list[tuple[str, str, dict[str, Any]]]] = []  # for each label its choices: name, text, and fields with values
     if axis.variants is not None:
         changes.append([(VARIANT, _checked_label(name), fields or {}) for name, fields in axis.variants.items()])
@@ -66,7 +66,7 @@ def variations(config: SweepConfig) -> list[Variation]:
             fields |= given
         labels = {name: text for name, text, _ in chosen}
         changed = _with(config, fields, label_of(labels))
-        found += [Variation(labels=labels, config=_with(changed, {"seed": seed}, f"axis.seeds={seed}")) for seed in seeds]
+        found += [Variation(labels=labels, config=replace(changed, seed=seed)) for seed in seeds]
     return found
 
 

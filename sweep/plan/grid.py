@@ -40,8 +40,8 @@ class PlannedRun:
 
 
 def shown_labels(planned: Sequence[PlannedRun]) -> list[str]:
-    """What distinguishes each run from the others of its (N, D), in a table: its label, and its seed where seeds differ. The
-    texts are empty without an axis."""
+    """What distinguishes each run from the others of its (N, D), in a table: its label, and its seed where they differ. Without
+    an axis the texts are empty."""
     seeds = len({each.run.seed for each in planned}) > 1
     return [", ".join(filter(None, (each.label, f"seed {each.run.seed}" if seeds else ""))) for each in planned]
 

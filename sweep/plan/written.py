@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class SweepPlan:
     choices: Mapping[str, Any] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def labels(self) -> tuple[str, ...]:
         """The labels of its runs as texts, the baseline's first; one empty text without an axis."""
         return tuple(dict.fromkeys(label_of(each.labels) for each in variations(self.config)))

@@ -1,0 +1,132 @@
+"""Everything that `isosweep compare` finds of a sweep with an axis, or of several sweeps or tables."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sweep.compare.differences import Comparison, compare
+from sweep.compare.equivalent import Factor, Law, factors, free_factors
+from sweep.compare.score import Score, score
+from sweep.errors import LawError
+from sweep.fit import Estimate, Intervals, ParametricFit, fit_isoflop, fit_parametric, runs_from_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exponent:
+    """The exponent a of N_opt in C that the runs of one label have by one approach; None with the reason why there is none."""
+
+    label: str
+    approach: str
+    a: Estimate | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """The labels beside each other.
+
+    Attributes:
+        comparison: differences in loss; None, with the reason in `notes`, where losses cannot be compared.
+        factors: the same as factors in N and C, through the baseline's law with its exponents.
+        free: by label, the factors in C at the smallest and the largest budget through laws of their own.
+        budgets: these two budgets.
+        exponents: of every label, by Approaches 2 and 3.
+        score: comparing against ranking, if there is enough to tell.
+        notes: what could not be said, and why; where the law is from.
+    """
+
+    comparison: Comparison | None
+    factors: tuple[Factor, ...] = ()
+    free: Mapping[str, tuple[Estimate, ...]]
+    budgets: tuple[float, ...] = ()
+    exponents: tuple[Exponent, ...] = ()
+    score: Score | None = None
+    notes: tuple[str, ...] = ()
+
+
+def compare_labels(
+    runs: "pd.DataFrame",
+    *,
+    baseline: str,
+    level: float = 0.95,
+    margin: float | None = None,
+    noise: float | None = None,
+    law: Law | None = None,
+    losses: bool = True,
+    intervals: Intervals = Intervals(),
+) -> Labels:
+    """Compare the labels of finished runs.
+
+    Args:
+        runs: cell, label, seed, N, D, C, loss, and perhaps budget.
+        baseline: the label that others are compared with.
+        level, margin, noise: see `compare`.
+        law: the baseline's, if it is known from elsewhere; else it is fitted to the baseline's runs.
+        losses: whether losses of different labels may be compared: they are of one corpus.
+        intervals: of the fits.
+
+    Raises:
+        InputError: if the baseline has no finished run, or nothing can be compared.
+    """
+    notes: list[str] = []
+    laws = {str(label): _law_of(rows, intervals) for label, rows in runs.groupby("label", sort=False)}
+    exponents = [
+        each for label, rows in runs.groupby("label", sort=False) for each in _exponents(str(label), rows, laws, intervals)
+    ]
+    if not any(each.a for each in exponents):
+        notes.append(f"no label has a law of its own: {exponents[0].reason}")
+        exponents = []
+    if not losses:
+        notes.append("the labels are of different corpora, so their losses are not compared, only their exponents")
+        return Labels(comparison=None, free={}, exponents=tuple(exponents), notes=tuple(notes))
+    found = compare(runs, baseline=baseline, level=level, margin=margin, noise=noise)
+    own = laws.get(baseline)
+    if law is None and isinstance(own, ParametricFit):
+        replicas = own.replicates if np.size(own.replicates.E) else None
+        law = Law(surface=own.surface, replicas=replicas, source="fitted to the baseline's runs")
+    free: dict[str, tuple[Estimate, ...]] = {}
+    budgets = (float(runs["C"].min()), float(runs["C"].max()))
+    if law is None:
+        notes.append(f"no factors in N and C: {own}; compare.law=NAME takes the law of another sweep, or compare.law=fits.json")
+    else:
+        notes.append(f"factors through the law {law.source}")
+    if isinstance(own, ParametricFit):
+        free = {label: free_factors(each, own, budgets) for label, each in laws.items() if isinstance(each, ParametricFit)}
+        free.pop(baseline)
+    return Labels(
+        comparison=found,
+        factors=() if law is None else factors(found, law),
+        free=free,
+        budgets=budgets,
+        exponents=tuple(exponents),
+        score=score(runs),
+        notes=tuple(notes),
+    )
+
+
+def _law_of(rows: "pd.DataFrame", intervals: Intervals) -> ParametricFit | str:
+    """Approach 3 of the runs of one label, or the reason why there is none."""
+    try:
+        return fit_parametric(rows["N"], rows["D"], rows["loss"], intervals=intervals)
+    except LawError as error:
+        return str(error)
+
+
+def _exponents(
+    label: str, rows: "pd.DataFrame", laws: Mapping[str, ParametricFit | str], intervals: Intervals
+) -> list[Exponent]:
+    law = laws[label]
+    third = Exponent(label=label, approach="parametric", a=None, reason=law) if isinstance(law, str) else None
+    found = [third or Exponent(label=label, approach="parametric", a=law.a)]  # type: ignore[union-attr]
+    if "budget" in rows and rows["budget"].notna().any():
+        try:
+            a = fit_isoflop(runs_from_frame(rows), intervals=intervals).a
+            found.insert(0, Exponent(label=label, approach="isoflop", a=a))
+        except LawError as error:
+            found.insert(0, Exponent(label=label, approach="isoflop", a=None, reason=str(error)))
+    return found
