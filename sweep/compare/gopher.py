@@ -7,7 +7,8 @@ import numpy as np
 from sweep.compare.experiment import FAILS, HOLDS, UNCLEAR, Claim, Measured, Outcome
 from sweep.compare.noise import LEVEL, SeedNoise, judged, seed_noise
 from sweep.errors import InputError
-from sweep.fit.result import plain
+from sweep.fit import Intervals, Surface, fit_parametric, runs_from_frame
+from sweep.fit.result import Estimate, Refused, attempt, plain
 from sweep.fit.surface import CHINCHILLA
 
 if TYPE_CHECKING:
@@ -16,19 +17,18 @@ if TYPE_CHECKING:
 
 TIMES = 4.0  # Gopher's 280B over Chinchilla's 70B
 NEAR = 1.5  # the two are so far from that ratio at most, as the ladder has no others
-RESAMPLES = 1000
 
 
 def analyse(measured: Measured) -> Outcome:
     """Of each budget the largest model and the one nearest to a quarter of its size: by how much the smaller one is better, and
-    what share of the compute the larger one loses, which is what models of the smaller kind do not need to reach its loss.
+    what share of the compute the larger one wastes: what the best models do not need to reach its loss.
 
     Raises:
         InputError: if no budget has two such models.
     """
     runs = measured.runs[measured.runs["budget"].notna()]
     noise = seed_noise(runs)
-    duels = _judge(_pairs(runs), noise)
+    duels = _judge(runs, _pairs(runs), noise)
     verdicts = [judged(low, high) for low, high in zip(duels["low"], duels["high"], strict=True)]
     law, large = float(CHINCHILLA.predict(70e9, 1.4e12)), float(CHINCHILLA.predict(280e9, 300e9))
     paper = (
@@ -65,30 +65,30 @@ def _pairs(runs: "pd.DataFrame") -> "pd.DataFrame":
     return pd.DataFrame(rows)
 
 
-def _judge(pairs: "pd.DataFrame", noise: SeedNoise) -> "pd.DataFrame":
+def _judge(runs: "pd.DataFrame", pairs: "pd.DataFrame", noise: SeedNoise) -> "pd.DataFrame":
     """`pairs` with gain, the larger model's loss less the smaller's, and its interval, low to high; and with the share of the
-    compute that is wasted, and its interval, wasted_low to wasted_high."""
+    compute that is wasted, by the surface through all runs, and its interval, wasted_low to wasted_high."""
     counts = pairs[["seeds", "large_seeds"]].to_numpy(dtype=int)
     gain = pairs["large_loss"] - pairs["loss"]
     margin = np.array([noise.margin(*each) for each in counts.tolist()])
-    judged_pairs = pairs.assign(gain=gain, low=gain - margin, high=gain + margin)
-    if len(pairs) < 2:
-        return judged_pairs.assign(wasted=np.nan, wasted_low=np.nan, wasted_high=np.nan)
-    losses = pairs[["loss", "large_loss"]].to_numpy()
-    log_C = np.log(pairs["budget"].to_numpy())
-    drawn = np.full((RESAMPLES, len(pairs)), np.nan)
-    if noise.freedom:
-        errors = noise.draws(counts.ravel(), RESAMPLES).reshape(RESAMPLES, *counts.shape)
-        drawn = np.array([_wasted(log_C, *(losses + each).T) for each in errors])
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return judged_pairs.assign(wasted=_wasted(log_C, *losses.T), wasted_low=low, wasted_high=high)
+    wasted = np.full((3, len(pairs)), np.nan)
+    fit = attempt(lambda: fit_parametric(runs_from_frame(runs), intervals=Intervals(level=LEVEL)))
+    if not isinstance(fit, Refused):
+        value, drawn = _wasted(fit.surface, pairs), _wasted(fit.replicates.column(), pairs)
+        ends = [Estimate.from_resamples(each, own, LEVEL).interval for each, own in zip(value, drawn.T, strict=True)]
+        wasted = np.vstack([value, *np.array([end or (np.nan, np.nan) for end in ends]).T])
+    shares = dict(zip(("wasted", "wasted_low", "wasted_high"), wasted, strict=True))
+    return pairs.assign(gain=gain, low=gain - margin, high=gain + margin, **shares)
 
 
-def _wasted(log_C: np.ndarray, loss: np.ndarray, large_loss: np.ndarray) -> np.ndarray:
-    """1 - C'/C, shape (budgets,), where C' is the compute at which the line through `loss` in log C is at `large_loss`."""
-    slope, at_one = np.polyfit(log_C, loss, 1)
-    own = loss - (at_one + slope * log_C)  # the line goes through the budget's own loss
-    return 1 - np.exp((large_loss - own - at_one) / slope - log_C)
+def _wasted(surface: Surface, pairs: "pd.DataFrame") -> np.ndarray:
+    """1 - C'/C for the least compute that reaches the larger model's loss, C', and the smaller one's, C; shape (pairs,)."""
+    with np.errstate(all="ignore"):  # a resample may have no frontier
+        needed = [
+            surface.budget_for_loss(surface.predict(pairs[N].to_numpy(), pairs[D].to_numpy()))
+            for N, D in (("large_N", "large_D"), ("N", "D"))
+        ]
+        return 1 - needed[0] / needed[1]
 
 
 def _line(duel: "pd.Series") -> str:
@@ -99,7 +99,7 @@ def _line(duel: "pd.Series") -> str:
     )
     if np.isnan(duel.wasted):
         return text
-    return f"{text}, as if {duel.wasted:.0%} ({duel.wasted_low:.0%} to {duel.wasted_high:.0%}) of the compute were lost"
+    return f"{text}, {duel.wasted:.0%} ({duel.wasted_low:.0%} to {duel.wasted_high:.0%}) of the compute wasted"
 
 
 def _draw(figure: "Figure", runs: "pd.DataFrame", duels: "pd.DataFrame") -> None:

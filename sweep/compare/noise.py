@@ -35,11 +35,6 @@ class SeedNoise:
             return float("nan")
         return float(stdtrit(self.freedom, (1 + LEVEL) / 2) * self.sd * np.sqrt(sum(1 / n for n in counts)))
 
-    def draws(self, counts: np.ndarray, size: int, seed: int = 0) -> np.ndarray:
-        """Errors of means of `counts` runs each, shape (size, means), as they may be; NaN if the noise is not known."""
-        rng = np.random.default_rng([seed, 2])
-        return rng.standard_t(max(self.freedom, 1), (size, len(counts))) * self.sd / np.sqrt(counts)
-
 
 def seed_noise(runs: "pd.DataFrame") -> SeedNoise:
     """The noise of runs with the columns cell, label and loss."""
