@@ -34,6 +34,7 @@ exit codes: 0 done, 1 some runs failed, 2 bad input
 # What one changes most comes first.
 SWEEP = (
     "experiment",
+    "scale",
     "name",
     "store",
     "device",

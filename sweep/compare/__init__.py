@@ -7,7 +7,12 @@ from sweep.compare.experiment import Claim, Measured, Outcome
 from sweep.errors import InputError
 
 __all__ = ["ANALYSES", "Claim", "Measured", "Outcome", "analysis"]
-ANALYSES: tuple[str, ...] = ()  # the modules of this folder that have a function `analyse`
+ANALYSES: tuple[str, ...] = (
+    "gopher",
+    "head_to_head",
+    "overtrained",
+    "shape",
+)  # the modules of this folder that have a function `analyse`
 
 
 def analysis(name: str) -> Callable[[Measured], Outcome]:
