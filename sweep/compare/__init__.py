@@ -19,4 +19,4 @@ def analysis(name: str) -> Callable[[Measured], Outcome]:
     """The analysis that about.analysis names. Raises InputError if there is none."""
     if name not in ANALYSES:
         raise InputError(f"about.analysis={name} is none of {', '.join(ANALYSES)}")
-    return import_module(f"sweep.compare.{name}").analyse
+    return import_module(f"sweep.compare.experiments.{name}").analyse
