@@ -10,7 +10,17 @@ from sweep.config.secrets import shown_override
 from sweep.config.sweep import SweepConfig
 from sweep.errors import InputError
 
-MAKES_RUNS = ("model", "data", "optimizer", "schedule", "grid", "seed", "precision", "evaluation.points")
+MAKES_RUNS = (
+    "model",
+    "data",
+    "optimizer",
+    "schedule",
+    "grid",
+    "seed",
+    "precision",
+    "evaluation.points",
+    "evaluation.noise_scale",
+)
 CONF_ONLY = ("experiment", "hydra")  # they choose files of conf/, and a launched sweep is composed already
 
 

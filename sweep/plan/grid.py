@@ -168,6 +168,7 @@ def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str)
         seed=config.seed,
         precision=resolve_precision(config),
         evaluation_points=config.evaluation.points,
+        noise_scale=config.evaluation.noise_scale,
     )
 
 

@@ -1,6 +1,6 @@
 """A run: every value that changes its result, and the run_id that these values define."""
 
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import Any
 
@@ -46,6 +46,8 @@ class RunConfig:
         seed: of the weights and of the order of the data.
         precision: "fp32", "bf16" autocast over fp32 master weights, or "bf16_residual": a residual stream in bf16 as well.
         evaluation_points: validation losses per run.
+        noise_scale: measure the gradient noise scale at each of them; see `sweep.train.noise_scale`. It moves no weight, but
+            curve.jsonl, which is a function of this configuration, has more in it.
     """
 
     model: ModelConfig
@@ -57,6 +59,7 @@ class RunConfig:
     seed: int
     precision: str
     evaluation_points: int
+    noise_scale: bool = field(default=False, metadata={"later": True})
 
     @cached_property
     def run_id(self) -> str:
