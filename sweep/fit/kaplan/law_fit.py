@@ -1,6 +1,6 @@
 """What the fits of Kaplan et al.'s laws share: their result, the checks of their input, and resampling."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
@@ -35,6 +35,8 @@ class LawFit(Record, Generic[LawT]):
         identified: share of the usable resamples that identify the law; None if there were none.
         status: "converged"; "weak" if so few resamples identify the law that an interval would be too narrow, and so there is
             none; or "flat" if the gradient did not vanish.
+        replicas: the constants of the resamples behind the intervals, shape (resamples, constants): for what depends on
+            several of them.
         note: what its variables stand for, where that is not what its equation says; empty elsewhere.
     """
 
@@ -46,6 +48,7 @@ class LawFit(Record, Generic[LawT]):
     level: float
     identified: float | None
     status: str
+    replicas: np.ndarray = field(compare=False, repr=False)
     note: str = ""
 
     @classmethod
@@ -83,6 +86,7 @@ class LawFit(Record, Generic[LawT]):
             rms=float(np.sqrt(np.mean(log_residuals**2))),
             level=level,
             identified=share,
+            replicas=spread,
             status="flat" if flat else "weak" if weak else "converged",
             **more,
         )
