@@ -82,12 +82,11 @@ def analyse(measured: Measured) -> Outcome:
     steps, why_not = _optimum(rows, runs, counts, power, B_star)
     found = {name: Estimate.from_resamples(of[0], of[1:], CONFIDENCE) for name, of in {**values, **steps}.items()}
     misfit = float(np.sqrt(np.mean(np.concatenate([level.misfit() for level in levels]) ** 2)))
-    law = f"fit.critical_batch='{{B_star: {B_star[0]:.4g}, alpha_B: {1 / power[0]:.4g}}}'"
     text = [
         f"{len(runs)} runs, {len(sizes)} sizes, {runs.batch_tokens.nunique()} batch sizes; {CONFIDENCE:.0%} intervals",
         *(_line(level) for level in levels),
         f"B_crit(L) = B_star / L^(1 / alpha_B): B_star = {found['B_star']} tokens, 1 / alpha_B = {found['inverse_alpha_B']}",
-        f"to correct L(N, S) of another sweep of this text: isosweep fit … {law}; that fit prints where L(C) and L(D) collide",
+        *([_for_fits(power[0], B_star[0])] if power[0] > 0 else []),
         *([f"no optimum: {why_not}"] if why_not else []),
         *([] if "grad_sq" in measured.evaluations else ["no noise scale: it is measured with evaluation.noise_scale=true"]),
     ]
@@ -184,6 +183,8 @@ def _optimum(
     number = dict(zip(runs.run_id, runs.index, strict=True))
     of_row = np.array([number[run_id] for run_id in rows.run_id])
     N, B, S, loss = (rows[name].to_numpy(dtype=float) for name in ("N", "B", "S", "loss"))
+    if power[0] <= 0:
+        return {}, "B_crit does not grow as the loss falls"
     S_min = S / (1 + B_star[:, None] / loss ** power[:, None] / B)
     try:
         law = fit_size_steps_law(N, S_min[0], loss, intervals=NO_INTERVALS).law
@@ -238,6 +239,11 @@ def _verdict(of: Estimate, low: float, high: float) -> str:
     if low < of.low and of.high < high:
         return HOLDS
     return FAILS if of.high < low or of.low > high else UNCLEAR
+
+
+def _for_fits(power: float, B_star: float) -> str:
+    law = f"fit.critical_batch='{{B_star: {B_star:.4g}, alpha_B: {1 / power:.4g}}}'"
+    return f"for L(N, S_min) and where L(C) and L(D) collide, in a sweep over N and D of this text: isosweep fit … {law}"
 
 
 def _values(level: Level) -> dict[str, Any]:
