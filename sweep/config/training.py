@@ -105,10 +105,12 @@ class AboutConfig:
 
 @dataclass(kw_only=True)
 class EvaluationConfig:
-    """`points` held-out losses per run, the last at the horizon; `isosweep evaluate` measures finished runs on the first
-    `tokens` tokens of each of the named `sets`."""
+    """`points` held-out losses per run, the last at the horizon, with `noise_scale` each beside the gradient noise scale (see
+    `sweep.train.noise_scale`); `isosweep evaluate` measures finished runs on the first `tokens` tokens of each of the named
+    `sets`."""
 
     points: int = number(1, at_least=1)
+    noise_scale: bool = False
     sets: dict[str, SourceConfig] | None = None
     tokens: int = number(131_072, at_least=1)
 

@@ -134,6 +134,7 @@ def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str)
         precision=resolve_precision(config),
         evaluation_points=config.evaluation.points,
         unique_tokens=None if config.data.unique_tokens is None else int(config.data.unique_tokens),
+        noise_scale=config.evaluation.noise_scale,
     )
 
 
