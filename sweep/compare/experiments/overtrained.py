@@ -85,7 +85,7 @@ def _still_falling(runs: "pd.DataFrame", fit: ParametricFit) -> Claim:
         margin = noise.margin(*counts) if noise.freedom else scatter
         verdicts.append(judged(fall - margin, fall + margin))
         before, last = (own["D"] / own["N"]).sort_values().unique()[-2:]
-        found.append(f"N = {N:,}: {fall:.4f} ± {margin:.4f} nats less at D/N = {last:.0f} than at {before:.0f}")
+        found.append(f"N = {N:,.0f}: {fall:.4f} ± {margin:.4f} nats less at D/N = {last:.0f} than at {before:.0f}")
     verdict = HOLDS if set(verdicts) == {HOLDS} else FAILS if FAILS in verdicts else UNCLEAR
     return Claim(paper=LLAMA, here="; ".join(found), verdict=verdict)
 
@@ -115,7 +115,7 @@ def _draw(figure: "Figure", runs: "pd.DataFrame", fit: ParametricFit) -> None:
     for i, (_, own) in enumerate(runs.groupby("N")):
         size, ratio = own["N"].iloc[0], own["D"] / own["N"]
         along = np.geomspace(ratio.min(), ratio.max(), 100)
-        losses.plot(ratio, own["loss"], "o", color=f"C{i}", label=f"N = {size:,}")
+        losses.plot(ratio, own["loss"], "o", color=f"C{i}", label=f"N = {size:,.0f}")
         losses.plot(along, fit.predict(size, along * size), color=f"C{i}")
         residuals.plot(ratio, own["loss"] - fit.predict(own["N"].to_numpy(), own["D"].to_numpy()), "o-", color=f"C{i}")
     for axis in (losses, residuals):
