@@ -68,10 +68,10 @@ def fit_data_constrained(N: Any, U: Any, D: Any, loss: Any, intervals: Intervals
     N, U, D, loss = (np.asarray(values, dtype=float) for values in (N, U, D, loss))
     sizes, repeated = np.unique(N), int((D > 1.5 * U).sum())
     if repeated < MIN_REPEATED or len(loss) < len(sizes) + 5:
-        problem = (
+        shown = (
             f"{counted(len(loss), 'run')} of {counted(len(sizes), 'size')} before overfitting, {repeated} of them repeat data"
         )
-        raise LawError("too_few_runs", f"{problem}; R* needs {MIN_REPEATED} that do and {len(sizes) + 5} in all: add runs")
+        raise LawError("too_few_runs", f"{shown}; R* needs {MIN_REPEATED} that do and {len(sizes) + 5} in all: add runs")
     problem = _Problem(N=N, U=U, D=D)
     (beta,), (R_star,), (B,) = problem.solve(loss[None])
     if beta in BETA[[0, -1]] or R_star in RETURNS[[0, -1]]:

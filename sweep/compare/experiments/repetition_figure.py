@@ -55,11 +55,12 @@ def _lowest(axes: "Axes", points: "pd.DataFrame", law: Any) -> None:
 
 def _training(axes: "Axes", points: "pd.DataFrame", evaluations: "pd.DataFrame") -> None:
     colours = _colours(points.U)
-    for run in points.sort_values(["U", "dropout"]).drop_duplicates(["U", "D", "dropout"]).itertuples():
-        along = evaluations[evaluations.run_id == run.run_id].sort_values("tokens")
-        label = f"U = {run.U:,.0f}" + (f", dropout {run.dropout:g}" if run.dropout else "")
-        axes.plot(along.tokens, along.loss, ls="--" if run.dropout else "-", color=colours[run.U], lw=1.2, label=label)
-        axes.plot(run.best_tokens, run.best, "v", color=colours[run.U], ms=7)
+    for run in points.sort_values(["U", "dropout"]).drop_duplicates(["U", "D", "dropout"]).to_dict("records"):
+        along = evaluations[evaluations.run_id == run["run_id"]].sort_values("tokens")
+        colour, rate = colours[run["U"]], run["dropout"]
+        label = f"U = {run['U']:,.0f}" + (f", dropout {rate:g}" if rate else "")
+        axes.plot(along.tokens, along.loss, ls="--" if rate else "-", color=colour, lw=1.2, label=label)
+        axes.plot(run["best_tokens"], run["best"], "v", color=colour, ms=7)
     axes.set(xscale="log", xlabel="tokens seen", ylabel="held-out loss (nats per token)")
     axes.set(title=f"N = {points.N.max():,.0f} in training; ▾ its lowest loss")
 
