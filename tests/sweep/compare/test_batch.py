@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from sweep.compare import Measured
-from sweep.compare.experiments.batch import analyse, reached
 from sweep.compare.experiment import FAILS, HOLDS
+from sweep.compare.experiments.batch import analyse, reached
 from sweep.errors import LawError
 from sweep.fit.kaplan.laws import CriticalBatch, SizeStepsLaw, optimal_exponents
 
