@@ -13,7 +13,7 @@ import yaml
 
 from sweep import __version__
 from sweep.commands import BAD_INPUT, DONE, benching, following, laws, planning, reporting, stores, training, using
-from sweep.commands.experiments import comparing
+from sweep.commands.experiments import comparing, reproducing
 from sweep.commands.helping import explain, paragraph
 from sweep.config import compose_with_choices, shown
 from sweep.errors import InputError
@@ -56,6 +56,7 @@ WORDS = {
     "sweep": {"[NAME]": "a launched sweep, by its name"} | OVERRIDES,
     "run": {"RUN_ID": "a run, by its run_id or the first digits of it"} | OVERRIDES,
     "store": OVERRIDES,
+    "paper": {"PAPER": "kaplan, chinchilla or llama"} | OVERRIDES,
 }
 ONLY_PRINT = ("plan", "status", "watch", "logs", "list", "--help", "-h", "help")  # nothing is left to do if nobody reads them
 INTERRUPTED = 130  # as shells have it
@@ -119,6 +120,7 @@ COMMANDS = {
     "plot": Command(run=laws.plot, fields=(*WRITTEN, *TABLE, "ask")),
     "report": Command(run=reporting.report, fields=(*WRITTEN, *TABLE, "ask", "report"), arguments=FORMAT),
     "compare": Command(run=comparing.compare, fields=(*WRITTEN, "tables", "store", "compare", "fit", "columns")),
+    "reproduce": Command(run=reproducing.reproduce, fields=("store", "device", "scale", "cluster", "tracker"), takes="paper"),
     "next": Command(run=laws.choose_next, fields=(*WRITTEN, *TABLE, "next")),
     "train-optimal": Command(
         run=using.train_optimal, fields=(*WRITTEN, *TABLE, "device", "cluster", "tracker"), arguments=OPTIMAL

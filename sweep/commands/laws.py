@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.commands import DONE, console
-from sweep.commands.sweeps import Sweep, composed, open_sweep
+from sweep.commands.sweeps import Sweep, composed, family_of, open_sweep
 from sweep.config import SweepConfig
 from sweep.errors import InputError
 from sweep.files import write_atomically, write_json, writing
@@ -75,11 +75,15 @@ def why_no_law(fits: "Fits") -> str:
 
 def plot(options: Namespace) -> int:
     """Fit the laws and draw the figures."""
+    from sweep.commands.experiments import measuring
+
+    if family_of(options):
+        config, runs, labels = measuring.compared_tables(options)
+        measuring.draw(config, labels, None, runs)
+        return DONE
     sweep = opened(options)[1]
     if sweep is not None and sweep.varies:
-        from sweep.commands.experiments.measuring import draw_comparison
-
-        draw_comparison(sweep)
+        measuring.draw_comparison(sweep)
     try:
         return of_each_label(options, _plot)
     except InputError:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.commands import DONE, columns, console
-from sweep.commands.sweeps import describe_recipe, describe_written, open_sweep, plan_sweep, source_rows
+from sweep.commands.sweeps import describe_recipe, describe_written, members_of, open_sweep, plan_sweep, source_rows
 from sweep.config import SweepConfig, compose_with_choices
 from sweep.errors import InputError, explained
 from sweep.plan.estimate import duration, makespan
@@ -39,6 +39,8 @@ def plan(options: Namespace) -> int:
         corpus, rows = describe_written(planned, store), []
     else:
         config, choices = compose_with_choices(options.overrides, config_dir=options.config_dir)
+        if config.sweeps:
+            return max([plan(each) for each in members_of(config, options).values()])
         planned, recipe = plan_sweep(config, choices, options.overrides)
         store = Store(Path(config.store))
         corpus = describe_recipe(recipe, store.corpora)

@@ -13,6 +13,7 @@ from sweep.commands import console
 from sweep.config import SweepConfig, check_name, compose_with_choices, override
 from sweep.config.overrides import given_texts
 from sweep.errors import InputError
+from sweep.files import read_json
 from sweep.plan import measured
 from sweep.plan.cost import choose_engine, worth_compiling
 from sweep.plan.device import resolve_device
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from sweep.data import Corpus, CorpusRecipe
 
 DEFAULT_STORE, DEFAULT_NAME = "store", "sweep"  # as in conf/sweep.yaml
+FAMILY = "family.json"  # in the folder of a sweep that is several: their names by their labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +86,10 @@ def open_sweep(options: Namespace) -> Sweep:
     name = options.sweep or given["name"] or _launched_from(store, given["experiment"], given["scale"]) or DEFAULT_NAME
     folder = sweep_folder(store, name)
     if (plan := SweepPlan.read(folder)) is None:
+        if parts := family_of(options):
+            raise InputError(
+                f"{name} is several sweeps: {', '.join(parts.values())}; name one of them, or isosweep compare {name}"
+            )
         there = ", ".join(sorted(path.parent.name for path in (store.root / "sweeps").glob(f"*/{FILE}"))) or "none"
         named = options.sweep or given.get("name") or given.get("experiment")
         problem = f"no sweep {name} was launched into store={store.root}" if named else f"which sweep of store={store.root}?"
@@ -94,6 +100,28 @@ def open_sweep(options: Namespace) -> Sweep:
     config = override(plan.config, rest, plan.choices, plan.overrides)
     out = str(folder) if given["out"] is None else os.path.expanduser(given["out"])
     return Sweep(plan=plan, config=replace(config, store=str(store.root), out=out), store=store)
+
+
+def family_of(options: Namespace) -> dict[str, str]:
+    """The sweeps that a launched sweep consists of, by label; empty if it is one sweep. Raises InputError if what is written down
+    of them is damaged."""
+    given = given_texts(options.overrides, store=DEFAULT_STORE, name=None, experiment=None)
+    name = options.sweep or given["name"] or given["experiment"] or DEFAULT_NAME
+    path = sweep_folder(Store(Path(os.path.expanduser(given["store"] or DEFAULT_STORE))), name) / FAMILY
+    try:
+        return dict(read_json(path, dict, "launch the sweeps again"))
+    except FileNotFoundError:
+        return {}
+
+
+def members_of(config: SweepConfig, options: Namespace) -> dict[str, Namespace]:
+    """The options of each sweep of a configuration that is several, by label."""
+    given = [text for text in options.overrides if not text.startswith(("name=", "sweeps="))]
+    own = {label: [*given, *overrides, "sweeps=null"] for label, overrides in (config.sweeps or {}).items()}
+    return {
+        label: Namespace(**{**vars(options), "overrides": [*overrides, f"name={config.name}-{label}"]})
+        for label, overrides in own.items()
+    }
 
 
 def sweep_folder(store: Store, name: str) -> Path:
@@ -252,7 +280,7 @@ def describe_corpus(corpus: "Corpus") -> str:
     lengths = {part: f"{described['tokens']:,}" for part, described in parts.items()}
     text = f"corpus {corpus.fingerprint}: {lengths['train']} tokens to train on, {lengths['validation']} held out"
     if per_token is not None:
-        text += f", {per_token:.3g} {'byte' if per_token == 1 else 'bytes'} per token"
+        text += f", {per_token:.3g} {'byte' if f'{per_token:.3g}' == '1' else 'bytes'} per token"
     if left_out := corpus.left_out():
         text += f"; left out of the text: {left_out}"
     if overlap := corpus.manifest.get("overlap"):

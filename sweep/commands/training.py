@@ -10,9 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.commands import DONE, SOME_RUNS_FAILED, console
-from sweep.commands.sweeps import composed, corpus_of, find_run, make_corpus, make_plan, open_sweep, plan_sweep, sweep_folder
+from sweep.commands.sweeps import (
+    FAMILY,
+    composed,
+    corpus_of,
+    find_run,
+    make_corpus,
+    make_plan,
+    open_sweep,
+    plan_sweep,
+    sweep_folder,
+)
 from sweep.config import SweepConfig, compose_with_choices
 from sweep.errors import InputError
+from sweep.files import write_json, writing
 from sweep.plan.run import RunConfig
 from sweep.plan.written import SweepPlan
 from sweep.store import Store, states
@@ -38,6 +49,8 @@ def launch(options: Namespace) -> int:
     from sweep.launch import launchers
 
     config, choices = compose_with_choices(options.overrides, config_dir=options.config_dir)
+    if config.sweeps:
+        return _launch_family(config, options)
     launchers.of(config.cluster.launcher)  # an unknown name is found before anything is written
     _, recipe = plan_sweep(config)  # an error in the grid is found before anything is written
     corpus = make_corpus(config, recipe)
@@ -51,6 +64,14 @@ def launch(options: Namespace) -> int:
         print(f"isosweep: {error}; that is done now", file=sys.stderr)
     plan.write(folder)
     return launch_runs(config, [planned.run for planned in plan.runs], corpus, options.retry)
+
+
+def _launch_family(config: SweepConfig, options: Namespace) -> int:
+    """Launch each of `config.sweeps`, after it is written down which they are; the worst exit code."""
+    folder, members = sweep_folder(Store(Path(config.store)), config.name), members_of(config, options)
+    with writing(folder):
+        write_json(folder / FAMILY, {label: f"{config.name}-{label}" for label in members})
+    return max([launch(each) for each in members.values()])
 
 
 def launch_runs(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus", retry: str | None = None) -> int:

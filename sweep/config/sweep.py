@@ -38,9 +38,11 @@ def check_name(name: str) -> None:
 
 @dataclass(kw_only=True)
 class SweepConfig:
-    """A whole sweep."""
+    """A whole sweep; or several of other corpora, if `sweeps` gives the overrides of each by a label: they are launched one after
+    another as <name>-<label>, and compared under <name>."""
 
     name: str = checked(name_problem, default="sweep")
+    sweeps: dict[str, list[str]] | None = None
     seed: int = number(0, at_least=0, below=2**63)
     device: str = choice("auto", "cpu", "cuda")
     precision: str = choice("auto", "fp32", "bf16", "bf16_residual", "bf16_weights")

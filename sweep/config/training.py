@@ -66,7 +66,9 @@ class ScheduleConfig:
     inverse_sqrt    peak x sqrt(warm-up steps / step); without a warm-up, as after one of one step
     wsd             warm-up, stable, decay: the peak, then linear to `final_fraction` over the last `decay_fraction` of the run
 
-    `decay_fraction` changes wsd alone. A `cycle` above 1 goes with cosine and linear.
+    `decay_fraction` changes wsd alone. A `cycle` above 1 goes with cosine and linear. In place of one that fits each run,
+    `warmup_tokens` and `cycle_tokens` are a warm-up and a schedule of so many tokens for all runs, as in Kaplan et al. 2020; a
+    longer run has a schedule as long as itself.
     """
 
     shape: str = choice("cosine", "linear", "constant", "inverse_sqrt", "wsd")
@@ -75,6 +77,8 @@ class ScheduleConfig:
     final_fraction: float = number(0.1, at_least=0, at_most=1)
     cycle: float = number(1.0, at_least=1)
     decay_fraction: float = number(0.2, above=0, at_most=1)
+    warmup_tokens: float | None = number(None, at_least=0)
+    cycle_tokens: float | None = number(None, above=0)
 
 
 @dataclass(kw_only=True)

@@ -119,7 +119,8 @@ def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str)
             f"{batch_size * T:,} tokens; raise the budget or lower optimizer.batch_tokens"
         )
     peak_lr = optimizer.lr_scale * (optimizer.peak_lr or _by_rule("lr_rule", optimizer.lr_rule, counts.non_embedding, tokens))
-    warmup = schedule.warmup_tokens_per_parameter * N / (batch_size * T)
+    warmup_tokens = schedule.warmup_tokens_per_parameter * N if schedule.warmup_tokens is None else schedule.warmup_tokens
+    warmup_steps = round(min(warmup_tokens / (batch_size * T), schedule.max_warmup_fraction * steps))
     return RunConfig(
         model=model,
         corpus=corpus,
@@ -129,7 +130,7 @@ def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str)
             peak_lr=float(f"{peak_lr:.4g}"),
             **{name: getattr(optimizer, name) for name in ("kind", "beta1", "beta2", "eps", "weight_decay", "grad_clip")},
         ),
-        schedule=_schedule(schedule, round(min(warmup, schedule.max_warmup_fraction * steps))),
+        schedule=_schedule(schedule, warmup_steps, steps, batch_size * T),
         seed=config.seed,
         precision=resolve_precision(config),
         evaluation_points=config.evaluation.points,
@@ -138,18 +139,26 @@ def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str)
     )
 
 
-def _schedule(config: ScheduleConfig, warmup_steps: int) -> ScheduleSettings:
+def _schedule(config: ScheduleConfig, warmup_steps: int, steps: int, batch_tokens: int) -> ScheduleSettings:
     """A run's schedule. Raises InputError if a cycle longer than the run has no meaning in its shape."""
-    if config.cycle > 1 and config.shape not in CYCLES:
+    cycle = config.cycle
+    if config.cycle_tokens is not None:
+        if cycle > 1:
+            raise InputError(
+                f"schedule.cycle={cycle:g} and schedule.cycle_tokens={config.cycle_tokens:g} are both given; drop one"
+            )
+        decaying = max(steps - 1 - warmup_steps, 1)
+        cycle = float(f"{max(1.0, (config.cycle_tokens / batch_tokens - 1 - warmup_steps) / decaying):.6g}")
+    if cycle > 1 and config.shape not in CYCLES:
         raise InputError(
-            f"schedule.cycle={config.cycle:g} has no meaning for schedule.shape={config.shape}; set it to 1, or choose "
+            f"schedule.cycle={cycle:g} has no meaning for schedule.shape={config.shape}; set it to 1, or choose "
             f"schedule.shape={' or '.join(CYCLES)}"
         )
     decays_late = {"decay_fraction": config.decay_fraction} if config.shape == "wsd" else {}
     return ScheduleSettings(
         warmup_steps=warmup_steps,
         final_fraction=config.final_fraction,
-        cycle=config.cycle,
+        cycle=cycle,
         shape=config.shape,
         **decays_late,  # which changes no other shape, and is no part of their identity
     )

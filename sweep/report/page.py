@@ -72,7 +72,7 @@ def render(fits: Fits, origin: Origin, options: FitConfig) -> str:
     if origin.hidden is not None:
         environment.finalize = partial(text.without_places, hidden=origin.hidden)
     environment.filters |= {"number": text.number, "estimate": text.estimate, "sentence": text.sentence}
-    figures = {name: _data_uri(figure) for name, figure in figures_of(fits).items()}
+    figures = {name: _uri_of(figure) for name, figure in figures_of(fits).items()}
     files = Path(__file__).parent / "templates"
     page = environment.get_template("report.html")
     return page.render(
@@ -151,7 +151,7 @@ def _interactive(fits: Fits) -> dict[str, Markup]:
     return {name: Markup(figure) for name, figure in found.items()}  # `plots` escapes it
 
 
-def _data_uri(figure: "Figure") -> str:
+def _uri_of(figure: "Figure") -> str:
     """The figure as a data URI: as SVG, or where that is large as WebP, which takes half of what PNG does."""
     import matplotlib.pyplot as plt
 
@@ -161,4 +161,9 @@ def _data_uri(figure: "Figure") -> str:
         kept, kind = io.BytesIO(), "webp"
         figure.savefig(kept, format="webp", dpi=SVG_DPI, facecolor="white", pil_kwargs={"quality": 90})
     plt.close(figure)
-    return f"data:image/{kind};base64,{base64.b64encode(kept.getvalue()).decode()}"
+    return data_uri(kept.getvalue(), kind)
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """An image of this kind as a data URI."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -5,16 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.commands import DONE, columns, console
-from sweep.commands.experiments.measuring import compared, labels_of, measured_of, write_comparison
-from sweep.commands.sweeps import composed, open_sweep
-from sweep.config import SweepConfig
-from sweep.errors import InputError
+from sweep.commands.experiments.measuring import compared, compared_tables, write_comparison
+from sweep.commands.sweeps import family_of, open_sweep
 from sweep.files import writing
 from sweep.words import counted
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from sweep.compare.labels import Labels
     from sweep.fit import Estimate
 
@@ -29,10 +25,9 @@ def compare(options: Namespace) -> int:
     would do"), and what it is worth as a factor in N and in compute; then what an experiment says of its paper's claims; and
     writes compare.json, compare.csv and evaluations.csv. tables={ours: NAME, theirs: runs.csv} compares sweeps and tables.
     """
-    if any(text.startswith("tables=") for text in options.overrides):
-        config, runs, losses = _tables(options)
-        labels = labels_of(config, runs, baseline=config.compare.baseline or str(runs["label"].iloc[0]), losses=losses)
-        _print(labels, "tables")
+    if any(text.startswith("tables=") for text in options.overrides) or family_of(options):
+        config, runs, labels = compared_tables(options)
+        _print(labels, config.name)
         write_comparison(config, labels, None, runs)
         return DONE
     sweep = open_sweep(options)
@@ -47,34 +42,6 @@ def compare(options: Namespace) -> int:
     with writing(Path(sweep.config.out)):
         measured.evaluations.to_csv(Path(sweep.config.out) / "evaluations.csv", index=False)
     return DONE
-
-
-def _tables(options: Namespace) -> "tuple[SweepConfig, pd.DataFrame, bool]":
-    """The runs of tables={NAME: …} with the name as their label, and whether their losses are of one corpus."""
-    import pandas as pd
-
-    from sweep import tables
-
-    config = composed(options)
-    if not config.tables or len(config.tables) < 2:
-        raise InputError("tables={NAME: …, NAME: …} needs at least two, each a launched sweep or a file of runs")
-    frames, corpora = [], set()
-    for label, source in config.tables.items():
-        if Path(source).is_file():
-            read = tables.read_tables(config.columns, config.fit, source, None, where=config.where, missing=config.missing)[0]
-            frame = pd.DataFrame({name: getattr(read, name) for name in ("run_id", "N", "D", "C", "loss", "budget")})
-            frame["seed"] = 0
-        else:
-            named = Namespace(sweep=source, overrides=[f"store={config.store}"], config_dir=options.config_dir)
-            sweep = open_sweep(named)
-            frame = measured_of(sweep).runs
-            corpora.add(sweep.plan.corpus.fingerprint)
-        frames.append(frame.assign(label=label))
-    runs = pd.concat(frames, ignore_index=True)
-    # Runs of (nearly) one N and D are a cell: sizes of one ladder differ a little between vocabularies.
-    runs["cell"] = runs.groupby([runs["N"].map("{:.2e}".format), runs["D"].map("{:.2e}".format)], sort=False).ngroup()
-    shared = runs.groupby("cell")["label"].nunique().max() > 1
-    return config, runs, len(corpora) < 2 and bool(shared)
 
 
 def _print(labels: "Labels", name: str) -> None:

@@ -1,11 +1,12 @@
 """What a launched sweep has measured, its labels beside each other, and their files and figures."""
 
 import json
-from dataclasses import asdict
+from argparse import Namespace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.commands.sweeps import Sweep, sweep_folder
+from sweep.commands.sweeps import Sweep, composed, family_of, open_sweep, sweep_folder
 from sweep.config import SweepConfig
 from sweep.errors import InputError, explained
 from sweep.files import write_atomically, write_json, writing
@@ -41,19 +42,58 @@ def compared(sweep: Sweep) -> "tuple[Measured, Labels | None, Outcome | None]":
 
 def draw_comparison(sweep: Sweep) -> None:
     """Draw the differences of a sweep, its exponents, and the figure of its experiment, into its folder."""
+    measured, labels, outcome = compared(sweep)
+    draw(sweep.config, labels, outcome, measured.runs)
+
+
+def draw(config: SweepConfig, labels: "Labels | None", outcome: "Outcome | None", runs: "pd.DataFrame") -> None:
+    """Draw what was compared into the folder of its sweep, and write it there."""
     from sweep.figures.compare import draw_labels, draw_outcome
     from sweep.figures.style import save, set_style
 
     set_style()
-    measured, labels, outcome = compared(sweep)
-    out, formats = Path(sweep.config.out), sweep.config.figures.formats
-    figures: dict[str, Any] = {} if labels is None else draw_labels(labels, measured.runs, sweep.config.about.paper)
+    figures: dict[str, Any] = {} if labels is None else draw_labels(labels, runs, config.about.paper)
     if outcome is not None:
         figures["experiment"] = draw_outcome(outcome)
     for name, figure in figures.items():
-        for path in save(figure, out / name, formats):
+        for path in save(figure, Path(config.out) / name, config.figures.formats):
             print(f"wrote {path}")
-    write_comparison(sweep.config, labels, outcome, measured.runs)
+    write_comparison(config, labels, outcome, runs)
+
+
+def compared_tables(options: Namespace) -> "tuple[SweepConfig, pd.DataFrame, Labels]":
+    """The configuration, the runs and the labels of tables={NAME: …}, or of a sweep that is several, with the names as labels.
+
+    Losses are compared only if all sweeps are of one corpus, and tables from elsewhere if compare.losses says so.
+    """
+    import pandas as pd
+
+    from sweep import tables
+
+    config = composed(options)
+    if family := family_of(options):
+        name = options.sweep or config.name
+        config = replace(config, name=name, tables=family, out=str(sweep_folder(Store(Path(config.store)), name)))
+    if not config.tables or len(config.tables) < 2:
+        raise InputError("tables={NAME: …, NAME: …} needs at least two, each a launched sweep or a file of runs")
+    frames, corpora = [], set()
+    for label, source in config.tables.items():
+        if Path(source).is_file():
+            read = tables.read_tables(config.columns, config.fit, source, None, where=config.where, missing=config.missing)[0]
+            frame = pd.DataFrame({name: getattr(read, name) for name in ("run_id", "N", "D", "C", "loss", "budget")}).assign(
+                seed=0
+            )
+        else:
+            sweep = open_sweep(Namespace(sweep=source, overrides=[f"store={config.store}"], config_dir=None))
+            frame = measured_of(sweep).runs
+            corpora.add(sweep.plan.corpus.fingerprint)
+        frames.append(frame.assign(label=label))
+    runs = pd.concat(frames, ignore_index=True)
+    # Runs of (nearly) one N and D are a cell: shapes of one ladder differ a little between vocabularies.
+    runs["cell"] = runs.groupby([runs["N"].map("{:.2e}".format), runs["D"].map("{:.2e}".format)], sort=False).ngroup()
+    baseline = config.compare.baseline or next(iter(config.tables))
+    shared = runs.groupby("cell")["label"].nunique().max() > 1
+    return config, runs, labels_of(config, runs, baseline=baseline, losses=len(corpora) < 2 and bool(shared))
 
 
 def measured_of(sweep: Sweep) -> "Measured":
