@@ -1,6 +1,6 @@
 """The shape of one decoder-only Transformer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,8 @@ class ModelConfig:
         tied_embeddings: whether the output head shares the weights of the input embedding.
         rope_theta: base of the rotary frequencies.
         norm_eps: epsilon inside RMSNorm.
+        dropout: share of the numbers that training drops from the embeddings and from what each attention and feed-forward adds
+            to the residual stream; at least 0 and below 1. See `models.dropout`.
     """
 
     vocab_size: int
@@ -33,11 +35,14 @@ class ModelConfig:
     tied_embeddings: bool = False
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5
+    dropout: float = field(default=0.0, metadata={"later": True})
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "context_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"model.dropout is {self.dropout}; it must be at least 0 and below 1")
         if self.d_model % self.n_heads or self.head_dim % 2:
             raise ValueError(f"model.n_heads is {self.n_heads}; it must divide d_model = {self.d_model} into an even head_dim")
         if self.n_heads % self.n_kv_heads:

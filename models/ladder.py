@@ -25,7 +25,7 @@ class SizeLadder:
     irregularly with N adds that to the IsoFLOP valley, so this one keeps d_model / n_layers and head_dim constant.
 
     Attributes:
-        vocab_size, context_length, tied_embeddings, rope_theta: as in `ModelConfig`.
+        vocab_size, context_length, tied_embeddings, rope_theta, dropout: as in `ModelConfig`.
         aspect_ratio: d_model / n_layers, as closely as whole layers allow.
         head_dim: dimension of a head, or the nearest that divides the width. ValueError is raised unless it is a multiple of
             four: widths are multiples of half a head, and must be even for RoPE.
@@ -39,6 +39,7 @@ class SizeLadder:
     kv_groups: int = 1
     tied_embeddings: bool = False
     rope_theta: float = 10_000.0
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.head_dim < 4 or self.head_dim % 4:
@@ -71,6 +72,7 @@ class SizeLadder:
             context_length=self.context_length,
             tied_embeddings=self.tied_embeddings,
             rope_theta=self.rope_theta,
+            dropout=self.dropout,
         )
 
     def shapes(self) -> tuple[ModelConfig, ...]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.config import ModelConfig
+from models.dropout import dropped, key_of
 
 MAX_LOGITS = 2**26  # of the head in memory at once: 256 MB in float32
 MAX_WHOLE = 4  # layers of a model that is compiled as a whole
@@ -66,10 +67,13 @@ class Block(nn.Module):
         self.attention = Attention(config)
         self.feed_forward_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
         self.feed_forward = FeedForward(config)
+        self.dropout = config.dropout
 
-    def forward(self, x_BTD: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
-        x_BTD = x_BTD + self.attention(normalised(x_BTD, self.attention_norm), cos_TK, sin_TK)
-        return x_BTD + self.feed_forward(normalised(x_BTD, self.feed_forward_norm))
+    def forward(self, x_BTD: Tensor, cos_TK: Tensor, sin_TK: Tensor, key_B: Tensor | None = None) -> Tensor:
+        branch_BTD = self.attention(normalised(x_BTD, self.attention_norm), cos_TK, sin_TK)
+        x_BTD = x_BTD + dropped(branch_BTD, self.dropout, key_B, place=1)
+        branch_BTD = self.feed_forward(normalised(x_BTD, self.feed_forward_norm))
+        return x_BTD + dropped(branch_BTD, self.dropout, key_B, place=2)
 
 
 class Transformer(nn.Module):
@@ -121,22 +125,29 @@ class Transformer(nn.Module):
             if isinstance(module, nn.RMSNorm):
                 module.weight.fill_(1.0)
 
-    def forward(self, tokens_BT: Tensor, targets_BT: Tensor | None = None, reduction: str = "mean") -> Tensor:
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        targets_BT: Tensor | None = None,
+        reduction: str = "mean",
+        key_B: Tensor | None = None,
+    ) -> Tensor:
         """Logits of the next token, shape (B, T, V), for at most `context_length` ids; with targets, their `loss`."""
         T = tokens_BT.shape[1]
         cos_TK, sin_TK = self.cos_TK[:T], self.sin_TK[:T]  # type: ignore[index]  # buffers are typed Tensor | Module
-        x_BTD = self._embed(tokens_BT)
-        for block in self.blocks:
-            if self.recompute and torch.is_grad_enabled():
-                x_BTD = checkpoint(block, x_BTD, cos_TK, sin_TK, use_reentrant=False, preserve_rng_state=False)
+        x_BTD = self._embed(tokens_BT, key_B)
+        for number, block in enumerate(self.blocks, start=1):
+            inputs = (x_BTD, cos_TK, sin_TK) if key_B is None else (x_BTD, cos_TK, sin_TK, key_of(key_B, number))
+            if self.recompute and torch.is_grad_enabled():  # dropout draws nothing, so there is no state to preserve
+                x_BTD = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
             else:
-                x_BTD = block(x_BTD, cos_TK, sin_TK)
+                x_BTD = block(*inputs)
         if targets_BT is None:
             return self.head(normalised(x_BTD, self.norm))
         return self._head_loss(x_BTD, targets_BT, reduction)
 
-    def _embed(self, tokens_BT: Tensor) -> Tensor:
-        x_BTD = self.embedding(tokens_BT)
+    def _embed(self, tokens_BT: Tensor, key_B: Tensor | None) -> Tensor:
+        x_BTD = dropped(self.embedding(tokens_BT), self.config.dropout, key_B, place=0)
         return x_BTD if self.residual_dtype == torch.float32 else x_BTD.to(self.residual_dtype)
 
     def _head_loss(self, x_BTD: Tensor, targets_BT: Tensor, reduction: str) -> Tensor:
@@ -157,9 +168,10 @@ class Transformer(nn.Module):
             block.compile(dynamic=False)
         self._head_loss = torch.compile(self._head_loss, dynamic=False)  # type: ignore[method-assign]
 
-    def loss(self, tokens_BT: Tensor, targets_BT: Tensor, reduction: str = "mean") -> Tensor:
-        """Cross-entropy in nats per token; a scalar, or shape (B, T) with `reduction="none"`. Always in float32."""
-        return self(tokens_BT, targets_BT, reduction)  # through __call__, which DDP and FSDP hook into
+    def loss(self, tokens_BT: Tensor, targets_BT: Tensor, reduction: str = "mean", key_B: Tensor | None = None) -> Tensor:
+        """Cross-entropy in nats per token; a scalar, or shape (B, T) with `reduction="none"`. Always in float32. `key_B` are
+        the sequences' keys of dropout (`models.dropout.keys`); without them nothing is dropped."""
+        return self(tokens_BT, targets_BT, reduction, key_B)  # through __call__, which DDP and FSDP hook into
 
 
 def normalised(x_BTD: Tensor, norm: nn.Module) -> Tensor:

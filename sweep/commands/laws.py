@@ -77,7 +77,7 @@ def plot(options: Namespace) -> int:
     """Fit the laws and draw the figures."""
     sweep = opened(options)[1]
     if sweep is not None and sweep.varies:
-        from sweep.commands.comparing import draw_comparison
+        from sweep.commands.experiments.measuring import draw_comparison
 
         draw_comparison(sweep)
     try:

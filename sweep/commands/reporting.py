@@ -17,9 +17,12 @@ from sweep.words import counted
 if TYPE_CHECKING:
     import pandas as pd
 
+    from sweep.config import ScheduleConfig
     from sweep.fit import Fits
     from sweep.report import Origin
     from sweep.report.origin import Facts
+
+OPTIMISERS = {"adamw": "AdamW", "adam": "Adam with the weight decay in the gradient"}
 
 
 def report(options: Namespace) -> int:
@@ -92,6 +95,18 @@ def _name(table: str) -> str:
     return "/".join(Path(table).absolute().parts[-2:]) if Path(table).is_file() else table
 
 
+def _after_warmup(schedule: "ScheduleConfig") -> str:
+    """The rest of a schedule, in words."""
+    end = f"to {schedule.final_fraction:g} of the peak"
+    return {
+        "cosine": f"a cosine {end}, {schedule.cycle:g} × the run long",
+        "linear": f"a line {end}, {schedule.cycle:g} × the run long",
+        "constant": "constant",
+        "inverse_sqrt": "as the inverse square root of the step",
+        "wsd": f"constant, and a line {end} over the last {schedule.decay_fraction:g} of the run",
+    }[schedule.shape]
+
+
 def _of_store(sweep: Sweep, frame: "pd.DataFrame", places: bool) -> tuple["Facts", dict[str, str], list[int]]:
     """Where the runs were trained, the settings that no column of the table has, and the number of cores or GPUs of each
     run."""
@@ -102,9 +117,9 @@ def _of_store(sweep: Sweep, frame: "pd.DataFrame", places: bool) -> tuple["Facts
     corpus = Corpus.open(store.corpora / fingerprint) if (store.corpora / fingerprint).is_dir() else None
     optimizer, schedule, data = config.optimizer, config.schedule, config.data
     setup = {
-        "Schedule": f"warm-up, then a cosine to {schedule.final_fraction:g} of the peak, {schedule.cycle:g} × the run long",
-        "Optimiser": f"AdamW, betas ({optimizer.beta1:g}, {optimizer.beta2:g}), weight decay {optimizer.weight_decay:g}, "
-        f"gradient norm clipped at {optimizer.grad_clip:g}",
+        "Schedule": f"warm-up, then {_after_warmup(schedule)}",
+        "Optimiser": f"{OPTIMISERS[optimizer.kind]}, betas ({optimizer.beta1:g}, {optimizer.beta2:g}), weight decay "
+        f"{optimizer.weight_decay:g}, gradient norm clipped at {optimizer.grad_clip:g}",
         "Data": f"{data.source}, context of {data.context_length} tokens, {data.validation_tokens:,} tokens held out",
         "Tokenizer": data.tokenizer,
     }

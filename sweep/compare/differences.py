@@ -20,6 +20,7 @@ DIFFERS, EQUAL, MORE_SEEDS, ONE_SEED = "differs", "equal within", "too few seeds
 RELATIVE_MARGIN = 0.01  # of the loss: the smallest difference that matters, unless compare.margin says another
 NEGLIGIBLE = 0.1  # of the margin: a smaller difference is none, however well it is known
 MAX_SEEDS = 1000
+PROBABLY = 1.28  # standard errors, within which four in five estimates of no difference lie
 EVERYWHERE = -1  # in place of a cell: the mean over all cells
 
 
@@ -195,10 +196,10 @@ class _Scope:
         return Difference(**asdict(seen) | given)
 
     def _needed(self, seen: Difference, se: float, margin: float) -> int | None:
-        """The least number of seeds whose interval would be as narrow as the margin, if noise and design stay."""
+        """The least number of seeds with which equal labels would probably be found equal, if noise and design stay."""
         for seeds in range(seen.seeds + 1, MAX_SEEDS + 1):
             freedom = self.freedom * (seeds - 1) / max(seen.seeds - 1, 1)
-            if self.factor(freedom) * se * (seen.seeds / seeds) ** 0.5 <= margin:
+            if (self.factor(freedom) + PROBABLY) * se * (seen.seeds / seeds) ** 0.5 <= margin:
                 return seeds
         return None
 

@@ -1,7 +1,7 @@
 """Everything that `isosweep compare` finds of a sweep with an axis, or of several sweeps or tables."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,12 +68,13 @@ def compare_labels(
         level, margin, noise: see `compare`.
         law: the baseline's, if it is known from elsewhere; else it is fitted to the baseline's runs.
         losses: whether losses of different labels may be compared: they are of one corpus.
-        intervals: of the fits.
+        intervals: of the fits, at `level`.
 
     Raises:
         InputError: if the baseline has no finished run, or nothing can be compared.
     """
     notes: list[str] = []
+    intervals = replace(intervals, level=level)
     laws = {str(label): _law_of(rows, intervals) for label, rows in runs.groupby("label", sort=False)}
     exponents = [
         each for label, rows in runs.groupby("label", sort=False) for each in _exponents(str(label), rows, laws, intervals)

@@ -118,8 +118,18 @@ class CorpusSpec(SourceConfig):
 
 @dataclass(kw_only=True)
 class DataConfig(CorpusSpec):
-    """The corpus, the context T, how often it may be repeated, and how many processes tokenise it."""
+    """The corpus, the context T, how often it may be repeated, and how many processes tokenise it.
+
+    Attributes:
+        context_length: T, tokens per sequence.
+        max_epochs: a horizon that repeats the corpus more often is refused.
+        unique_tokens: each run trains only on so many tokens of the corpus (whole sequences drawn at random, the same for all
+            runs and seeds; a smaller number is a part of a larger one), repeated as often as its horizon needs:
+            `max_epochs` does not bound that. The held-out part stays the same. null: the whole corpus.
+        workers: processes that tokenise; null: one for each core.
+    """
 
     context_length: int = number(128, at_least=1)
     max_epochs: float = number(1, above=0)
+    unique_tokens: float | None = number(None, at_least=1)
     workers: int | None = number(None, at_least=1)

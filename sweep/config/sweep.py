@@ -43,7 +43,7 @@ class SweepConfig:
     name: str = checked(name_problem, default="sweep")
     seed: int = number(0, at_least=0, below=2**63)
     device: str = choice("auto", "cpu", "cuda")
-    precision: str = choice("auto", "fp32", "bf16", "bf16_residual")
+    precision: str = choice("auto", "fp32", "bf16", "bf16_residual", "bf16_weights")
     store: str = "store"
     out: str = "store/sweeps/sweep"
     model: ModelFamily = field(default_factory=ModelFamily)

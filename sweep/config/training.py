@@ -16,6 +16,7 @@ class ModelFamily:
     kv_groups: int = number(1, at_least=1)
     tied_embeddings: bool = False
     rope_theta: float = number(10_000.0, above=1)
+    dropout: float = number(0.0, at_least=0, below=1)
 
 
 @dataclass(kw_only=True)
@@ -34,8 +35,15 @@ class PowerRule:
 
 @dataclass(kw_only=True)
 class OptimizerConfig:
-    """AdamW. `peak_lr` and `batch_tokens` replace their rules; `lr_scale` multiplies the peak rate."""
+    """`peak_lr` and `batch_tokens` replace their rules; `lr_scale` multiplies the peak rate. `kind` is how the weights decay:
 
+    adamw    apart from the gradient: each step takes lr x weight_decay of every matrix (Loshchilov & Hutter 2019)
+    adam     within it: weight_decay x weight is added to the clipped gradient (L2), so that Adam's moments scale it too
+
+    With weight_decay=0 they are the same.
+    """
+
+    kind: str = choice("adamw", "adam")
     beta1: float = number(0.9, above=0, below=1)
     beta2: float = number(0.95, above=0, below=1)
     eps: float = number(1e-8, above=0)
@@ -50,12 +58,23 @@ class OptimizerConfig:
 
 @dataclass(kw_only=True)
 class ScheduleConfig:
-    """Linear warm-up of about `warmup_tokens_per_parameter` x N tokens, then a cosine; see `sweep.train.schedule`."""
+    """Linear warm-up of about `warmup_tokens_per_parameter` x N tokens, then a `shape`; see `sweep.train.schedule`:
 
+    cosine          to `final_fraction` of the peak, over `cycle` times the run
+    linear          the same in a straight line
+    constant        the peak
+    inverse_sqrt    peak x sqrt(warm-up steps / step); without a warm-up, as after one of one step
+    wsd             warm-up, stable, decay: the peak, then linear to `final_fraction` over the last `decay_fraction` of the run
+
+    `decay_fraction` changes wsd alone. A `cycle` above 1 goes with cosine and linear.
+    """
+
+    shape: str = choice("cosine", "linear", "constant", "inverse_sqrt", "wsd")
     warmup_tokens_per_parameter: float = number(1.0, at_least=0)
     max_warmup_fraction: float = number(0.1, at_least=0, at_most=1)
     final_fraction: float = number(0.1, at_least=0, at_most=1)
     cycle: float = number(1.0, at_least=1)
+    decay_fraction: float = number(0.2, above=0, at_most=1)
 
 
 @dataclass(kw_only=True)
@@ -86,10 +105,12 @@ class AboutConfig:
 
 @dataclass(kw_only=True)
 class EvaluationConfig:
-    """`points` held-out losses per run, the last at the horizon; `isosweep evaluate` measures finished runs on the first
-    `tokens` tokens of each of the named `sets`."""
+    """`points` held-out losses per run, the last at the horizon, with `noise_scale` each beside the gradient noise scale (see
+    `sweep.train.noise_scale`); `isosweep evaluate` measures finished runs on the first `tokens` tokens of each of the named
+    `sets`."""
 
     points: int = number(1, at_least=1)
+    noise_scale: bool = False
     sets: dict[str, SourceConfig] | None = None
     tokens: int = number(131_072, at_least=1)
 

@@ -5,27 +5,43 @@ from functools import lru_cache
 import numpy as np
 
 from sweep.errors import InputError
-from sweep.plan.run import count_sequences
+from sweep.plan.run import check_unique_tokens, count_sequences
+
+UNIQUE_SEED = 0x5EED  # of the choice of unique sequences: not the run's, so that all runs of one `unique_tokens` see one text
 
 
 class TrainingSequences:
     """Batches of sequences of T + 1 tokens. Each epoch visits every sequence once, in an order drawn from (seed, epoch).
 
     Args:
-        tokens: flat ids, shape (tokens,); InputError is raised if they do not fill one sequence.
+        tokens: flat ids, shape (tokens,).
         context_length: T, inputs per sequence. The last target of a sequence is the first input of the next.
         batch_size: B, sequences per step.
         seed: of the order.
+        unique_tokens: train on only so many of the tokens, in whole sequences that are drawn at random; a smaller number gives
+            a part of the sequences of a larger one. None for all.
+
+    Raises:
+        InputError: if the tokens do not fill one sequence, or `unique_tokens` are fewer than a batch or more than there are.
     """
 
-    def __init__(self, tokens: np.ndarray, *, context_length: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, tokens: np.ndarray, *, context_length: int, batch_size: int, seed: int, unique_tokens: int | None = None
+    ) -> None:
         self.tokens, self.context_length, self.batch_size, self.seed = tokens, context_length, batch_size, seed
         self.sequences = count_sequences(len(tokens), context_length)
+        self._unique: np.ndarray | None = None
+        if unique_tokens is not None:
+            check_unique_tokens(unique_tokens, batch_size * context_length, self.sequences * context_length)
+            order = np.random.default_rng(UNIQUE_SEED).permutation(self.sequences)
+            self.sequences = unique_tokens // context_length
+            self._unique = order[: self.sequences]
         self._offsets = np.arange(context_length + 1)
         self._order = lru_cache(maxsize=2)(self._draw_order)  # a batch can straddle two epochs
 
     def _draw_order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, epoch)).permutation(self.sequences)
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.sequences)
+        return order if self._unique is None else self._unique[order]
 
     def starts(self, step: int, count: int = 1) -> np.ndarray:
         """Positions where the sequences of steps `step` (from 0) to `step + count - 1` begin, shape (count, B), int64."""

@@ -158,7 +158,8 @@ def _peaks(store: Store, gpu: int) -> dict[str, float]:
     path = store.root / f".gpu-{platform.node()}-{gpu}.json"
     with alone(path.with_suffix(".claim")):
         with suppress(FileNotFoundError, InputError, KeyError):
-            if (kept := read_json(path, dict, ""))["device"] == describe_device("cuda"):
+            kept = read_json(path, dict, "")
+            if kept["device"] == describe_device("cuda") and set(PRECISIONS) <= set(kept["peaks"]):
                 return dict(kept["peaks"])
         peaks = {precision: matmul_peak("cuda", precision) for precision in PRECISIONS}
         write_json(path, {"device": describe_device("cuda"), "peaks": peaks})

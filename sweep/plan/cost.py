@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable
 from typing import TypeAlias
 
 from models import ModelConfig, flops_per_token
-from sweep.plan.run import RunConfig
+from sweep.plan.run import WEIGHTS_BF16, RunConfig
 
-Shape: TypeAlias = tuple[ModelConfig, int, str]  # of a step: model, sequences, precision
+Shape: TypeAlias = tuple[ModelConfig, int, str, str]  # of a step: model, sequences, precision, optimizer
 
 # On an H200 a graph of eager kernels does 0.5e14 to 1.3e14 FLOP/s, a compiled one about twice that: of 3e14 FLOPs a few seconds
 # are saved, for half a minute of a core that would be idle.
@@ -45,8 +45,8 @@ def choose_engine(device: str, *, compiled: str, compile_pays: bool, parallel_si
 
 
 def shape_of(run: RunConfig) -> Shape:
-    """What torch.compile must know: runs that have it in common are compiled once."""
-    return run.model, run.batch_size, run.precision
+    """What the speed of a step depends on, and torch.compile must know: runs that have it in common are compiled once."""
+    return run.model, run.batch_size, run.precision, run.optimizer.kind
 
 
 def worth_compiling(runs: Iterable[RunConfig]) -> frozenset[str]:
@@ -77,7 +77,8 @@ def memory_bytes(run: RunConfig, sequences: int) -> float:
     per_token = model.n_layers * (6 * model.d_model + 3 * model.d_ff) + 2 * model.vocab_size
     width = 8 if run.precision == "fp32" else 4  # bytes per value, with what autograd keeps
     activations = width * per_token * sequences * model.context_length
-    return BYTES_PER_PARAMETER * run.N + activations + BYTES_PER_TOKEN * run.batch_tokens
+    parameters = BYTES_PER_PARAMETER * run.N * (0.5 if run.precision == WEIGHTS_BF16 else 1)
+    return parameters + activations + BYTES_PER_TOKEN * run.batch_tokens
 
 
 def token_bytes(tokens: int, vocab_size: int) -> int:

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 
 from models import ModelConfig, SizeLadder, count_parameters, flops_per_token
 from sweep.config import PowerRule, SweepConfig
+from sweep.config.training import ScheduleConfig
 from sweep.errors import InputError
 from sweep.plan.axis import label_of, variations
 from sweep.plan.device import resolve_device
-from sweep.plan.run import OptimizerSettings, RunConfig, ScheduleSettings, count_sequences
+from sweep.plan.run import OptimizerSettings, RunConfig, ScheduleSettings, check_unique_tokens, count_sequences
 from sweep.plan.targets import targets_of
+
+CYCLES = ("cosine", "linear")  # shapes that a longer cycle stretches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,16 +127,31 @@ def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str)
         steps=steps,
         optimizer=OptimizerSettings(
             peak_lr=float(f"{peak_lr:.4g}"),
-            **{name: getattr(optimizer, name) for name in ("beta1", "beta2", "eps", "weight_decay", "grad_clip")},
+            **{name: getattr(optimizer, name) for name in ("kind", "beta1", "beta2", "eps", "weight_decay", "grad_clip")},
         ),
-        schedule=ScheduleSettings(
-            warmup_steps=round(min(warmup, schedule.max_warmup_fraction * steps)),
-            final_fraction=schedule.final_fraction,
-            cycle=schedule.cycle,
-        ),
+        schedule=_schedule(schedule, round(min(warmup, schedule.max_warmup_fraction * steps))),
         seed=config.seed,
         precision=resolve_precision(config),
         evaluation_points=config.evaluation.points,
+        unique_tokens=None if config.data.unique_tokens is None else int(config.data.unique_tokens),
+        noise_scale=config.evaluation.noise_scale,
+    )
+
+
+def _schedule(config: ScheduleConfig, warmup_steps: int) -> ScheduleSettings:
+    """A run's schedule. Raises InputError if a cycle longer than the run has no meaning in its shape."""
+    if config.cycle > 1 and config.shape not in CYCLES:
+        raise InputError(
+            f"schedule.cycle={config.cycle:g} has no meaning for schedule.shape={config.shape}; set it to 1, or choose "
+            f"schedule.shape={' or '.join(CYCLES)}"
+        )
+    decays_late = {"decay_fraction": config.decay_fraction} if config.shape == "wsd" else {}
+    return ScheduleSettings(
+        warmup_steps=warmup_steps,
+        final_fraction=config.final_fraction,
+        cycle=config.cycle,
+        shape=config.shape,
+        **decays_late,  # which changes no other shape, and is no part of their identity
     )
 
 
@@ -156,10 +174,13 @@ def resolve_precision(config: SweepConfig) -> str:
 
 
 def _check_horizon(run: RunConfig, max_epochs: float, training_tokens: float) -> None:
-    if math.isinf(training_tokens):  # not known before the corpus is made
-        return
-    available = count_sequences(int(training_tokens), run.model.context_length) * run.model.context_length * max_epochs
-    if run.D > available:
+    """Raises TooLongError if the horizon repeats the data more often than `max_epochs`. With `unique_tokens` the repetition is
+    meant, and `max_epochs` does not bound it; InputError is raised if these are too few or too many."""
+    T, known = run.model.context_length, math.isfinite(training_tokens)  # it is not before the corpus is made
+    tokens = count_sequences(int(training_tokens), T) * T if known else math.inf
+    if run.unique_tokens is not None:
+        check_unique_tokens(run.unique_tokens, run.batch_tokens, tokens)
+    elif run.D > (available := tokens * max_epochs):
         raise TooLongError(
             f"a horizon of {run.D:,} tokens (the model of {run.N:,} parameters) is longer than the data, {available:,.0f} "
             f"tokens in data.max_epochs={max_epochs:g}; shorten the horizon, bring more text, or raise data.max_epochs"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sweep.cache import cache_folder, read_own, write_own
 from sweep.files import content_hash
+from sweep.plan.cost import shape_of
 from sweep.plan.run import RunConfig
 
 SOURCES = (Path("models"), Path("sweep/train/engine"))
@@ -59,8 +60,9 @@ def keep(run: RunConfig, threads: int, measured: Measured) -> None:
 
 
 def _name(run: RunConfig, threads: int) -> str:
-    identity = {**_machine(), "model": asdict(run.model), "sequences": run.batch_size, "precision": run.precision}
-    return f"engine-{content_hash(identity | {'threads': threads})}.json"
+    model, sequences, precision, optimizer = shape_of(run)
+    shape = {"model": asdict(model), "sequences": sequences, "precision": precision, "optimizer": optimizer}
+    return f"engine-{content_hash({**_machine(), **shape, 'threads': threads})}.json"
 
 
 @lru_cache

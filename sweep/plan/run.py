@@ -1,6 +1,6 @@
 """A run: every value that changes its result, and the run_id that these values define."""
 
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import Any
 
@@ -8,14 +8,15 @@ from models import ModelConfig, count_parameters
 from sweep.errors import InputError
 from sweep.files import content_hash
 
-RESIDUAL_BF16 = "bf16_residual"
-PRECISIONS = ("fp32", "bf16", RESIDUAL_BF16)
+RESIDUAL_BF16, WEIGHTS_BF16 = "bf16_residual", "bf16_weights"
+PRECISIONS = ("fp32", "bf16", RESIDUAL_BF16, WEIGHTS_BF16)
 FORMAT = 1  # part of every run's identity: raise it when the training code changes what a configuration means
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    """AdamW (Loshchilov & Hutter, arXiv 1711.05101) with a global-norm clip; the decay touches matrices only."""
+    """AdamW (Loshchilov & Hutter, arXiv 1711.05101), or "adam" with coupled decay, and a global-norm clip before; the decay
+    touches matrices only."""
 
     peak_lr: float
     beta1: float
@@ -23,15 +24,18 @@ class OptimizerSettings:
     eps: float
     weight_decay: float
     grad_clip: float
+    kind: str = field(default="adamw", metadata={"later": True})
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleSettings:
-    """Warm-up and cosine, in steps; see `sweep.train.schedule.learning_rate`."""
+    """Warm-up, in steps, and what follows it; see `sweep.train.schedule.learning_rate`."""
 
     warmup_steps: int
     final_fraction: float
     cycle: float
+    shape: str = field(default="cosine", metadata={"later": True})
+    decay_fraction: float = field(default=0.2, metadata={"later": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +48,13 @@ class RunConfig:
         batch_size: sequences of T tokens per optimizer step.
         steps: optimizer steps; D = steps x batch_size x T.
         seed: of the weights and of the order of the data.
-        precision: "fp32", "bf16" autocast over fp32 master weights, or "bf16_residual": a residual stream in bf16 as well.
+        precision: "fp32", "bf16" autocast over fp32 master weights, "bf16_residual": a residual stream in bf16 as well, or
+            "bf16_weights": that, and weights, gradients and moments in bf16, without an fp32 copy.
         evaluation_points: validation losses per run.
+        unique_tokens: train on only so many tokens of the corpus, repeated up to the horizon; None for all of it. See
+            `sweep.data.batches.TrainingSequences`.
+        noise_scale: measure the gradient noise scale at each of them; see `sweep.train.noise_scale`. It moves no weight, but
+            curve.jsonl, which is a function of this configuration, has more in it.
     """
 
     model: ModelConfig
@@ -57,6 +66,8 @@ class RunConfig:
     seed: int
     precision: str
     evaluation_points: int
+    unique_tokens: int | None = field(default=None, metadata={"later": True})
+    noise_scale: bool = field(default=False, metadata={"later": True})
 
     @cached_property
     def run_id(self) -> str:
@@ -118,3 +129,18 @@ def count_sequences(tokens: int, context_length: int) -> int:
             "shorten the context or bring more text"
         )
     return sequences
+
+
+def check_unique_tokens(unique_tokens: int, batch_tokens: int, available: float) -> None:
+    """Raises InputError if `unique_tokens` are fewer than one batch, which would then hold a sequence twice, or more than the
+    `available` tokens, which may be infinite where their number is not known yet."""
+    if unique_tokens < batch_tokens:
+        raise InputError(
+            f"data.unique_tokens={unique_tokens:,} are fewer than one batch of {batch_tokens:,} tokens, which would hold a "
+            "sequence twice; raise it, or lower optimizer.batch_tokens"
+        )
+    if unique_tokens > available:
+        raise InputError(
+            f"data.unique_tokens={unique_tokens:,} are more than the {available:,.0f} tokens that there are; lower it, or "
+            "bring more text"
+        )

@@ -1,6 +1,7 @@
 """What the fits of Kaplan et al.'s laws share: their result, the checks of their input, and resampling."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
@@ -35,6 +36,8 @@ class LawFit(Record, Generic[LawT]):
         identified: share of the usable resamples that identify the law; None if there were none.
         status: "converged"; "weak" if so few resamples identify the law that an interval would be too narrow, and so there is
             none; or "flat" if the gradient did not vanish.
+        replicas: the constants of the resamples behind the intervals, shape (resamples, constants): for what depends on
+            several of them.
         note: what its variables stand for, where that is not what its equation says; empty elsewhere.
     """
 
@@ -47,6 +50,7 @@ class LawFit(Record, Generic[LawT]):
     identified: float | None
     status: str
     note: str = ""
+    replicas: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), repr=False, compare=False)
 
     @classmethod
     def from_resamples(
@@ -84,11 +88,17 @@ class LawFit(Record, Generic[LawT]):
             level=level,
             identified=share,
             status="flat" if flat else "weak" if weak else "converged",
+            replicas=spread,
             **more,
         )
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         return self.law.predict(*args, **kwargs)
+
+    def derived(self, quantity: Callable[[LawT], float]) -> Estimate:
+        """A number that follows from the law's constants, with the interval that follows from theirs."""
+        laws = (type(self.law)(**dict(zip(self.constants, row, strict=True))) for row in self.replicas)
+        return Estimate.from_resamples(quantity(self.law), np.array([quantity(law) for law in laws]), self.level)
 
     def to_dict(self) -> dict[str, Any]:
         scalars = self.pick("points", "rms", "level", "identified")

@@ -1,7 +1,7 @@
 """Engines: ways to compute the optimizer steps of a run. The choice of engine changes results only by rounding.
 
 native    CPU: matrix products by torch, the rest by our own kernels (`native`)
-eager     any device, any number of processes: autograd and torch.optim.AdamW (`autograd`)
+eager     any device, any number of processes: autograd and torch.optim.AdamW or Adam (`autograd`)
 compiled  the same through torch.compile, where a shape has enough FLOPs to repay the minute that compiling takes
 graph     CUDA, one process: the eager or compiled step captured as a CUDA graph (`graph`)
 """
@@ -33,8 +33,8 @@ class Engine(Protocol):
         """Mean loss in each of `sequences`, ids of shape (sequences, T + 1): nats per token, shape (sequences,), double."""
 
     def state(self) -> dict[str, Any]:
-        """Weights and AdamW's moments for a checkpoint: "model" and "optimizer" as torch's state_dict() has them, without the
-        latter's settings, which are the run's."""
+        """Weights and the optimizer's moments for a checkpoint: "model" and "optimizer" as torch's state_dict() has them,
+        without the latter's settings, which are the run's."""
 
     def load(self, state: dict[str, Any]) -> None:
         """Load what `state()` of any engine returned; only before the first step."""

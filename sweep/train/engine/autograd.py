@@ -1,4 +1,4 @@
-"""The step by torch's autograd and AdamW: on any device, over several processes, eager or with the model compiled."""
+"""The step by torch's autograd and AdamW or Adam: on any device, over several processes, eager or with the model compiled."""
 
 import logging
 import os
@@ -13,16 +13,19 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from models.dropout import keys
 from models.transformer import Transformer
 from sweep.claim import alone
 from sweep.data import TrainingSequences
 from sweep.files import content_hash
 from sweep.plan.cost import sequences_at_once
-from sweep.plan.run import RESIDUAL_BF16, RunConfig
+from sweep.plan.run import RESIDUAL_BF16, WEIGHTS_BF16, RunConfig
 from sweep.train.ranks import ALONE, Parallel
 from sweep.train.schedule import learning_rate
 
 log = logging.getLogger(__name__)
+
+OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}  # AdamW is a subclass
 
 EVALUATION_TOKENS = {"cpu": 2**13, "cuda": 2**16}  # per forward pass of an evaluation
 MAX_SHAPES = 4096  # shapes that one process may compile
@@ -33,8 +36,11 @@ ATTENTION = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.
 def transformer(run: RunConfig) -> Transformer:
     """The module that `run` trains; its weights have no defined values."""
     model = Transformer(run.model)
-    if run.precision == RESIDUAL_BF16:
+    if run.precision in (RESIDUAL_BF16, WEIGHTS_BF16):
         model.residual_dtype = torch.bfloat16
+    if run.precision == WEIGHTS_BF16:  # and so their gradients and moments; RoPE's tables, which are no weights, stay in fp32
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(torch.bfloat16)
     return model
 
 
@@ -45,10 +51,14 @@ def by_decay(model: Transformer) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return matrices, {name: parameter for name, parameter in named.items() if name not in matrices}
 
 
-def build_optimizer(model: Transformer, run: RunConfig, lr: Tensor | None = None) -> torch.optim.AdamW:
-    """AdamW (arXiv 1711.05101) for `run`, fused; with a tensor `lr`, a CUDA graph can capture the step."""
+def build_optimizer(model: Transformer, run: RunConfig, lr: Tensor | None = None) -> torch.optim.Adam:
+    """AdamW (arXiv 1711.05101) or Adam for `run`, fused; with a tensor `lr`, a CUDA graph can capture the step.
+
+    Adam's decay is coupled: `weight_decay` x weight is added to the gradient, here after that was clipped. Moments have the
+    weights' precision, and an update of weights in bf16 is rounded to it (Chinchilla, Fig. A6).
+    """
     o, (matrices, gains) = run.optimizer, by_decay(model)
-    return torch.optim.AdamW(
+    return OPTIMIZERS[o.kind](
         [
             {"params": list(matrices.values()), "weight_decay": o.weight_decay},
             {"params": list(gains.values()), "weight_decay": 0.0},
@@ -99,20 +109,28 @@ class AutogradEngine:
     def step(self, step: int) -> Tensor:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.run.steps, self.run.optimizer.peak_lr, self.run.schedule)
-        return self._step_on(to_device(self.sequences.batch(step), self.device))
+        return self._step_on(to_device(self.sequences.batch(step), self.device), self._keys(step))
 
     @property
     def name(self) -> str:
         return "compiled" if self.compiled else "eager"
 
-    def _step_on(self, batch_BS: Tensor) -> Tensor:
+    def _keys(self, step: int) -> Tensor | None:
+        """The keys of dropout in step `step`, shape (B,); None if nothing is dropped."""
+        if not self.run.model.dropout:
+            return None
+        return to_device(keys(self.run.seed, step, self.run.batch_size), self.device)
+
+    def _step_on(self, batch_BS: Tensor, key_B: Tensor | None = None) -> Tensor:
         """`optimizer_step`. A first one that cannot be compiled is taken eagerly; one that does not fit the GPU, with smaller
         micro-batches."""
         fresh = not self.optimizer.state
         while True:
             try:
                 with self._compiling(), self._by(compiled=self.compiled), attention(self.device):
-                    result = optimizer_step(self.model, self.optimizer, batch_BS, self.run, self.micro_batch, self.parallel)
+                    result = optimizer_step(
+                        self.model, self.optimizer, batch_BS, self.run, self.micro_batch, self.parallel, key_B
+                    )
                 self.first = False
                 return torch.stack(result)
             except RuntimeError as error:
@@ -188,8 +206,9 @@ def optimizer_step(
     run: RunConfig,
     micro_batch: int,
     parallel: Parallel = ALONE,
+    key_B: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One update from `batch_BS`, ids of shape (B, T + 1), taken `micro_batch` at a time.
+    """One update from `batch_BS`, ids of shape (B, T + 1), taken `micro_batch` at a time; `key_B` are its keys of dropout.
 
     Each rank computes its shard, weighted so that the mean of the gradients over ranks is the mean over the batch.
 
@@ -199,10 +218,10 @@ def optimizer_step(
     total = torch.zeros((), device=batch_BS.device)
     shares = parallel.share(len(batch_BS), micro_batch)
     for i, (rows, counted) in enumerate(shares, start=1):
-        part = batch_BS[rows]
+        part, key = batch_BS[rows], None if key_B is None else key_B[rows]
         with parallel.accumulating(model, more=i < len(shares)):
             with autocast(run.precision, batch_BS.device.type):
-                part_loss = model.loss(part[:, :-1], part[:, 1:]) * (counted * parallel.size / len(batch_BS))
+                part_loss = model.loss(part[:, :-1], part[:, 1:], key_B=key) * (counted * parallel.size / len(batch_BS))
             part_loss.backward()
         total += part_loss.detach()
     grad_norm = parallel.whole(torch.nn.utils.clip_grad_norm_(model.parameters(), run.optimizer.grad_clip))
@@ -212,7 +231,7 @@ def optimizer_step(
 
 
 def autocast(precision: str, device: str) -> Any:
-    """bf16 forward and backward over fp32 master weights (Chinchilla, Fig. A6), or nothing."""
+    """bf16 forward and backward, over fp32 master weights or weights in bf16 (Chinchilla, Fig. A6), or nothing."""
     return nullcontext() if precision == "fp32" else torch.autocast(device, torch.bfloat16)
 
 

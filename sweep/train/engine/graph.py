@@ -1,8 +1,8 @@
 """The step as one CUDA graph: all kernels of the eager step, replayed by a single call.
 
-The values that change from step to step are copied to the device ahead of time: the positions of each batch's sequences and the
-learning rate, for some hundred steps at a time, with a counter that each step increments. The tokens are kept on the device if
-they fit.
+The values that change from step to step are copied to the device ahead of time, for some hundred steps, with a counter that
+each step increments: the positions of each batch's sequences, their keys of dropout, and the learning rate. The tokens are kept
+on the device if they fit.
 """
 
 import logging
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.dropout import keys
 from sweep.data import TrainingSequences
 from sweep.plan.cost import token_bytes
 from sweep.plan.run import RunConfig
@@ -92,9 +93,9 @@ class GraphEngine(AutogradEngine):
         return self.step(step)
 
     def _one_step(self) -> None:
-        batch_BS, lr = self.feed.next()
+        batch_BS, lr, key_B = self.feed.next()
         self.lr.copy_(lr)
-        self.result.copy_(self._step_on(batch_BS))
+        self.result.copy_(self._step_on(batch_BS, key_B))
 
 
 @lru_cache
@@ -125,6 +126,7 @@ class Feed:
         self.offsets = torch.arange(run.model.context_length + 1, device=device)
         self.rates = torch.zeros(STEPS_AHEAD, device=device)
         self.starts = torch.zeros(STEPS_AHEAD, run.batch_size, dtype=torch.int64, device=device)
+        self.keys = torch.zeros(STEPS_AHEAD, run.batch_size, dtype=torch.int32, device=device) if run.model.dropout else None
         self.position = torch.zeros(1, dtype=torch.int64, device=device)
         self.expected: int | None = None  # the current step, and the first step beyond the tables
         self.end = 0
@@ -139,17 +141,21 @@ class Feed:
             rates = [learning_rate(later, self.run.steps, peak, schedule) for later in range(step, step + count)]
             self.rates[:count].copy_(to_device(np.array(rates, np.float32), self.device))
             self.starts[:count].copy_(to_device(self.sequences.starts(step, count), self.device))
+            if self.keys is not None:
+                drawn = [keys(self.run.seed, later, self.run.batch_size) for later in range(step, step + count)]
+                self.keys[:count].copy_(to_device(np.stack(drawn), self.device))
             self.position.zero_()
             self.end = step + count
         if self.tokens is None:
             self.batch_BS.copy_(to_device(self.sequences.batch(step), self.device))
         self.expected = step + 1
 
-    def next(self) -> tuple[Tensor, Tensor]:
-        """Ids of the next batch, shape (B, T + 1), and its learning rate, of shape ()."""
+    def next(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Ids of the next batch, shape (B, T + 1), its learning rate, of shape (), and its keys of dropout, if any, (B,)."""
         rate = self.rates[self.position].squeeze(0)
         if self.tokens is not None:
             starts_B = self.starts[self.position].squeeze(0)
             self.batch_BS.copy_(self.tokens[starts_B[:, None] + self.offsets])
+        key_B = None if self.keys is None else self.keys[self.position].squeeze(0)
         self.position.add_(1)
-        return self.batch_BS, rate
+        return self.batch_BS, rate, key_B

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from models import SizeLadder, count_parameters
 from sweep.compare import Measured, Outcome, analysis
 from sweep.compare.experiment import FAILS, HOLDS, UNCLEAR
-from sweep.compare.noise import seed_noise
+from sweep.compare.experiments.noise import seed_noise
 from sweep.errors import InputError
 from sweep.fit import Surface
 from sweep.fit.kaplan.counting import Counting

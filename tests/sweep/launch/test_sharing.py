@@ -1,5 +1,6 @@
 """Several runs on one GPU: MPS, its shared faults, and compiling ahead. The GPU is imagined, the processes are real."""
 
+import json
 import os
 import signal
 import time
@@ -16,7 +17,7 @@ from sweep.launch.ahead import Ahead
 from sweep.launch.launchers import Launch
 from sweep.launch.signals import StopFlag
 from sweep.launch.worker import _peaks
-from sweep.plan.run import RunConfig
+from sweep.plan.run import PRECISIONS, RunConfig
 from sweep.store import Store, states
 from sweep.train.events import Event, Outcome
 from tests.waiting import PATIENCE_S
@@ -71,16 +72,20 @@ def test_a_peak_is_measured_once_for_a_store(launch: Launch, monkeypatch: pytest
     names = ["H200"]
     monkeypatch.setattr("sweep.train.device.describe_device", lambda device: names[-1])
     first = _peaks(launch.store, 0)
-    assert first == dict.fromkeys(("fp32", "bf16", "bf16_residual"), 5e14)
+    assert first == dict.fromkeys(PRECISIONS, 5e14)
     assert _peaks(launch.store, 0) == first
-    assert len(asked) == 3
+    assert len(asked) == len(PRECISIONS)
     names.append("H100")
     assert _peaks(launch.store, 0) == first
-    assert len(asked) == 6
+    assert len(asked) == 2 * len(PRECISIONS)
     (file,) = launch.store.root.glob(".gpu-*-0.json")
-    file.write_text("{")
-    assert _peaks(launch.store, 0) == first
-    assert len(asked) == 9
+    earlier = json.loads(file.read_text())
+    del earlier["peaks"]["bf16_weights"]  # as a version before that precision wrote it
+    for unusable in ("{", json.dumps(earlier)):
+        asked.clear()
+        file.write_text(unusable)
+        assert _peaks(launch.store, 0) == first
+        assert len(asked) == len(PRECISIONS)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Shapes, runs and data that the tests of engines share."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ SHAPES = [
 ]
 
 
-def run_of(model: ModelConfig, precision: str = "fp32", batch_size: int = 3, **changes: float) -> RunConfig:
+def run_of(model: ModelConfig, precision: str = "fp32", batch_size: int = 3, **changes: Any) -> RunConfig:
     optimizer = OptimizerSettings(peak_lr=0.01, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, grad_clip=1.0)
     return RunConfig(
         model=model,

@@ -17,8 +17,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from models.transformer import Transformer
 from sweep.claim import alone
 from sweep.plan.cost import MAX_PASS_TOKENS, sequences_at_once
+from sweep.plan.run import PRECISIONS
 from sweep.train.engine import graph
-from sweep.train.engine.autograd import AutogradEngine, build_optimizer, optimizer_step, out_of_memory
+from sweep.train.engine.autograd import AutogradEngine, build_optimizer, optimizer_step, out_of_memory, transformer
 from sweep.train.engine.graph import GraphEngine
 from tests.sweep.train.engine_cases import SHAPES, run_of, sequences_of
 from tests.waiting import PATIENCE_S
@@ -62,7 +63,7 @@ def test_a_graph_without_room(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Lo
     captures, whole_loss = CapturesOnCpu(monkeypatch, engine), engine.model.loss
     activations: list[weakref.ref[Tensor]] = []
 
-    def loss(tokens: Tensor, targets: Tensor) -> Tensor:
+    def loss(tokens: Tensor, targets: Tensor, key_B: None) -> Tensor:
         if captures.active and len(tokens) > 1:
             held = torch.zeros(1000)
             activations.append(weakref.ref(held))
@@ -124,12 +125,12 @@ def test_new_horizons_seeds_and_rates_do_not_compile_again(monkeypatch: pytest.M
         assert counters["stats"]["unique_graphs"] == graphs
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_residual"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_step_asks_the_device_for_no_value(precision: str) -> None:
     """A tensor without values has nothing to answer with: `.item()` and the like are errors."""
     run = run_of(SHAPES[1], precision)
     with FakeTensorMode():
-        model = Transformer(run.model)
+        model = transformer(run)
         optimizer = build_optimizer(model, run)
         for group in optimizer.param_groups:
             group["lr"] = torch.zeros(())
@@ -161,7 +162,7 @@ def test_a_step_that_does_not_fit_is_taken_in_parts(monkeypatch: pytest.MonkeyPa
     hungry = AutogradEngine(run, sequences_of(run), device="cpu")
     seen, whole_loss = [], hungry.model.loss
 
-    def loss(tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def loss(tokens: torch.Tensor, targets: torch.Tensor, key_B: None) -> torch.Tensor:
         seen.append((len(tokens), hungry.model.recompute))
         if len(tokens) > 1 or not hungry.model.recompute:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -172,7 +173,7 @@ def test_a_step_that_does_not_fit_is_taken_in_parts(monkeypatch: pytest.MonkeyPa
     assert [size for size, _ in seen[:5]] == [8, 4, 2, 1, 1]
     assert seen[4] == (1, True)  # activations are worked out again only where nothing else helps
 
-    def hopeless(tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def hopeless(tokens: torch.Tensor, targets: torch.Tensor, key_B: None) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     too_large = AutogradEngine(run, sequences_of(run), device="cpu")

@@ -178,9 +178,12 @@ def test_tied_embeddings_are_sharded_as_one(ranks: Ranks, run: RunConfig, corpus
     assert_same_curve(Store(tmp_path / "ranks" / "rank-0").run(run.run_id), alone)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "bf16_weights"])
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_bf16_is_the_same_autocast(ranks: Ranks, run: RunConfig, corpus: Corpus, tmp_path: Path, strategy: str) -> None:
-    run = replace(run, precision="bf16")
+def test_bf16_is_the_same_autocast(
+    ranks: Ranks, run: RunConfig, corpus: Corpus, tmp_path: Path, strategy: str, precision: str
+) -> None:
+    run = replace(run, precision=precision)
     alone = Store(tmp_path / "alone").run(run.run_id)
     train(run, corpus, alone, Runtime(compile="off"))
     assert ranks.train(2, strategy, run, tmp_path / "ranks") == states.DONE

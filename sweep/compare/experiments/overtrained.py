@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sweep.compare.experiment import FAILS, HOLDS, UNCLEAR, Claim, Measured, Outcome
-from sweep.compare.noise import LEVEL, judged, seed_noise
+from sweep.compare.experiments.noise import LEVEL, judged, seed_noise
 from sweep.errors import InputError
 from sweep.fit import Intervals, ParametricFit, RunTable, fit_parametric, predict_runs, runs_from_frame
 from sweep.fit.result import Estimate, Refused, attempt

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweep.compare.experiment import UNCLEAR, Claim, Measured, Outcome
-from sweep.compare.noise import LEVEL, judged
+from sweep.compare.experiments.noise import LEVEL, judged
 from sweep.errors import InputError
 from sweep.fit import Intervals, ParametricFit, fit_parametric, runs_from_frame
 from sweep.fit.kaplan.counting import Counting

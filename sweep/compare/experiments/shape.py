@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sweep.compare.experiment import FAILS, HOLDS, UNCLEAR, Claim, Measured, Outcome
-from sweep.compare.noise import LEVEL, SeedNoise, seed_noise
+from sweep.compare.experiments.noise import LEVEL, SeedNoise, seed_noise
 from sweep.errors import InputError
 from sweep.fit.result import plain
 
