@@ -187,4 +187,5 @@ def _draw(
     for i, N in enumerate(answers):
         losses.axvline(N, color=f"C{i}", linestyle=("-", "--")[i])
     losses.set(xscale="log", xlabel="parameters $N$", ylabel="held-out loss (nats per token)")
+    losses.xaxis.set_minor_formatter(lambda N, _: f"{N:,.0f}" if f"{N:e}"[0] in "25" else "")  # all digits overlap
     losses.set_title(f"at {profile.budget:.3g} FLOPs")

@@ -117,7 +117,9 @@ def _draw(figure: "Figure", runs: "pd.DataFrame", fit: ParametricFit) -> None:
         along = np.geomspace(ratio.min(), ratio.max(), 100)
         losses.plot(ratio, own["loss"], "o", color=f"C{i}", label=f"N = {size:,.0f}")
         losses.plot(along, fit.predict(size, along * size), color=f"C{i}")
-        residuals.plot(ratio, own["loss"] - fit.predict(own["N"].to_numpy(), own["D"].to_numpy()), "o-", color=f"C{i}")
+        left = own["loss"] - fit.predict(own["N"].to_numpy(), own["D"].to_numpy())
+        residuals.plot(ratio, left, "o", color=f"C{i}")
+        residuals.plot(left.groupby(ratio).mean(), color=f"C{i}")
     for axis in (losses, residuals):
         axis.axvline(USUAL, color="grey", linestyle=":")
     residuals.axhline(0, color="black", linewidth=0.8)

@@ -160,5 +160,7 @@ def _draw(figure: "Figure", found: dict[str, Plateau]) -> None:
         axis.errorbar(plateau.ratio, plateau.rise, yerr=plateau.margin, fmt="o-", capsize=2)
         axis.axhline(family.percent, color="grey", linestyle=":")
         axis.axvspan(plateau.low, plateau.high, color="C0", alpha=0.1)
-        axis.set(xscale="log", xlabel=family.ratio)
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.set_xlabel(family.ratio)
     figure.axes[0].set_ylabel("loss above the best (%)")
