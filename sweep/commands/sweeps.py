@@ -103,8 +103,8 @@ def open_sweep(options: Namespace) -> Sweep:
 
 
 def family_of(options: Namespace) -> dict[str, str]:
-    """The sweeps that a launched sweep consists of, by label; empty if it is one sweep. Raises InputError if what is written down
-    of them is damaged."""
+    """The sweeps that a launched sweep consists of, by label; empty if it is one. Raises InputError if what is written down of
+    them is damaged."""
     given = given_texts(options.overrides, store=DEFAULT_STORE, name=None, experiment=None)
     name = options.sweep or given["name"] or given["experiment"] or DEFAULT_NAME
     path = sweep_folder(Store(Path(os.path.expanduser(given["store"] or DEFAULT_STORE))), name) / FAMILY

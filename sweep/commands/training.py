@@ -17,6 +17,7 @@ from sweep.commands.sweeps import (
     find_run,
     make_corpus,
     make_plan,
+    members_of,
     open_sweep,
     plan_sweep,
     sweep_folder,

@@ -38,8 +38,8 @@ def check_name(name: str) -> None:
 
 @dataclass(kw_only=True)
 class SweepConfig:
-    """A whole sweep; or several of other corpora, if `sweeps` gives the overrides of each by a label: they are launched one after
-    another as <name>-<label>, and compared under <name>."""
+    """A whole sweep; or several of other corpora, if `sweeps` gives the overrides of each by a label: they are launched one by
+    one as <name>-<label>, and compared under <name>."""
 
     name: str = checked(name_problem, default="sweep")
     sweeps: dict[str, list[str]] | None = None

@@ -44,7 +44,9 @@ def reproduce(options: Namespace) -> int:
         raise InputError(f"reproduce takes the name of a paper, {', '.join(PAPERS)}" + (f", not {paper}" if paper else ""))
     fixed = [text for text in options.overrides if text.startswith(("name=", "experiment="))]
     if fixed:
-        raise InputError(f"{fixed[0]} is the same for all experiments of {paper}; leave it out, or launch one experiment with it")
+        raise InputError(
+            f"{fixed[0]} is the same for all experiments of {paper}; leave it out, or launch one experiment with it"
+        )
     entries, started = [], monotonic()
     for name in PAPERS[paper]:
         print(f"\n=== {name}, {duration(monotonic() - started)} after the start")
