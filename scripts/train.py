@@ -17,7 +17,8 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import MissingMandatoryValue
 
 from sweep.commands import BAD_INPUT, SOME_RUNS_FAILED
-from sweep.commands.sweeps import make_corpus, make_plan, plan_sweep
+from sweep.commands.corpora import make_corpus
+from sweep.commands.sweeps import make_plan, plan_sweep
 from sweep.commands.training import launch_runs
 from sweep.config import GridRun, conf_directory, from_omegaconf, read_times_as_text
 from sweep.errors import InputError

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sweep.commands.sweeps import make_corpus, plan_sweep
+from sweep.commands.corpora import make_corpus
+from sweep.commands.sweeps import plan_sweep
 from sweep.commands.training import launch_runs
 from sweep.config import compose
 from sweep.figures import save, set_style

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.commands import DONE, columns, console
-from sweep.commands.sweeps import describe_recipe, describe_written, members_of, open_sweep, plan_sweep, source_rows
+from sweep.commands.corpora import describe_recipe, describe_written, source_rows
+from sweep.commands.sweeps import members_of, open_sweep, plan_sweep
 from sweep.config import SweepConfig, compose_with_choices
 from sweep.errors import InputError, explained
 from sweep.plan.estimate import duration, makespan

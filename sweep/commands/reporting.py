@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from sweep.commands.corpora import describe_written
 from sweep.commands.laws import make_fits, of_each_label, require_a_law, verdict_lines
-from sweep.commands.sweeps import Sweep, describe_written
+from sweep.commands.sweeps import Sweep
 from sweep.config import SweepConfig, shown
 from sweep.files import writing
 from sweep.words import counted

@@ -10,18 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.commands import DONE, SOME_RUNS_FAILED, console
-from sweep.commands.sweeps import (
-    FAMILY,
-    composed,
-    corpus_of,
-    find_run,
-    make_corpus,
-    make_plan,
-    members_of,
-    open_sweep,
-    plan_sweep,
-    sweep_folder,
-)
+from sweep.commands.corpora import corpus_of, make_corpus
+from sweep.commands.sweeps import FAMILY, composed, find_run, make_plan, members_of, open_sweep, plan_sweep, sweep_folder
 from sweep.config import SweepConfig, compose_with_choices
 from sweep.errors import InputError
 from sweep.files import write_json, writing

@@ -4,8 +4,9 @@ from argparse import Namespace
 from pathlib import Path
 
 from sweep.commands import DONE, columns, console
+from sweep.commands.corpora import corpus_of, make_corpus
 from sweep.commands.laws import opened, read_tables
-from sweep.commands.sweeps import composed, corpus_of, find_run_id, make_corpus, open_sweep, plan_sweep
+from sweep.commands.sweeps import composed, find_run_id, open_sweep, plan_sweep
 from sweep.commands.training import launch_runs
 from sweep.errors import InputError
 from sweep.files import write_json, writing
