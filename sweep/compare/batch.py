@@ -38,8 +38,7 @@ EXPONENTS = ("alpha_C", "N", "B", "S")
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """One loss of one size: the steps S and tokens B S that it took (rows of `reached`), and what follows from them, each of
-    shape (1 + resamples,), with all runs first."""
+    """One loss of one size: B and S, rows of `reached`, and what follows, each of shape (1 + resamples,), all runs first."""
 
     N: int
     loss: float
@@ -84,11 +83,12 @@ def analyse(measured: Measured) -> Outcome:
     steps, why_not = _optimum(rows, runs, counts, power, B_star)
     found = {name: _estimate(of) for name, of in {**values, **steps}.items()}
     misfit = float(np.sqrt(np.mean(np.concatenate([level.misfit() for level in levels]) ** 2)))
+    for_fits = f"{FOR_FITS}'{{B_star: {B_star[0]:.4g}, alpha_B: {1 / power[0]:.4g}}}'"
     text = [
         f"{len(runs)} runs, {len(sizes)} sizes, {runs.batch_tokens.nunique()} batch sizes; {CONFIDENCE:.0%} intervals",
         *(_line(level) for level in levels),
         f"B_crit(L) = B_star / L^(1 / alpha_B): B_star = {found['B_star']} tokens, 1 / alpha_B = {found['inverse_alpha_B']}",
-        *([f"{FOR_FITS}'{{B_star: {B_star[0]:.4g}, alpha_B: {1 / power[0]:.4g}}}'"] if power[0] > 0 else []),
+        *([for_fits] if (found["inverse_alpha_B"].low or 0) > 0 else []),
         *([f"no optimum: {why_not}"] if why_not else []),
         *([] if "grad_sq" in measured.evaluations else ["no noise scale: it is measured with evaluation.noise_scale=true"]),
     ]
