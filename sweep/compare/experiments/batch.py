@@ -19,7 +19,7 @@ from sweep.fit.kaplan.law_fit import line
 from sweep.fit.kaplan.laws import optimal_exponents
 from sweep.fit.kaplan.table import BatchCurve, steps_to_loss
 from sweep.fit.kaplan.two_terms import TwoTerms
-from sweep.fit.result import NO_INTERVALS, Estimate, plain
+from sweep.fit.result import MIN_KNOWN, NO_INTERVALS, Estimate, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,13 +32,13 @@ RESAMPLES, CONFIDENCE = 200, 0.8
 SAME_SIZE, PREDICTED = 1.5, 2.0  # factors within which B_crit does not depend on N, and the noise scale predicts it
 MISFIT = 0.1  # of the steps, that is no objection to a hyperbola
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+FOR_FITS = "to correct L(N, S) in a sweep over N and D of this text, give its fit fit.critical_batch="
 EXPONENTS = ("alpha_C", "N", "B", "S")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """One loss of one size: the steps S and tokens B S that it took (rows of `reached`), and what follows from them, each of
-    shape (1 + resamples,), with all runs first."""
+    """One loss of one size: B and S, rows of `reached`, and what follows, each of shape (1 + resamples,), all runs first."""
 
     N: int
     loss: float
@@ -59,12 +59,13 @@ def analyse(measured: Measured) -> Outcome:
     optimum that follows, and compare B_crit with the noise scale.
 
     Raises:
-        LawError: "unreached" if no loss is reached by three batch sizes; "too_few_levels" if fewer than two have a B_crit.
+        LawError: "unreached" if no loss is reached by three batch sizes; "too_few_levels" if fewer than two have a B_crit in
+            nine of ten resamples, without which a loss is left out.
     """
     runs = measured.runs.reset_index(drop=True)
     rows, counts = reached(measured), _draw(runs)
     levels = [_level(group, measured, runs, counts, rows) for _, group in rows.groupby(["N", "loss"])]
-    levels = [level for level in levels if np.isfinite(level.B_crit[0])]
+    levels = [level for level in levels if np.isfinite(level.B_crit[0]) and np.isfinite(level.B_crit).mean() >= MIN_KNOWN]
     if len(levels) < 2:
         raise LawError("too_few_levels", f"{len(levels)} losses have a critical batch size, and the law needs 2: vary B more")
     power, B_star = _power(levels)
@@ -80,13 +81,14 @@ def analyse(measured: Measured) -> Outcome:
             "large_over_small": np.divide(*(B / middle**p for p, B in reversed(ends))),
         }
     steps, why_not = _optimum(rows, runs, counts, power, B_star)
-    found = {name: Estimate.from_resamples(of[0], of[1:], CONFIDENCE) for name, of in {**values, **steps}.items()}
+    found = {name: _estimate(of) for name, of in {**values, **steps}.items()}
     misfit = float(np.sqrt(np.mean(np.concatenate([level.misfit() for level in levels]) ** 2)))
+    for_fits = f"{FOR_FITS}'{{B_star: {B_star[0]:.4g}, alpha_B: {1 / power[0]:.4g}}}'"
     text = [
         f"{len(runs)} runs, {len(sizes)} sizes, {runs.batch_tokens.nunique()} batch sizes; {CONFIDENCE:.0%} intervals",
         *(_line(level) for level in levels),
         f"B_crit(L) = B_star / L^(1 / alpha_B): B_star = {found['B_star']} tokens, 1 / alpha_B = {found['inverse_alpha_B']}",
-        *([_for_fits(power[0], B_star[0])] if power[0] > 0 else []),
+        *([for_fits] if (found["inverse_alpha_B"].low or 0) > 0 else []),
         *([f"no optimum: {why_not}"] if why_not else []),
         *([] if "grad_sq" in measured.evaluations else ["no noise scale: it is measured with evaluation.noise_scale=true"]),
     ]
@@ -236,33 +238,27 @@ def _verdict(of: Estimate, low: float, high: float) -> str:
     """Whether the interval of `of` lies between `low` and `high`, wholly outside, or neither."""
     if of.low is None or of.high is None:
         return UNCLEAR
-    if low < of.low and of.high < high:
-        return HOLDS
-    return FAILS if of.high < low or of.low > high else UNCLEAR
+    return HOLDS if low < of.low and of.high < high else FAILS if of.high < low or of.low > high else UNCLEAR
 
 
-def _for_fits(power: float, B_star: float) -> str:
-    law = f"fit.critical_batch='{{B_star: {B_star:.4g}, alpha_B: {1 / power:.4g}}}'"
-    return f"for L(N, S_min) and where L(C) and L(D) collide, in a sweep over N and D of this text: isosweep fit … {law}"
+def _estimate(of: np.ndarray) -> Estimate:
+    return Estimate.from_resamples(of[0], of[1:], CONFIDENCE)
 
 
 def _values(level: Level) -> dict[str, Any]:
-    names = ("S_min", "E_min", "B_crit", "noise")
-    of = {name: getattr(level, name) for name in names}
-    estimates = {name: plain(Estimate.from_resamples(each[0], each[1:], CONFIDENCE)) for name, each in of.items()}
+    estimates = {name: plain(_estimate(getattr(level, name))) for name in ("S_min", "E_min", "B_crit", "noise")}
     return {"N": level.N, "loss": level.loss, "batches": len(np.unique(level.B)), **estimates}
 
 
 def _line(level: Level) -> str:
-    B_crit, noise = (Estimate.from_resamples(of[0], of[1:], CONFIDENCE) for of in (level.B_crit, level.noise))
+    B_crit, noise = _estimate(level.B_crit), _estimate(level.noise)
     beside = f", noise scale {noise}" if np.isfinite(noise.value) else ""
-    least = f"S_min = {level.S_min[0]:.4g}, E_min = {level.E_min[0]:.4g}"
-    return f"  N = {level.N:,}, L = {level.loss:.3f}: {least}, B_crit = {B_crit}{beside}"
+    least = f"L = {level.loss:.3f}: S_min = {level.S_min[0]:.4g}, E_min = {level.E_min[0]:.4g}"
+    return f"  N = {level.N:,}, {least}, B_crit = {B_crit}{beside}"
 
 
 def _draw_both(figure: "Figure", levels: list[Level], power: np.ndarray, B_star: np.ndarray) -> None:
-    """Steps against tokens of the largest size, with the hyperbolas (Fig. 18), and B_crit and the noise scale against the loss
-    (Fig. 10)."""
+    """Steps against tokens of the largest size (Fig. 18), and B_crit and the noise scale against the loss (Fig. 10)."""
     import matplotlib as mpl
 
     figure.set_size_inches(11, 4.8)
@@ -276,7 +272,6 @@ def _draw_both(figure: "Figure", levels: list[Level], power: np.ndarray, B_star:
         trade.scatter(level.B * level.S, level.S, s=18, color=[colour], label=f"L = {level.loss:.3f}", zorder=3)
     trade.set(xscale="log", yscale="log", xlabel="tokens $E = B S$", ylabel="optimizer steps $S$")
     trade.set_title(f"{largest[0].N:,} parameters: $(S/S_{{min}} - 1)(E/E_{{min}} - 1) = 1$", fontsize=10)
-    trade.legend(fontsize=8, frameon=False)
 
     ends = sorted(level.loss for level in levels)
     loss = np.geomspace(ends[0] / 1.01, ends[-1] * 1.01, 60)
@@ -284,8 +279,7 @@ def _draw_both(figure: "Figure", levels: list[Level], power: np.ndarray, B_star:
         drawn = B_star[1:, None] / loss ** power[1:, None]
     low, high = np.nanquantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
     critical.fill_between(loss, low, high, color="0.5", alpha=0.2, linewidth=0, label=f"{CONFIDENCE:.0%} interval")
-    label = f"$B^*/L^{{1/\\alpha_B}}$, $1/\\alpha_B$ = {power[0]:.2f}"
-    critical.plot(loss, B_star[0] / loss ** power[0], color="0.2", linewidth=1.4, label=label)
+    critical.plot(loss, B_star[0] / loss ** power[0], color="0.2", label=f"$B^*/L^p$, p = $1/\\alpha_B$ = {power[0]:.2f}")
     for i, N in enumerate(sorted({level.N for level in levels})):
         colour, marker = COLOURS[i % len(COLOURS)], "osD^"[i % 4]
         same = [level for level in levels if level.N == N]
@@ -294,12 +288,13 @@ def _draw_both(figure: "Figure", levels: list[Level], power: np.ndarray, B_star:
             x, [level.B_crit[0] for level in same], s=24, color=colour, marker=marker, label=f"$B_{{crit}}$, N = {N:,}"
         )
         if np.isfinite([level.noise[0] for level in same]).any():
-            label = f"noise scale, N = {N:,}"
-            critical.plot(x, [level.noise[0] for level in same], color=colour, linestyle="--", linewidth=1.2, label=label)
+            noise = [level.noise[0] for level in same]
+            critical.plot(x, noise, color=colour, linestyle="--", label=f"noise scale, N = {N:,}")
     critical.set(xscale="log", yscale="log", xlabel="held-out loss (nats per token)", ylabel="tokens per step")
     critical.invert_xaxis()
-    critical.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%.2f"))
-    critical.xaxis.set_minor_formatter(mpl.ticker.FormatStrFormatter("%.2f"))
+    for set_formatter in (critical.xaxis.set_major_formatter, critical.xaxis.set_minor_formatter):
+        set_formatter("{x:.2f}")
     critical.set_title("the critical batch size and the gradient noise scale", fontsize=10)
-    critical.legend(fontsize=8, frameon=False)
+    for axis in (trade, critical):
+        axis.legend(fontsize=8, frameon=False)
     figure.tight_layout()
