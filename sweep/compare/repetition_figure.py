@@ -18,6 +18,7 @@ def draw(figure: "Figure", points: "pd.DataFrame", evaluations: "pd.DataFrame", 
     figure.set_size_inches(11, 4.6)
     left, right = figure.subplots(1, 2)
     without = points[points.dropout == 0]
+    without = without[without.D == without.groupby("N").D.transform("max")]
     _lowest(left, without, laws["L_ND"])
     if isinstance(laws["L_ND"], Refused) and not isinstance(laws["data_constrained"], Refused):
         _epochs(right, without, laws["data_constrained"])
@@ -71,13 +72,14 @@ def _training(axes: "Axes", points: "pd.DataFrame", evaluations: "pd.DataFrame")
 def _epochs(axes: "Axes", points: "pd.DataFrame", law: Any) -> None:
     for N, colour in _colours(points.N).items():
         some = points[points.N == N]
-        some = some[some.D == some.D.max()]
         D, epochs = some.D.max(), some.D / some.U
         for turned, marker in ((False, "o"), (True, "x")):
             chosen = some.turned == turned
-            label = f"N = {N:,.0f}, D = {D:,.0f}" if not turned else "overfits, not fitted" if N == points.N.max() else None
+            label = f"N = {N:,.0f}, D = {D:,.0f}" if not turned else "lowest of runs that overfit, not fitted"
             if chosen.any():
-                axes.plot(epochs[chosen], some.final[chosen], marker, color=colour, ms=5, label=label)
+                axes.plot(
+                    epochs[chosen], some.best[chosen] if turned else some.final[chosen], marker, color=colour, label=label
+                )
         if N in law.E_N:
             R = np.geomspace(1, epochs.max(), 100)
             axes.plot(R, law.predict(N, D / R, D), color=colour, lw=1.2)
