@@ -19,7 +19,7 @@ from omegaconf.errors import MissingMandatoryValue
 from sweep.commands import BAD_INPUT, SOME_RUNS_FAILED
 from sweep.commands.sweeps import make_corpus, make_plan, plan_sweep
 from sweep.commands.training import launch_runs
-from sweep.config import NamedRun, conf_directory, from_omegaconf, read_times_as_text
+from sweep.config import GridRun, conf_directory, from_omegaconf, read_times_as_text
 from sweep.errors import InputError
 from sweep.launch import launchers
 from sweep.store import Store
@@ -34,7 +34,7 @@ def main(composed: DictConfig) -> None:
         (Path(HydraConfig.get().sweep.dir) / "multirun.yaml").chmod(0o600)
     try:
         with open_dict(composed):
-            named = NamedRun(N=_number(composed, "parameters"), D=_number(composed, "tokens"))
+            named = GridRun(N=_number(composed, "parameters"), D=_number(composed, "tokens"))
         config = from_omegaconf(composed)
         config.grid.runs = [named]
         _, recipe = plan_sweep(config)

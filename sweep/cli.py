@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 import yaml
 
 from sweep import __version__
-from sweep.commands import BAD_INPUT, DONE, benching, comparing, following, laws, planning, reporting, stores, training, using
+from sweep.commands import BAD_INPUT, DONE, benching, following, laws, planning, reporting, stores, training, using
+from sweep.commands.experiments import comparing
 from sweep.commands.helping import explain, paragraph
 from sweep.config import compose_with_choices, shown
 from sweep.errors import InputError
@@ -34,6 +35,7 @@ exit codes: 0 done, 1 some runs failed, 2 bad input
 # What one changes most comes first.
 SWEEP = (
     "experiment",
+    "scale",
     "name",
     "store",
     "device",

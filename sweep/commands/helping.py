@@ -28,7 +28,7 @@ def explain(fields: Sequence[str]) -> str:
     for name in fields:
         if (folder := conf_directory() / name).is_dir():
             lines += ["", *_group(folder, chosen.get(name)), ""]
-        elif block := re.search(rf'^"?{name}"?:.*\n(?:[ #].*\n)*', sweep, re.MULTILINE):
+        if block := re.search(rf'^"?{name}"?:.*\n(?:[ #].*\n)*', sweep, re.MULTILINE):
             lines += _paragraphs(_fields(block.group().splitlines()))
     last = "key=value sets a field; group=file chooses a file of conf/, and group.key=value changes what is in it"
     return "\n".join([*lines, "", paragraph(last)]).replace("\n\n\n", "\n\n")
@@ -45,7 +45,7 @@ def _group(folder: Path, chosen: str | None) -> Iterator[str]:
     else in the file that others build upon."""
     files = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.yaml"))}
     yield paragraph(f"  {folder.name}={' | '.join(name for name in files if name != 'defaults')}", 6)
-    if folder.name == "experiment":
+    if folder.name in ("experiment", "scale"):
         return  # they set fields of other groups
     order = sorted(files, key=lambda name: (name != "defaults", name != chosen, not _is_base(name, files)))
     known: dict[str, str] = {}

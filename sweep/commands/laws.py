@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,7 +77,7 @@ def plot(options: Namespace) -> int:
     """Fit the laws and draw the figures."""
     sweep = opened(options)[1]
     if sweep is not None and sweep.varies:
-        from sweep.commands.comparing import draw_comparison
+        from sweep.commands.experiments.measuring import draw_comparison
 
         draw_comparison(sweep)
     try:
@@ -125,12 +125,12 @@ def choose_next(options: Namespace) -> int:
     print(chosen.summary())
     out = Path(config.out)
     grid = out / "conf" / "grid" / "next.yaml"
-    earlier = [(run.N, run.D) for run in config.grid.runs or []]
+    earlier = [{key: value for key, value in asdict(run).items() if value is not None} for run in config.grid.runs or []]
     with writing(out):
         write_json(out / "next.json", chosen.to_dict())
         grid.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(grid, chosen.grid(earlier))
-    parts = [part for part in ("isoflop", "horizons") if getattr(config.grid, part)]
+        write_atomically(grid, chosen.grid(earlier, config.grid.scale))
+    parts = [part for part in ("isoflop", "around", "horizons") if getattr(config.grid, part)]
     where = f"hydra.searchpath=[file://{(out / 'conf').resolve()}]"
     print(f"\nwrote {out / 'next.json'} and {grid}; add to the sweep's overrides to plan, launch and fit them with the rest:")
     print(f"  'grid=[{','.join([*parts, 'next'])}]' '{where}'")

@@ -19,6 +19,7 @@ from sweep.words import counted
 if TYPE_CHECKING:
     from sweep.fit.questions.expectation import Expectation
 
+MANY_EPOCHS = 4  # Muennighoff et al. 2023 (arXiv 2305.16264)
 COLUMNS = ("budget", "N", "width", "layers", "D", "D/N", "6ND", "steps", "batch", "peak_lr", "engine", "expected", "why")
 # Left out first on a narrow screen.
 LEAST = ("layers", "width", "batch", "6ND", "peak_lr", "engine", "steps", "D/N", "why", "expected", "budget")
@@ -54,6 +55,8 @@ def plan(options: Namespace) -> int:
     if len(planned.labels) > 1:
         print(_visible(planned, config))
     print(f"\n{corpus}")
+    if (epochs := max(each.run.D for each in planned.runs) / planned.corpus.training_tokens) > MANY_EPOCHS:
+        print(f"the longest run sees its text {epochs:.3g} times; beyond {MANY_EPOCHS} it teaches less than new text would")
     _print_sources(rows, planned)
     return DONE
 

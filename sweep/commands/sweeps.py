@@ -17,8 +17,9 @@ from sweep.plan import measured
 from sweep.plan.cost import choose_engine, worth_compiling
 from sweep.plan.device import resolve_device
 from sweep.plan.estimate import Speed
-from sweep.plan.grid import TooLongError, expand, ladder_of, remarks_on_sizes
+from sweep.plan.grid import TooLongError, expand, ladder_of
 from sweep.plan.run import RunConfig
+from sweep.plan.targets import remarks_on_sizes
 from sweep.plan.written import FILE, CorpusFacts, SweepPlan
 from sweep.store import Store, states
 
@@ -78,9 +79,9 @@ def composed(options: Namespace) -> SweepConfig:
 def open_sweep(options: Namespace) -> Sweep:
     """The launched sweep that a command names, as NAME, name=… or experiment=…. Neither conf/ nor the corpus is read. Raises
     InputError if there is no such sweep, or an override would make other runs."""
-    given = given_texts(options.overrides, store=DEFAULT_STORE, name=None, experiment=None, out=None)
+    given = given_texts(options.overrides, store=DEFAULT_STORE, name=None, experiment=None, scale=None, out=None)
     store = Store(Path(os.path.expanduser(given["store"] or DEFAULT_STORE)))
-    name = options.sweep or given["name"] or _launched_from(store, given["experiment"]) or DEFAULT_NAME
+    name = options.sweep or given["name"] or _launched_from(store, given["experiment"], given["scale"]) or DEFAULT_NAME
     folder = sweep_folder(store, name)
     if (plan := SweepPlan.read(folder)) is None:
         there = ", ".join(sorted(path.parent.name for path in (store.root / "sweeps").glob(f"*/{FILE}"))) or "none"
@@ -101,14 +102,15 @@ def sweep_folder(store: Store, name: str) -> Path:
     return store.root / "sweeps" / name
 
 
-def _launched_from(store: Store, experiment: str | None) -> str | None:
-    """The name of the sweep that was launched from conf/experiment/<experiment>.yaml under the name given there."""
+def _launched_from(store: Store, experiment: str | None, scale: str | None) -> str | None:
+    """The name of the sweep that was launched from conf/experiment/<experiment>.yaml at `scale` under the name given there."""
     if experiment is None:
         return None
     for plan in _plans(store):
-        if plan.choices.get("experiment") == experiment and not any(text.startswith("name=") for text in plan.overrides):
+        same = plan.choices.get("experiment") == experiment and plan.choices.get("scale") == scale
+        if same and not any(text.startswith("name=") for text in plan.overrides):
             return plan.config.name
-    return experiment
+    return f"{experiment}-{scale}" if scale else experiment
 
 
 def _plans(store: Store) -> Iterator[SweepPlan]:

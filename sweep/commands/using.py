@@ -11,7 +11,7 @@ from sweep.errors import InputError
 from sweep.files import write_json, writing
 from sweep.store import Store, states
 
-APPROACHES, DEFAULT_APPROACH = ("envelope", "isoflop", "parametric"), "parametric"
+APPROACHES, DEFAULT_APPROACH = ("envelope", "isoflop", "parametric", "kaplan"), "parametric"
 
 
 def train_optimal(options: Namespace) -> int:
@@ -26,8 +26,8 @@ def train_optimal(options: Namespace) -> int:
     sweep = None if sweep is None else sweep.of_baseline()
     plan, recipe = (sweep.plan, None) if sweep else plan_sweep(config)
     store = Store(Path(config.store))
-    runs, curves, _ = read_tables(config, sweep)
-    chosen = optimal_run(config, plan.corpus, budget, options.approach, runs, curves)
+    runs, curves, conventions = read_tables(config, sweep)
+    chosen = optimal_run(config, plan.corpus, budget, options.approach, runs, curves, conventions)
     run = chosen.planned.run
     print(chosen.summary(config.fit.level))
     record = Path(config.out) / f"optimal-{budget:.4g}-{options.approach}.json"

@@ -7,11 +7,12 @@ from sweep.compare.experiment import Claim, Measured, Outcome
 from sweep.errors import InputError
 
 __all__ = ["ANALYSES", "Claim", "Measured", "Outcome", "analysis"]
-ANALYSES: tuple[str, ...] = ()  # the modules of this folder that have a function `analyse`
+# The modules of `experiments` that have a function `analyse`.
+ANALYSES = ("batch", "gopher", "head_to_head", "kaplan_chinchilla", "overtrained", "repetition", "shape")
 
 
 def analysis(name: str) -> Callable[[Measured], Outcome]:
     """The analysis that about.analysis names. Raises InputError if there is none."""
     if name not in ANALYSES:
         raise InputError(f"about.analysis={name} is none of {', '.join(ANALYSES)}")
-    return import_module(f"sweep.compare.{name}").analyse
+    return import_module(f"sweep.compare.experiments.{name}").analyse

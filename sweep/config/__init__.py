@@ -8,8 +8,10 @@ from sweep.config.overrides import override
 from sweep.config.secrets import shown
 from sweep.config.sweep import SweepConfig, check_name
 from sweep.config.training import (
+    AroundGrid,
     EvaluationConfig,
     GridConfig,
+    GridRun,
     HorizonsGrid,
     IsoflopGrid,
     ModelFamily,
@@ -17,4 +19,5 @@ from sweep.config.training import (
     OptimizerConfig,
     PowerRule,
     ScheduleConfig,
+    Shape,
 )

@@ -91,6 +91,8 @@ def compose_with_choices(
         raise InputError(f"{_one_line(error)}; one of these is wrong: {' '.join(map(shown_override, overrides))}") from error
     OmegaConf.set_struct(composed, False)
     chosen = composed.pop("hydra").runtime.choices
+    if chosen.scale and not any(text.startswith("name=") for text in overrides):
+        composed.name = f"{composed.name}-{chosen.scale}"  # the larger copy does not take the plan of the original's place
     return from_omegaconf(composed), {group: name for group, name in chosen.items() if not group.startswith("hydra/")}
 
 

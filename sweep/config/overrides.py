@@ -10,8 +10,9 @@ from sweep.config.secrets import shown_override
 from sweep.config.sweep import SweepConfig
 from sweep.errors import InputError
 
-MAKES_RUNS = ("model", "data", "optimizer", "schedule", "grid", "axis", "seed", "precision", "evaluation.points")
-CONF_ONLY = ("experiment", "hydra")  # they choose files of conf/, and a launched sweep is composed already
+RUNS = ("model", "data", "optimizer", "schedule", "grid", "axis", "seed", "precision")
+MAKES_RUNS = (*RUNS, "evaluation.points", "evaluation.noise_scale")
+CONF_ONLY = ("experiment", "scale", "hydra")  # they choose files of conf/, and a launched sweep is composed already
 
 
 def makes_runs(key: str) -> bool:

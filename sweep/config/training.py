@@ -105,10 +105,12 @@ class AboutConfig:
 
 @dataclass(kw_only=True)
 class EvaluationConfig:
-    """`points` held-out losses per run, the last at the horizon; `isosweep evaluate` measures finished runs on the first
-    `tokens` tokens of each of the named `sets`."""
+    """`points` held-out losses per run, the last at the horizon, with `noise_scale` each beside the gradient noise scale (see
+    `sweep.train.noise_scale`); `isosweep evaluate` measures finished runs on the first `tokens` tokens of each of the named
+    `sets`."""
 
     points: int = number(1, at_least=1)
+    noise_scale: bool = False
     sets: dict[str, SourceConfig] | None = None
     tokens: int = number(131_072, at_least=1)
 
@@ -142,9 +144,42 @@ class NamedRun:
 
 
 @dataclass(kw_only=True)
+class AroundGrid:
+    """At each of `budgets`, in FLOPs of C = 6 N D, the N that are `factors` times the one whose D/N is expected to be optimal
+    (`tokens_per_parameter`), and D = C / 6N: sizes off the optimum at equal compute."""
+
+    budgets: list[float] = nonempty()
+    factors: list[float] = nonempty()
+    tokens_per_parameter: float = number(above=0)
+
+
+@dataclass(kw_only=True)
+class Shape:
+    """A whole shape; the vocabulary and the context are the data's, all else `model`'s. Keys and values have as many heads as
+    queries."""
+
+    d_model: int = number(at_least=2)
+    n_layers: int = number(at_least=1)
+    n_heads: int = number(at_least=1)
+    d_ff: int = number(at_least=1)
+
+
+@dataclass(kw_only=True)
+class GridRun:
+    """One (N, D), or one shape and D."""
+
+    N: float | None = None
+    shape: Shape | None = None
+    D: float
+
+
+@dataclass(kw_only=True)
 class GridConfig:
-    """The runs of a sweep: the union of the parts that are given."""
+    """The runs of a sweep: the union of the parts that are given. A larger copy has the `scale` k: widths of whole shapes times
+    k, N and D times k^2, budgets times k^4, so that D/N, and what one run is to another, stay."""
 
     isoflop: IsoflopGrid | None = None
+    around: AroundGrid | None = None
     horizons: HorizonsGrid | None = None
-    runs: list[NamedRun] | None = nonempty(None)
+    runs: list[GridRun] | None = nonempty(None)
+    scale: int = number(1, at_least=1)

@@ -1,6 +1,7 @@
 """What to run next: the runs that tell most about a target for the FLOPs that are left."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,14 +56,13 @@ class NextRuns:
             lines.append(f"  N = {N:.4g}, D = {D:.4g} ({D / N:.3g} tokens per parameter, {C:.3g} FLOPs)")
         return "\n".join([*lines, f"now:  {self.now.line()}", f"then: {self.then.line()}"])
 
-    def grid(self, earlier: Sequence[tuple[float, float]] = ()) -> str:
-        """A file for conf/grid/, in Hydra's YAML, with the (N, D) of `earlier` runs and then these."""
-        named = [*earlier, *zip(self.N, self.D, strict=True)]
-        rows = "".join(f"  - {{N: {N:.8g}, D: {D:.8g}}}\n" for N, D in named)
-        return (
-            f"# The last {len(self.N)} runs, of {self.C.sum():.3g} FLOPs, were chosen to shrink the standard deviation of "
-            f"{self.target} from {self.sd_before:.4f} to {self.sd_after:.4f}.\nruns:\n{rows}"
-        )
+    def grid(self, earlier: Sequence[Mapping[str, Any]] = (), scale: int = 1) -> str:
+        """A file for conf/grid/, in Hydra's YAML: the `earlier` runs of that grid, then these, over the square of `scale`."""
+        own = (f"{{N: {N / scale**2:.8g}, D: {D / scale**2:.8g}}}" for N, D in zip(self.N, self.D, strict=True))
+        rows = "".join(f"  - {run}\n" for run in (*map(json.dumps, earlier), *own))
+        sd = f"from {self.sd_before:.4f} to {self.sd_after:.4f}"
+        chosen = f"of {self.C.sum():.3g} FLOPs, were chosen to shrink the standard deviation of {self.target} {sd}"
+        return f"# The last {len(self.N)} runs, {chosen}.\nruns:\n{rows}"
 
 
 def next_runs(

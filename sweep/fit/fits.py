@@ -16,6 +16,7 @@ from sweep.fit.judge.form_fits import fit_forms
 from sweep.fit.judge.holdout import RollingHoldOut, rolling_hold_out
 from sweep.fit.judge.sensitivity import Variant, sensitivity
 from sweep.fit.judge.verdict import Verdict
+from sweep.fit.kaplan.follows import Follows, what_follows
 from sweep.fit.kaplan.law_fit import LawFit
 from sweep.fit.kaplan.table import fit_kaplan
 from sweep.fit.lack_of_fit import LackOfFit, lack_of_fit, pure_noise
@@ -44,6 +45,7 @@ class Fits:
         verdict: what to go by; None if no approach was fitted.
         kaplan: Kaplan's laws by name, or a `Refused`; of N without embeddings where the table has that.
         kaplan_runs: the table that these were fitted to.
+        follows: what Kaplan's laws imply.
         collapse: how well the normalised curves of the runs near the optimum fall on each other, or a `Refused`.
         level: of every interval.
     """
@@ -61,6 +63,7 @@ class Fits:
     verdict: Verdict | None
     kaplan: dict[str, LawFit[Any] | Refused]
     kaplan_runs: RunTable
+    follows: Follows
     collapse: Collapse | Refused
     level: float
 
@@ -101,6 +104,7 @@ class Fits:
             "adequacy": plain(self.adequacy),
             "forms": plain(self.forms),
             "kaplan": plain(self.kaplan),
+            "follows": plain(self.follows),
             "collapse": self.collapse.to_dict(),
         }
 
@@ -118,7 +122,7 @@ class Fits:
             lines.append(law.summary() if law.fitted else f"{APPROACHES[name].heading()}\n  {law.summary()}")
         if self.adequacy:
             lines.append(f"  the surface is {self.adequacy.line()}")
-        lines += ["", self.answers.summary()]
+        lines += ["", self.answers.summary(), *self.follows.lines(self.verdict.a if self.verdict else None, full=full)]
         return "\n".join(lines + (self._judgements() if full else ["", "--full prints the judgements too; fits.json has all"]))
 
     def _judgements(self) -> list[str]:
@@ -166,7 +170,8 @@ def fit_all(
     parametric, noise = by_name["parametric"], pure_noise(laws.runs, options.seed_noise)
     E = float(parametric.surface.E) if parametric.fitted and parametric.status == "converged" else None
     kaplan_runs = others.get(KAPLAN_COUNTING, laws.runs)
-    answers = answer(list(by_name.values()), questions, largest=float(laws.runs.C.max()), best=_best(laws.runs))
+    answers = answer(list(by_name.values()), questions, largest=float(laws.runs.C.max()), best=laws.runs.best())
+    kaplan = fit_kaplan(kaplan_runs, laws.curves, critical_batch=options.critical_batch, intervals=intervals)
     judged: dict[str, Any] = {
         "adequacy": lack_of_fit(
             laws.runs, parametric.predict(laws.runs.N, laws.runs.D), free=parametric.free.shape[1], noise=noise
@@ -187,14 +192,9 @@ def fit_all(
         sensitivity=variants,
         verdict=decide(by_name, answers, variants=variants, **judged),
         conventions=compare_conventions(others, laws.curves, delta=options.delta, intervals=intervals, tell=tell),
-        kaplan=fit_kaplan(kaplan_runs, laws.curves, critical_batch=options.critical_batch, intervals=intervals),
+        kaplan=kaplan,
         kaplan_runs=kaplan_runs,
+        follows=what_follows(kaplan_runs, kaplan, critical_batch=options.critical_batch, intervals=intervals),
         collapse=attempt(lambda: collapse(laws.curves, laws.runs, E)),
         level=intervals.level,
     )
-
-
-def _best(runs: RunTable) -> tuple[float, float]:
-    """(N, D) of the run of the lowest loss."""
-    row = int(runs.loss.argmin())
-    return float(runs.N[row]), float(runs.D[row])

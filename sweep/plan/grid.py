@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from models import ModelConfig, SizeLadder, count_parameters, flops_per_token
-from sweep.config import GridConfig, IsoflopGrid, PowerRule, SweepConfig
+from sweep.config import PowerRule, SweepConfig
 from sweep.config.training import ScheduleConfig
 from sweep.errors import InputError
 from sweep.plan.axis import label_of, variations
 from sweep.plan.device import resolve_device
 from sweep.plan.run import OptimizerSettings, RunConfig, ScheduleSettings, check_unique_tokens, count_sequences
+from sweep.plan.targets import targets_of
 
-MAX_REMARKS = 5
 CYCLES = ("cosine", "linear")  # shapes that a longer cycle stretches
 
 
@@ -53,15 +53,6 @@ class TooLongError(InputError):
     """A horizon is longer than the data."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """A shape and the tokens it should see, before rounding to steps."""
-
-    model: ModelConfig
-    tokens: float
-    budget: float | None = None
-
-
 def expand(config: SweepConfig, *, corpus: str, vocab_size: int, training_tokens: float) -> list[PlannedRun]:
     """Every run of the sweep, largest FLOPs first, each once: the grid with every combination of the axis.
 
@@ -86,7 +77,8 @@ def expand(config: SweepConfig, *, corpus: str, vocab_size: int, training_tokens
         varied, labels = variation.config, variation.labels
         targets = targets_of(varied.grid, ladder_of(varied, vocab_size))
         if not targets:
-            raise InputError("grid: there is no run in it; choose grid=isoflop, grid=horizons, both as grid=[…], or grid=list")
+            several = "several as grid=[…], or grid=list"
+            raise InputError(f"grid: there is no run in it; choose grid=isoflop, around or horizons, {several}")
         for cell, target in enumerate(targets):
             run = resolve(target.model, target.tokens, varied, corpus)
             _check_horizon(run, varied.data.max_epochs, training_tokens)
@@ -108,55 +100,6 @@ def ladder_of(config: SweepConfig, vocab_size: int) -> SizeLadder:
         return SizeLadder(vocab_size=vocab_size, context_length=config.data.context_length, **vars(config.model))
     except ValueError as error:
         raise InputError(str(error)) from error
-
-
-def remarks_on_sizes(grid: GridConfig, ladder: SizeLadder) -> list[str]:
-    """A sentence on each size asked for by its number that no shape of the ladder is near. Raises InputError as `expand`."""
-    asked = {
-        "grid.horizons.parameters": grid.horizons.parameters if grid.horizons else [],
-        "grid.runs": [named.N for named in grid.runs or []],
-    }
-    found = [f"{field}: {text}" for field, sizes in asked.items() for N in dict.fromkeys(sizes) if (text := ladder.remark(N))]
-    return found if len(found) <= MAX_REMARKS else [*found[:MAX_REMARKS], f"and {len(found) - MAX_REMARKS} more such sizes"]
-
-
-def targets_of(grid: GridConfig, ladder: SizeLadder) -> list[Target]:
-    """The (shape, tokens) pairs of all parts of a grid."""
-    targets = []
-    if grid.isoflop:
-        for budget in grid.isoflop.budgets:
-            _require_positive("grid.isoflop.budgets", budget)
-            targets += [
-                Target(model=shape, tokens=budget / flops_per_token(shape, grid.isoflop.flops), budget=budget)
-                for shape in _sizes_around_optimum(grid.isoflop, budget, ladder)
-            ]
-    if grid.horizons:
-        for N in grid.horizons.parameters:
-            shape = _nearest(ladder, N, "grid.horizons.parameters")
-            for ratio in grid.horizons.tokens_per_parameter:
-                _require_positive("grid.horizons.tokens_per_parameter", ratio)
-                targets.append(Target(model=shape, tokens=ratio * count_parameters(shape).total))
-    for named in grid.runs or []:
-        _require_positive("grid.runs: D", named.D)
-        targets.append(Target(model=_nearest(ladder, named.N, "grid.runs: N"), tokens=named.D))
-    return targets
-
-
-def _sizes_around_optimum(grid: IsoflopGrid, budget: float, ladder: SizeLadder) -> list[ModelConfig]:
-    """`grid.sizes` different shapes evenly spread in log N around the expected optimum of `budget`."""
-    centre = math.sqrt(budget / 6 / grid.tokens_per_parameter)  # C = 6 N D and D = tokens_per_parameter · N
-    free = list(ladder.sized())
-    if len(free) < grid.sizes:
-        raise InputError(f"grid.isoflop.sizes={grid.sizes}: the ladder has only {len(free)} shapes")
-    chosen = []
-    for i in range(grid.sizes):
-        place = i / (grid.sizes - 1) - 0.5 if grid.sizes > 1 else 0.0
-        N = centre * grid.span**place
-        _nearest(ladder, N, f"grid.isoflop at budget {budget:g}")
-        best = min(free, key=lambda sized: abs(math.log(sized[0] / N)))
-        free.remove(best)
-        chosen.append(best[1])
-    return chosen
 
 
 def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str) -> RunConfig:
@@ -191,6 +134,7 @@ def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str)
         precision=resolve_precision(config),
         evaluation_points=config.evaluation.points,
         unique_tokens=None if config.data.unique_tokens is None else int(config.data.unique_tokens),
+        noise_scale=config.evaluation.noise_scale,
     )
 
 
@@ -241,15 +185,3 @@ def _check_horizon(run: RunConfig, max_epochs: float, training_tokens: float) ->
             f"a horizon of {run.D:,} tokens (the model of {run.N:,} parameters) is longer than the data, {available:,.0f} "
             f"tokens in data.max_epochs={max_epochs:g}; shorten the horizon, bring more text, or raise data.max_epochs"
         )
-
-
-def _nearest(ladder: SizeLadder, N: float, field: str) -> ModelConfig:
-    try:
-        return ladder.nearest(N)
-    except ValueError as error:
-        raise InputError(f"{field}: {error}") from error
-
-
-def _require_positive(field: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise InputError(f"{field}={value} is out of range; it must be a positive number")

@@ -53,6 +53,8 @@ class RunConfig:
         evaluation_points: validation losses per run.
         unique_tokens: train on only so many tokens of the corpus, repeated up to the horizon; None for all of it. See
             `sweep.data.batches.TrainingSequences`.
+        noise_scale: measure the gradient noise scale at each of them; see `sweep.train.noise_scale`. It moves no weight, but
+            curve.jsonl, which is a function of this configuration, has more in it.
     """
 
     model: ModelConfig
@@ -65,6 +67,7 @@ class RunConfig:
     precision: str
     evaluation_points: int
     unique_tokens: int | None = field(default=None, metadata={"later": True})
+    noise_scale: bool = field(default=False, metadata={"later": True})
 
     @cached_property
     def run_id(self) -> str:

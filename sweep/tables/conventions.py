@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from sweep.config import Columns, FitConfig
 
 # What N and C are, as columns of a sweep's runs.csv; from Kaplan's counting to the exact one.
-KAPLAN_COUNTING = "N without embeddings, C = 6ND"
+KAPLAN_COUNTING, ALL_COUNTING = "N without embeddings, C = 6ND", "N with embeddings, C = 6ND"
 CONVENTIONS = (
     (KAPLAN_COUNTING, "N_non_embedding", "C_kaplan"),
     ("N without embeddings, C exact", "N_non_embedding", "C_exact"),
-    ("N with embeddings, C = 6ND", "N", "C"),
+    (ALL_COUNTING, "N", "C"),
     ("N with embeddings, C of Chinchilla's Appendix F", "N", "C_chinchilla"),
     ("N with embeddings, C exact", "N", "C_exact"),
 )

@@ -66,6 +66,11 @@ class RunTable:
     def __len__(self) -> int:
         return len(self.run_id)
 
+    def best(self) -> tuple[float, float]:
+        """(N, D) of the run of the lowest loss."""
+        row = int(self.loss.argmin())
+        return float(self.N[row]), float(self.D[row])
+
     def remarks(self) -> list[str]:
         """What was left out, and what reading the table decided, a line each."""
         more = len(self.excluded) - NAMED

@@ -25,6 +25,7 @@ from sweep.train.engine import make_engine
 from sweep.train.engine.autograd import attention_kernel
 from sweep.train.engine.choice import choose_on_cpu
 from sweep.train.events import Progress
+from sweep.train.noise_scale import measure_noise_scale
 from sweep.train.ranks import ALONE, Parallel
 from sweep.train.schedule import learning_rate
 
@@ -126,10 +127,10 @@ class _Training:
         self.run, self.directory, self.runtime, self.parallel = run, directory, runtime, runtime.parallel
         self.claim = cast(Claim, claim)  # only rank 0 uses it
         shape = {"context_length": run.model.context_length, "batch_size": run.batch_size}
-        sequences = TrainingSequences(corpus.tokens("train"), **shape, seed=run.seed, unique_tokens=run.unique_tokens)
+        self.sequences = TrainingSequences(corpus.tokens("train"), **shape, seed=run.seed, unique_tokens=run.unique_tokens)
         self.held_out = validation_sequences(corpus.tokens("validation"), run.model.context_length)
         self.engine = make_engine(
-            engine, run, sequences, device=runtime.device, micro_batch=runtime.micro_batch, parallel=self.parallel
+            engine, run, self.sequences, device=runtime.device, micro_batch=runtime.micro_batch, parallel=self.parallel
         )
         # Evenly spaced, the last at the horizon.
         self.evaluate_at = {round(run.steps * (i + 1) / run.evaluation_points) for i in range(run.evaluation_points)}
@@ -236,7 +237,9 @@ class _Training:
         if not math.isfinite(loss):
             return False
         self.validation = {"val_loss": loss, "val_loss_se": standard_error}
-        self.curve.write(self.step, **self.validation)
+        at = (self.sequences, self.step, self.runtime.device, self.parallel)
+        noise = measure_noise_scale(self.run, self.engine.state(), *at) if self.run.noise_scale else {}
+        self.curve.write(self.step, **self.validation, **noise)
         self.interval_start = time.perf_counter()  # an evaluation must not look like slow steps
         self.beside_s["evaluating_s"] += self.interval_start - begin
         return True

@@ -1,19 +1,22 @@
 """The compute-optimal run at a budget, and the loss that the fit predicts for it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from models import SizeLadder, count_parameters, flops_per_token
-from sweep.config import GridConfig, NamedRun, SweepConfig
+from sweep.config import GridConfig, GridRun, SweepConfig
 from sweep.errors import InputError
 from sweep.plan.grid import PlannedRun, expand
 from sweep.plan.written import CorpusFacts
 from sweep.words import counted
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from sweep.fit import Allocation, Curve, Estimate, RunTable
 
+KAPLAN = "kaplan"  # the --approach that is none of the registry's
 BEYOND = 1.1  # times the largest C fitted, or one over that times the smallest: a budget there is an extrapolation
 
 
@@ -91,12 +94,19 @@ class OptimalRun:
 
 
 def optimal_run(
-    config: SweepConfig, corpus: CorpusFacts, budget: float, approach: str, runs: "RunTable", curves: "Sequence[Curve]"
+    config: SweepConfig,
+    corpus: CorpusFacts,
+    budget: float,
+    approach: str,
+    runs: "RunTable",
+    curves: "Sequence[Curve]",
+    conventions: "Mapping[str, RunTable]",
 ) -> OptimalRun:
     """The run that `approach`, fitted to `runs` and `curves`, asks for at `budget`, and its predicted loss.
 
     It uses the sweep's ladder, data, rules and schedule. `budget` is in FLOPs by the convention `config.fit.flops`, and
-    `approach` is one of "envelope", "isoflop" and "parametric".
+    `approach` is one of "envelope", "isoflop", "parametric", and "kaplan": Approach 3 to the same runs with N and C as Kaplan
+    et al. 2020 counted them, without embeddings, from `conventions`, the runs under every convention that the table has.
 
     Raises:
         InputError: if the approach cannot be fitted, or no model of the ladder is near its N.
@@ -104,10 +114,14 @@ def optimal_run(
     from sweep.fit import Laws, Options, allocate, predict_runs
 
     laws = Laws(runs=runs, curves=curves, options=Options.of(config.fit))
-    law, surface = laws[approach], laws["parametric"]
-    if not law.fitted:
-        raise InputError(f"--approach {approach} is {law.summary()}; add runs, or take another --approach")
-    (optimum,) = allocate(law, [budget])
+    surface = laws["parametric"]
+    if approach == KAPLAN:
+        optimum = _kaplans(budget, config, conventions)
+    else:
+        law = laws[approach]
+        if not law.fitted:
+            raise InputError(f"--approach {approach} is {law.summary()}; add runs, or take another --approach")
+        (optimum,) = allocate(law, [budget])
     planned = _plan_one(config, corpus, optimum)
     predicted: Estimate | str = f"Approach 3 is {surface.summary()}"
     if surface.fitted:
@@ -123,6 +137,39 @@ def optimal_run(
     )
 
 
+def _kaplans(budget: float, config: SweepConfig, conventions: "Mapping[str, RunTable]") -> "Allocation":
+    """What Kaplan et al.'s counting asks for at `budget`, in all parameters. Raises InputError if the table has no such
+    columns, the sweep counts otherwise than C = 6 N D, or the law cannot be fitted."""
+    from sweep.fit import Allocation, Estimate, Options, fit_parametric
+    from sweep.fit.kaplan.counting import Counting
+    from sweep.fit.result import Refused, attempt
+    from sweep.tables.conventions import ALL_COUNTING, KAPLAN_COUNTING
+
+    if (config.fit.parameters, config.fit.flops) != ("total", "6N"):
+        raise InputError(f"--approach {KAPLAN} takes --budget as C = 6ND; leave fit.parameters=total and fit.flops=6N")
+    if KAPLAN_COUNTING not in conventions or ALL_COUNTING not in conventions:
+        raise InputError(f"--approach {KAPLAN} needs the columns N, C, N_non_embedding and C_kaplan in the table")
+    counted_so, all_of = conventions[KAPLAN_COUNTING], conventions[ALL_COUNTING]
+    options = Options.of(config.fit).surface
+    law = attempt(lambda: fit_parametric(counted_so, **options))
+    if isinstance(law, Refused):
+        raise InputError(f"--approach {KAPLAN} is {law.summary()}; add runs, or take another --approach")
+    counting = Counting.of(all_of.N, counted_so.N)
+    N, drawn = counting.answers(law.surface, budget)[0], counting.answers(law.replicates, budget)
+
+    def estimate(value: float, resamples: "np.ndarray") -> "Estimate":
+        return Estimate.from_resamples(value, resamples, law.level)
+
+    return Allocation(
+        approach=f"{KAPLAN}: N and C of the law without embeddings, a = {law.a}",
+        C=budget,
+        N=estimate(N, drawn),
+        D=estimate(budget / (6 * N), budget / (6 * drawn)),
+        tokens_per_parameter=estimate(budget / (6 * N**2), budget / (6 * drawn**2)),
+        loss=None,
+    )
+
+
 def _plan_one(config: SweepConfig, corpus: CorpusFacts, optimum: "Allocation") -> PlannedRun:
     """The model of the ladder nearest to N_opt, with the tokens that the budget buys for it."""
     ladder = SizeLadder(vocab_size=corpus.vocab_size, context_length=config.data.context_length, **vars(config.model))
@@ -131,6 +178,6 @@ def _plan_one(config: SweepConfig, corpus: CorpusFacts, optimum: "Allocation") -
     except ValueError as error:
         raise InputError(f"--budget {optimum.C:g}: {error}") from error
     D = optimum.C / flops_per_token(shape, config.fit.flops)
-    alone = replace(config, grid=GridConfig(runs=[NamedRun(N=count_parameters(shape).total, D=D)]))
+    alone = replace(config, grid=GridConfig(runs=[GridRun(N=count_parameters(shape).total, D=D)]))
     (planned,) = expand(alone, corpus=corpus.fingerprint, vocab_size=corpus.vocab_size, training_tokens=corpus.training_tokens)
     return planned

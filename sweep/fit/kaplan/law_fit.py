@@ -36,6 +36,8 @@ class LawFit(Record, Generic[LawT]):
         identified: share of the usable resamples that identify the law; None if there were none.
         status: "converged"; "weak" if so few resamples identify the law that an interval would be too narrow, and so there is
             none; or "flat" if the gradient did not vanish.
+        replicas: the constants of the resamples behind the intervals, shape (resamples, constants): for what depends on
+            several of them.
         note: what its variables stand for, where that is not what its equation says; empty elsewhere.
     """
 

@@ -47,7 +47,7 @@ class _Stretch:
 # The fields of a run's identity that this engine computes. One that is added later is in the identity of runs in which it has
 # another value than before, and those are not trained here until it is in this list.
 SUPPORTED = {
-    "run": "model corpus batch_size steps optimizer schedule seed precision evaluation_points unique_tokens",
+    "run": "model corpus batch_size steps optimizer schedule seed precision evaluation_points unique_tokens noise_scale",
     "model": "vocab_size d_model n_layers n_heads n_kv_heads d_ff context_length tied_embeddings rope_theta norm_eps",
     "optimizer": "peak_lr beta1 beta2 eps weight_decay grad_clip",
     "schedule": "warmup_steps final_fraction cycle shape decay_fraction",

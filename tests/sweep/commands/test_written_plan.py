@@ -15,7 +15,7 @@ import pytest
 from sweep.cli import main
 from sweep.commands import BAD_INPUT, DONE
 from sweep.commands.sweeps import find_run_id, plan_sweep
-from sweep.config import compose
+from sweep.config import compose, compose_with_choices
 from sweep.errors import InputError
 from sweep.files import SEAL, read_json
 from sweep.plan.written import SweepPlan
@@ -169,15 +169,24 @@ def test_runs_go_by_the_first_digits_of_their_names(launched: Path) -> None:
 
 
 def test_an_experiment_is_found_by_the_name_it_was_launched_under(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for overrides in (["experiment=smoke"], ["experiment=smoke", "name=mine", "seed=1"]):
+    for overrides in (
+        ["experiment=smoke", "scale=gpu", "device=cpu"],
+        ["experiment=smoke"],
+        ["experiment=smoke", "name=mine", "seed=1"],
+    ):
         overrides = [*overrides, f"store={tmp_path}"]
-        config = compose(overrides)
-        plan_sweep(config, {"experiment": "smoke"}, overrides)[0].write(tmp_path / "sweeps" / config.name)
-    for words, name in ((["experiment=smoke"], "smoke"), (["mine"], "mine"), (["experiment=smoke", "name=mine"], "mine")):
+        config, choices = compose_with_choices(overrides)
+        plan_sweep(config, choices, overrides)[0].write(tmp_path / "sweeps" / config.name)
+    for words, name in (
+        (["experiment=smoke"], "smoke"),
+        (["experiment=smoke", "scale=gpu"], "smoke-gpu"),
+        (["mine"], "mine"),
+        (["experiment=smoke", "name=mine"], "mine"),
+    ):
         assert main(["status", *words, f"store={tmp_path}"]) == DONE
         assert f"{name} in " in capsys.readouterr().out
     assert main(["status", "other", f"store={tmp_path}"]) == BAD_INPUT
-    assert "(there: mine, smoke)" in capsys.readouterr().err
+    assert "(there: mine, smoke, smoke-gpu)" in capsys.readouterr().err
 
 
 def test_a_plan_survives_json_and_a_damaged_one_is_refused(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from sweep.compare import Claim, Measured
-from sweep.compare.data_constrained import DataConstrainedFit, effective_tokens, fit_data_constrained
 from sweep.compare.experiment import FAILS, HOLDS, UNCLEAR
-from sweep.compare.repetition import analyse, best_losses
+from sweep.compare.experiments.data_constrained import DataConstrainedFit, effective_tokens, fit_data_constrained
+from sweep.compare.experiments.repetition import analyse, best_losses
 from sweep.errors import InputError, LawError
 from sweep.fit.kaplan.laws import L_ND, SizeDataLaw, SizeStepsLaw
 

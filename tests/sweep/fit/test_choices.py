@@ -98,7 +98,7 @@ def test_next_runs_keep_to_the_allowance_and_are_new() -> None:
     assert chosen.sd_after < chosen.sd_before
     apart = np.abs(np.log(chosen.N[:, None] / runs.N)) + np.abs(np.log(chosen.D[:, None] / runs.D))
     assert apart.min() > 0.04
-    parsed = yaml.safe_load(chosen.grid(earlier=[(1e6, 2e7)]))
+    parsed = yaml.safe_load(chosen.grid(earlier=[{"N": 1e6, "D": 2e7}]))
     assert parsed["runs"][0] == {"N": 1e6, "D": 2e7}
     np.testing.assert_allclose([run["N"] for run in parsed["runs"][1:]], chosen.N, rtol=1e-6)
     same_sizes = next_runs(fit, runs, flops=2e20, sizes=runs.N.tolist(), candidates=60)

@@ -4,9 +4,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from models import SizeLadder, flops_per_token
+from models import SizeLadder, count_parameters, flops_per_token
 from sweep.cli import main
 from sweep.commands import BAD_INPUT, DONE
 from sweep.commands.sweeps import plan_sweep
@@ -72,6 +73,28 @@ def test_far_from_the_fitted_budgets_it_warns(
     assert "extrapolation   by a factor of 2.5 down: the smallest C fitted is 1e+09" in capsys.readouterr().out
 
 
+def test_kaplans_counting_asks_for_the_size_that_its_own_law_has(sweep: list[str], tmp_path: Path) -> None:
+    import pandas as pd
+
+    ladder = SizeLadder(vocab_size=257, context_length=128, **vars(compose(sweep).model))
+    rows = []
+    for C in (1e9, 3e9, 1e10, 3e10):
+        for N, shape in list(ladder.sized())[1:8]:
+            own, D = count_parameters(shape).non_embedding, C / 6 / N
+            loss = SURFACE.predict(own, D)  # so Kaplan's N is the one that the loss depends on
+            rows.append({"N": N, "D": D, "C": C, "loss": loss, "N_non_embedding": own, "C_kaplan": 6 * own * D})
+    pd.DataFrame(rows).to_csv(tmp_path / "runs.csv", index=False)
+    asked = [*sweep, f"table={tmp_path / 'runs.csv'}", "--budget", "1e10", "--approach", "kaplan", "fit.resamples=20"]
+    assert main(["train-optimal", *asked, "data.max_epochs=1000"]) == DONE
+    optimum = json.loads((tmp_path / "out" / "optimal-1e+10-kaplan.json").read_text())["optimum"]
+    N, D = optimum["N"]["value"], optimum["D"]["value"]
+    assert 6 * N * D == pytest.approx(1e10)
+    sizes = [size for size, _ in ladder.sized()]
+    shares = [count_parameters(shape).non_embedding / size for size, shape in ladder.sized()]
+    share = float(np.interp(np.log(N), np.log(sizes), shares))
+    assert share * N == pytest.approx(SURFACE.optimal(1e10 * share)[0], rel=0.02)
+
+
 def test_it_is_trained_and_compared(sweep: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grid = ["grid.isoflop.budgets=[2e9,5e9]", "grid.isoflop.sizes=4", "grid.isoflop.span=6", "fit.resamples=50"]
     assert main(["launch", *sweep, *grid]) == DONE
@@ -125,7 +148,9 @@ def test_what_cannot_be_composed_is_refused(
     for arguments, message in (
         ([given], "the following arguments are required: --budget"),
         ([given, "--budget=-1"], "--budget -1 is out of range"),
-        ([given, "--budget=6e9", "--approach", "kaplan"], "invalid choice: 'kaplan' (choose from 'envelope'"),
+        ([given, "--budget=6e9", "--approach", "porian"], "invalid choice: 'porian' (choose from 'envelope'"),
+        ([given, "--budget=6e9", "--approach", "kaplan"], "needs the columns N, C, N_non_embedding and C_kaplan"),
+        ([given, "--budget=6e9", "--approach", "kaplan", "fit.flops=exact"], "C_exact"),
         ([given, "--budget=6e9", "--approach=envelope"], "--approach envelope is not fitted (no_curves)"),
         ([f"table={table.with_name('two.csv')}", "--budget=6e9"], "--approach parametric is not fitted (too_few_runs)"),
         ([given, "--budget=1e4"], "--budget 10000: no model of"),

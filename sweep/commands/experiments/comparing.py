@@ -1,29 +1,23 @@
 """The compare command, and the figures of a comparison."""
 
-import json
 from argparse import Namespace
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sweep.commands import DONE, columns, console
-from sweep.commands.laws import opened
-from sweep.commands.sweeps import Sweep, open_sweep, sweep_folder
+from sweep.commands.experiments.measuring import compared, labels_of, measured_of, write_comparison
+from sweep.commands.sweeps import composed, open_sweep
 from sweep.config import SweepConfig
-from sweep.errors import InputError, explained
-from sweep.files import write_atomically, write_json, writing
-from sweep.store import Store, states
+from sweep.errors import InputError
+from sweep.files import writing
 from sweep.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sweep.compare import Measured, Outcome
-    from sweep.compare.equivalent import Law
     from sweep.compare.labels import Labels
     from sweep.fit import Estimate
 
-FILE = "compare.json"
 COLUMNS = ("cell", "N", "D", "label", "seeds", "loss", "difference", "interval", "verdict", "factor in N", "in C")
 LEAST = ("D", "N", "loss", "seeds", "factor in N", "in C")  # on a narrow screen
 
@@ -37,13 +31,11 @@ def compare(options: Namespace) -> int:
     """
     if any(text.startswith("tables=") for text in options.overrides):
         config, runs, losses = _tables(options)
-        labels = _compared(config, runs, baseline=config.compare.baseline or str(runs["label"].iloc[0]), losses=losses)
+        labels = labels_of(config, runs, baseline=config.compare.baseline or str(runs["label"].iloc[0]), losses=losses)
         _print(labels, "tables")
-        _write(config, labels, None, runs)
+        write_comparison(config, labels, None, runs)
         return DONE
-    _, sweep = opened(options)
-    if sweep is None:
-        raise InputError("compare needs the name of a sweep, or tables={NAME: FILE, NAME: FILE}")
+    sweep = open_sweep(options)
     measured, found, outcome = compared(sweep)
     if found is not None:
         _print(found, sweep.config.name)
@@ -51,90 +43,10 @@ def compare(options: Namespace) -> int:
         print("\n".join(["", *outcome.text]))
     if outcome is not None and outcome.claims:
         print("\n" + "\n".join(claim.line() for claim in outcome.claims))
-    _write(sweep.config, found, outcome, measured.runs)
+    write_comparison(sweep.config, found, outcome, measured.runs)
     with writing(Path(sweep.config.out)):
         measured.evaluations.to_csv(Path(sweep.config.out) / "evaluations.csv", index=False)
     return DONE
-
-
-def compared(sweep: Sweep) -> "tuple[Measured, Labels | None, Outcome | None]":
-    """What a sweep has measured, its labels beside each other, and what its experiment says. Raises InputError if the sweep has
-    neither an axis nor an experiment, or no finished runs."""
-    from sweep.compare import analysis
-
-    config, name = sweep.config, sweep.config.about.analysis
-    measured = _measured(sweep)
-    labels = None
-    if measured.runs["label"].nunique() > 1:
-        baseline = config.compare.baseline if config.compare.baseline is not None else sweep.plan.labels[0]
-        labels = _compared(config, measured.runs, baseline=baseline, losses=True)
-    elif name is None:
-        raise InputError(
-            f"{config.name} has only one label; compare needs axis.vary or axis.variants, or an experiment's analysis"
-        )
-    return measured, labels, analysis(name)(measured) if name is not None else None
-
-
-def draw_comparison(sweep: Sweep) -> None:
-    """Draw the differences of a sweep, its exponents, and the figure of its experiment, into its folder."""
-    from sweep.figures.compare import draw_labels, draw_outcome
-    from sweep.figures.style import save, set_style
-
-    set_style()
-    measured, labels, outcome = compared(sweep)
-    out, formats = Path(sweep.config.out), sweep.config.figures.formats
-    figures: dict[str, Any] = {} if labels is None else draw_labels(labels, measured.runs, sweep.config.about.paper)
-    if outcome is not None:
-        figures["experiment"] = draw_outcome(outcome)
-    for name, figure in figures.items():
-        for path in save(figure, out / name, formats):
-            print(f"wrote {path}")
-    _write(sweep.config, labels, outcome, measured.runs)
-
-
-def _measured(sweep: Sweep) -> "Measured":
-    from sweep.compare import Measured
-    from sweep.store.collect import collect
-
-    found = collect(sweep.plan.runs, sweep.store, sweep.config.fit)
-    done = found.runs[found.runs["state"] == states.DONE]
-    if not len(done):
-        raise InputError(f"no run of {sweep.config.name} in store={sweep.store.root} is done; launch the sweep first")
-    runs = found.runs.assign(**{name: value for name, value in (("cell", 0), ("label", "")) if name not in found.runs})
-    runs = runs[runs["state"] == states.DONE].reset_index(drop=True)
-    return Measured(runs=runs, curves=found.curves, evaluations=found.evaluations)
-
-
-def _compared(config: SweepConfig, runs: "pd.DataFrame", *, baseline: str, losses: bool) -> "Labels":
-    from sweep.compare.labels import compare_labels
-    from sweep.fit import Options
-
-    asked = config.compare
-    return compare_labels(
-        runs,
-        baseline=baseline,
-        level=asked.level,
-        margin=asked.margin,
-        noise=config.fit.seed_noise,
-        law=None if asked.law is None else _law(config),
-        losses=losses and asked.losses,
-        intervals=Options.of(config.fit).intervals,
-    )
-
-
-def _law(config: SweepConfig) -> "Law":
-    """The law that compare.law names. Raises InputError if there is none."""
-    from sweep.compare.equivalent import Law
-    from sweep.fit import Surface
-
-    asked = str(config.compare.law)
-    path = Path(asked) if asked.endswith(".json") else sweep_folder(Store(Path(config.store)), asked) / "fits.json"
-    remedy = "name a sweep that isosweep fit was called for, or its fits.json"
-    with explained(f"compare.law={asked}: {path} has no fitted law", remedy, (OSError, ValueError, KeyError, TypeError)):
-        constants = json.loads(path.read_text())["parametric"]
-        E, A, B, alpha, beta = (float(constants[name]["value"]) for name in ("E", "A", "B", "alpha", "beta"))
-        surface = Surface(E=E, A=A, B=B, alpha=alpha, beta=beta)
-    return Law(surface=surface, replicas=None, source=f"of {asked}, taken as exact")
 
 
 def _tables(options: Namespace) -> "tuple[SweepConfig, pd.DataFrame, bool]":
@@ -142,7 +54,6 @@ def _tables(options: Namespace) -> "tuple[SweepConfig, pd.DataFrame, bool]":
     import pandas as pd
 
     from sweep import tables
-    from sweep.commands.sweeps import composed
 
     config = composed(options)
     if not config.tables or len(config.tables) < 2:
@@ -156,7 +67,7 @@ def _tables(options: Namespace) -> "tuple[SweepConfig, pd.DataFrame, bool]":
         else:
             named = Namespace(sweep=source, overrides=[f"store={config.store}"], config_dir=options.config_dir)
             sweep = open_sweep(named)
-            frame = _measured(sweep).runs
+            frame = measured_of(sweep).runs
             corpora.add(sweep.plan.corpus.fingerprint)
         frames.append(frame.assign(label=label))
     runs = pd.concat(frames, ignore_index=True)
@@ -211,16 +122,3 @@ def _factor(estimate: "Estimate | None") -> str:
 def _interval(estimate: "Estimate", form: str = ".3f") -> str:
     ends = "" if estimate.interval is None else f" ({', '.join(format(end, form) for end in estimate.interval)})"
     return f"{estimate.value:{form}}{ends}"
-
-
-def _write(config: SweepConfig, labels: "Labels | None", outcome: "Outcome | None", runs: "pd.DataFrame") -> None:
-    from sweep.fit.result import plain
-
-    out = Path(config.out)
-    values: dict[str, Any] = {"about": asdict(config.about), "labels": None if labels is None else asdict(labels)}
-    if outcome is not None:
-        values |= {"claims": [asdict(claim) for claim in outcome.claims], "text": outcome.text, "values": outcome.values}
-    with writing(out):
-        write_json(out / FILE, plain(values))
-        write_atomically(out / "compare.csv", runs.to_csv(index=False).encode())
-    print(f"wrote {out / FILE}")

@@ -1,4 +1,4 @@
-"""The figure of `sweep.compare.repetition`: lowest losses against unique tokens, and what repetition does on the way."""
+"""The figure of `repetition`: lowest losses against unique tokens, and what repetition does on the way."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,0 +1,1 @@
+"""Commands for experiments: compare and reproduce."""
