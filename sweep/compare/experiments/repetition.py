@@ -215,9 +215,9 @@ def _four_epochs(points: "pd.DataFrame") -> Claim | None:
     from scipy.stats import t
 
     four = points[(points.D / points.U).between(3.5, 4.5)]
-    pairs = four.merge(
-        points[points.D <= points.U].drop_duplicates(["N", "D", "seed"]), on=["N", "D", "seed"], suffixes=("", "_new")
-    )
+    same = ["N", "D", "seed"]
+    new = points[points.D <= points.U].groupby(same, as_index=False).final.mean()  # of several sets that repeat nothing
+    pairs = four.merge(new, on=same, suffixes=("", "_new"))
     if len(pairs) < 3:
         return None
     more = (pairs.final / pairs.final_new - 1).to_numpy()

@@ -18,6 +18,7 @@ def draw(figure: "Figure", points: "pd.DataFrame", evaluations: "pd.DataFrame", 
     figure.set_size_inches(11, 4.6)
     left, right = figure.subplots(1, 2)
     without = points[points.dropout == 0]
+    without = without[without.D == without.groupby("N").D.transform("max")]
     _lowest(left, without, laws["L_ND"])
     if isinstance(laws["L_ND"], Refused) and not isinstance(laws["data_constrained"], Refused):
         _epochs(right, without, laws["data_constrained"])
@@ -54,13 +55,16 @@ def _lowest(axes: "Axes", points: "pd.DataFrame", law: Any) -> None:
 
 
 def _training(axes: "Axes", points: "pd.DataFrame", evaluations: "pd.DataFrame") -> None:
-    colours = _colours(points.U)
+    colours, first = _colours(points.U), 0.0
     for run in points.sort_values(["U", "dropout"]).drop_duplicates(["U", "D", "dropout"]).to_dict("records"):
         along = evaluations[evaluations.run_id == run["run_id"]].sort_values("tokens")
         colour, rate = colours[run["U"]], run["dropout"]
+        first = max(first, along.loss.iloc[0])
         label = f"U = {run['U']:,.0f}" + (f", dropout {rate:g}" if rate else "")
         axes.plot(along.tokens, along.loss, ls="--" if rate else "-", color=colour, lw=1.2, label=label)
         axes.plot(run["best_tokens"], run["best"], "v", color=colour, ms=7)
+    # Where a run has overfitted by more than it learnt, it leaves the axes, in which the other runs would be one line.
+    axes.set_ylim(top=first + 0.3 * (first - points.best.min()))
     axes.set(xscale="log", xlabel="tokens seen", ylabel="held-out loss (nats per token)")
     axes.set(title=f"N = {points.N.max():,.0f} in training; ▾ its lowest loss")
 
@@ -68,14 +72,15 @@ def _training(axes: "Axes", points: "pd.DataFrame", evaluations: "pd.DataFrame")
 def _epochs(axes: "Axes", points: "pd.DataFrame", law: Any) -> None:
     for N, colour in _colours(points.N).items():
         some = points[points.N == N]
-        some = some[some.D == some.D.max()]
         D, epochs = some.D.max(), some.D / some.U
         for turned, marker in ((False, "o"), (True, "x")):
             chosen = some.turned == turned
-            label = f"N = {N:,.0f}, D = {D:,.0f}" if not turned else "overfits, not fitted" if N == points.N.max() else None
+            label = f"N = {N:,.0f}, D = {D:,.0f}" if not turned else "lowest of runs that overfit, not fitted"
             if chosen.any():
-                axes.plot(epochs[chosen], some.final[chosen], marker, color=colour, ms=5, label=label)
-        if N in law.floors:
+                axes.plot(
+                    epochs[chosen], some.best[chosen] if turned else some.final[chosen], marker, color=colour, label=label
+                )
+        if N in law.E_N:
             R = np.geomspace(1, epochs.max(), 100)
             axes.plot(R, law.predict(N, D / R, D), color=colour, lw=1.2)
     axes.set(xscale="log", xlabel="epochs $D / U$", ylabel="last held-out loss (nats per token)")

@@ -123,7 +123,7 @@ def repeated(R_star: float, sigma: float, seed: int) -> dict[str, np.ndarray]:
     """Two sizes, two horizons, 1 to 64 epochs, two seeds."""
     design = [(N, min(U, D), D) for N, D, U in product((1e4, 4e4), (1e6, 2.5e5), 1e6 / 2 ** np.array([0, 1, 2, 3, 4, 6]))] * 2
     N, U, D = np.array(design).T
-    loss = np.where(N < 2e4, 1.7, 1.3) + 60 / effective_tokens(U, D, R_star) ** 0.4
+    loss = np.where(N < 2e4, 1.7, 1.3) + np.where(N < 2e4, 50, 60) / effective_tokens(U, D, R_star) ** 0.4
     return {"N": N, "U": U, "D": D, "loss": loss + sigma * np.random.default_rng(seed).standard_normal(len(N))}
 
 
@@ -162,11 +162,17 @@ def without_repeats(data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: values[data["U"] >= data["D"]] for name, values in data.items()}
 
 
+def of_one_horizon(data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: values[data["D"] > 5e5] for name, values in data.items()}
+
+
 def without_loss(data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return data | {"loss": 60 / data["D"] ** 0.4}  # a repeated token is as good as a new one
 
 
-@pytest.mark.parametrize(("change", "status"), [(without_repeats, "too_few_runs"), (without_loss, "unidentified")])
+@pytest.mark.parametrize(
+    ("change", "status"), [(without_repeats, "too_few_runs"), (without_loss, "unidentified"), (of_one_horizon, "one_horizon")]
+)
 def test_runs_that_do_not_show_it_are_refused(change: Callable[[Any], Any], status: str) -> None:
     with pytest.raises(LawError) as refused:
         fitted(change(repeated(8.0, 0.0, 0)))
