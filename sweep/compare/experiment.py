@@ -1,7 +1,7 @@
 """What an experiment has measured, and what follows from it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ class Outcome:
         claims: what it says of the paper's statements.
         text: what is printed, claims aside.
         values: the numbers, as plain JSON.
-        draw: the figure of the experiment, drawn into an empty one.
+        draw: the figure of the experiment, drawn into an empty one; None if it has none of its own.
     """
 
     claims: tuple[Claim, ...]
-    text: tuple[str, ...]
-    values: dict[str, Any]
-    draw: Callable[["Figure"], None]
+    text: tuple[str, ...] = ()
+    values: dict[str, Any] = field(default_factory=dict)
+    draw: Callable[["Figure"], None] | None = None

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweep.compare.differences import Comparison, compare
+from sweep.compare.differences import DIFFERS, EQUAL, Comparison, compare
 from sweep.compare.equivalent import Factor, Law, factors, free_factors
+from sweep.compare.experiment import FAILS, HOLDS, UNCLEAR, Claim
 from sweep.compare.score import Score, score
-from sweep.errors import LawError
+from sweep.errors import InputError, LawError
 from sweep.fit import Estimate, Intervals, ParametricFit, fit_isoflop, fit_parametric, runs_from_frame
 
 if TYPE_CHECKING:
@@ -131,3 +132,26 @@ def _exponents(
         except LawError as error:
             found.insert(0, Exponent(label=label, approach="isoflop", a=None, reason=str(error)))
     return found
+
+
+def claims_of(labels: Labels, expected: Mapping[str, str]) -> tuple[Claim, ...]:
+    """What a paper says of labels, "worse", "better" or "same", beside the differences over all cells. Raises InputError for a
+    label that there is not."""
+    assert labels.comparison is not None
+    overall = {each.label: each for each in labels.comparison.differences}  # the mean over the cells is the last of each
+    found = []
+    for label, word in expected.items():
+        if label not in overall:
+            raise InputError(f"about.labels: {label} is no label of the sweep beside its baseline; it has {', '.join(overall)}")
+        each = overall[label]
+        sign = 0 if each.verdict != DIFFERS else -1 if each.value < 0 else 1
+        wanted = {"worse": 1, "better": -1, "same": 0}[word]
+        told = each.verdict in (DIFFERS, EQUAL)
+        verdict = UNCLEAR if not told else HOLDS if sign == wanted else FAILS
+        factors = [factor.C for factor in labels.factors if factor.label == label and factor.cell == each.cell and factor.C]
+        worth = f", worth {factors[0].value:.2g} of the baseline's compute" if factors else ""
+        interval = "" if each.low is None else f" ({each.low:+.4f} to {each.high:+.4f})"
+        here = f"{each.value:+.4f} nats{interval}: {each.words}{worth}"
+        paper = f"{label} is {word} {'as' if word == 'same' else 'than'} {labels.comparison.baseline}"
+        found.append(Claim(paper=paper.replace("is same as", "is as good as"), here=here, verdict=verdict))
+    return tuple(found)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweep.config.data import SourceConfig
-from sweep.config.fields import choice, nonempty, number
+from sweep.config.fields import checked, choice, nonempty, number
 
 
 @dataclass(kw_only=True)
@@ -96,14 +96,26 @@ class AxisConfig:
     seeds: list[int] | None = None
 
 
+def _expectations(value: dict[str, str]) -> str | None:
+    return None if set(value.values()) <= {"worse", "better", "same"} else "has a value that is none of worse, better, same"
+
+
 @dataclass(kw_only=True)
 class AboutConfig:
-    """What an experiment is about: the figure of the paper that it repeats, what was found there, what to expect here, and the
-    analysis of its runs beside the comparison (`sweep.compare.ANALYSES`)."""
+    """What an experiment is about.
+
+    Attributes:
+        paper: the figure of the paper that it repeats.
+        found: what was found there.
+        expected: what to expect here.
+        labels: what the paper says of a label beside the baseline: "worse", "better" or "same".
+        analysis: of its runs beside the comparison, one of `sweep.compare.ANALYSES`.
+    """
 
     paper: str = ""
     found: str = ""
     expected: str = ""
+    labels: dict[str, str] | None = checked(_expectations, default=None)
     analysis: str | None = None
 
 

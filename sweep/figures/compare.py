@@ -34,6 +34,7 @@ def draw_outcome(outcome: Outcome) -> "Figure":
     """The figure of an experiment."""
     import matplotlib.pyplot as plt
 
+    assert outcome.draw is not None
     figure = plt.figure(layout="constrained")
     outcome.draw(figure)
     return figure

@@ -34,7 +34,7 @@ def compare(options: Namespace) -> int:
     measured, found, outcome = compared(sweep)
     if found is not None:
         _print(found, sweep.config.name)
-    if outcome is not None:
+    if outcome is not None and outcome.text:
         print("\n".join(["", *outcome.text]))
     if outcome is not None and outcome.claims:
         print("\n" + "\n".join(claim.line() for claim in outcome.claims))

@@ -25,7 +25,8 @@ FILE = "compare.json"
 def compared(sweep: Sweep) -> "tuple[Measured, Labels | None, Outcome | None]":
     """What a sweep has measured, its labels beside each other, and what its experiment says. Raises InputError if the sweep has
     neither an axis nor an experiment, or no finished runs."""
-    from sweep.compare import analysis
+    from sweep.compare import Outcome, analysis
+    from sweep.compare.labels import claims_of
 
     config, name = sweep.config, sweep.config.about.analysis
     measured = measured_of(sweep)
@@ -37,7 +38,11 @@ def compared(sweep: Sweep) -> "tuple[Measured, Labels | None, Outcome | None]":
         raise InputError(
             f"{config.name} has only one label; compare needs axis.vary or axis.variants, or an experiment's analysis"
         )
-    return measured, labels, analysis(name)(measured) if name is not None else None
+    outcome = analysis(name)(measured) if name is not None else None
+    if labels is not None and config.about.labels:
+        claims = claims_of(labels, config.about.labels)
+        outcome = Outcome(claims=claims) if outcome is None else replace(outcome, claims=(*claims, *outcome.claims))
+    return measured, labels, outcome
 
 
 def draw_comparison(sweep: Sweep) -> None:
@@ -53,7 +58,7 @@ def draw(config: SweepConfig, labels: "Labels | None", outcome: "Outcome | None"
 
     set_style()
     figures: dict[str, Any] = {} if labels is None else draw_labels(labels, runs, config.about.paper)
-    if outcome is not None:
+    if outcome is not None and outcome.draw is not None:
         figures["experiment"] = draw_outcome(outcome)
     for name, figure in figures.items():
         for path in save(figure, Path(config.out) / name, config.figures.formats):

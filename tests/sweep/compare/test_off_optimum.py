@@ -50,6 +50,7 @@ def analysed(name: str, given: Measured) -> Outcome:
     """The outcome, whose figure can be drawn."""
     outcome = analysis(name)(given)
     figure = Figure()
+    assert outcome.draw is not None
     outcome.draw(figure)
     assert figure.axes
     assert all(claim.here for claim in outcome.claims)
