@@ -29,6 +29,7 @@ PAPERS = {
     ),
     "llama": ("overtrained", "repeated_data"),
 }
+ANALYSIS = ("compare.", "fit.", "figures.")  # overrides that matter after the launch
 
 
 def reproduce(options: Namespace) -> int:
@@ -55,10 +56,12 @@ def reproduce(options: Namespace) -> int:
         config, _ = compose_with_choices(given.overrides, config_dir=options.config_dir)
         if code := launch(given):
             return code
-        plot(given)
+        analysis = [text for text in options.overrides if text.startswith(ANALYSIS)]
+        launched = Namespace(sweep=config.name, overrides=[f"store={config.store}", *analysis], config_dir=options.config_dir)
+        plot(launched)
         out = sweep_folder(Store(Path(config.store)), config.name)
         remedy = f"isosweep compare {config.name} writes it again"
-        found = read_json(out / measuring.FILE, dict, remedy) if _compares(given) else {}
+        found = read_json(out / measuring.FILE, dict, remedy) if _compares(launched) else {}
         entries.append(Shown(name=name, about=config.about, found=found, figures=tuple(out.glob("*.png"))))
     page = Path(config.store) / f"{paper}.html"
     write_gallery(paper, entries, page)

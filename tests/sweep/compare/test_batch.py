@@ -112,7 +112,9 @@ def test_the_figure_has_both_panels(three_sizes: Measured, tmp_path: Path) -> No
     from matplotlib.figure import Figure
 
     figure = Figure()
-    analyse(three_sizes).draw(figure)
+    draw = analyse(three_sizes).draw
+    assert draw is not None
+    draw(figure)
     left, right = figure.axes
     assert len(left.get_lines()) == 6  # a hyperbola for each loss
     assert len(right.get_lines()) == 4  # the law, and the noise scale of each size

@@ -206,7 +206,9 @@ def test_runs_with_dropout_stand_beside_those_without_and_enter_no_law() -> None
 
 def test_both_figures_are_drawn() -> None:
     for data in (overfitting(0.002, 0), epochs(0.003)):
-        analyse(data).draw(figure := Figure())
+        draw = analyse(data).draw
+        assert draw is not None
+        draw(figure := Figure())
         left, right = figure.axes
         assert left.get_xlabel() == "unique tokens $U$"
         assert len(right.lines) > 2
