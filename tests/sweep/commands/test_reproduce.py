@@ -69,7 +69,7 @@ def test_what_is_no_paper_is_refused(capsys: pytest.CaptureFixture[str]) -> None
     assert "kaplan, chinchilla, llama" in capsys.readouterr().err
     assert main(["reproduce"]) == BAD_INPUT
     assert main(["reproduce", "kaplan", "name=mine"]) == BAD_INPUT
-    assert "name=mine would be that of all experiments" in capsys.readouterr().err
+    assert "name=mine is the same for all experiments of kaplan" in capsys.readouterr().err
 
 
 def test_every_experiment_of_a_paper_exists_and_says_what_it_is_about() -> None:
