@@ -82,12 +82,12 @@ def plot(options: Namespace) -> int:
         measuring.draw(config, labels, None, runs)
         return DONE
     sweep = opened(options)[1]
-    if sweep is not None and sweep.varies:
+    if sweep is not None and sweep.compares:
         measuring.draw_comparison(sweep)
     try:
         return of_each_label(options, _plot)
     except InputError:
-        if sweep is None or not sweep.varies:
+        if sweep is None or not sweep.compares:
             raise
         return DONE
 

@@ -49,10 +49,9 @@ class Sweep:
         return self.store.speed_seen(runs, self.plan.device, self.config.data.validation_tokens, self.config.cluster.threads)
 
     @property
-    def varies(self) -> bool:
-        """Whether it has an axis."""
-        axis = self.config.axis
-        return bool(axis.vary or axis.variants or axis.seeds)
+    def compares(self) -> bool:
+        """Whether it has labels to compare, or is an experiment with an analysis of its own."""
+        return len(self.plan.labels) > 1 or self.config.about.analysis is not None
 
     def of_label(self, label: str) -> "Sweep":
         """The runs of one label, as a sweep whose tables, fits and figures lie in a folder of their own."""
@@ -103,8 +102,9 @@ def open_sweep(options: Namespace) -> Sweep:
 def family_of(options: Namespace) -> dict[str, str]:
     """The sweeps that a launched sweep consists of, by label; empty if it is one. Raises InputError if what is written down of
     them is damaged."""
-    given = given_texts(options.overrides, store=DEFAULT_STORE, name=None, experiment=None)
-    name = options.sweep or given["name"] or given["experiment"] or DEFAULT_NAME
+    given = given_texts(options.overrides, store=DEFAULT_STORE, name=None, experiment=None, scale=None)
+    launched = "-".join(filter(None, (given["experiment"], given["experiment"] and given["scale"])))
+    name = options.sweep or given["name"] or launched or DEFAULT_NAME
     path = sweep_folder(Store(Path(os.path.expanduser(given["store"] or DEFAULT_STORE))), name) / FAMILY
     try:
         return dict(read_json(path, dict, "launch the sweeps again"))

@@ -16,7 +16,7 @@ from sweep.config import SweepConfig, compose_with_choices
 from sweep.errors import InputError
 from sweep.files import write_json, writing
 from sweep.plan.run import RunConfig
-from sweep.plan.written import SweepPlan
+from sweep.plan.written import FILE, SweepPlan
 from sweep.store import Store, states
 from sweep.words import counted
 
@@ -54,14 +54,18 @@ def launch(options: Namespace) -> int:
     except InputError as error:
         print(f"isosweep: {error}; that is done now", file=sys.stderr)
     plan.write(folder)
+    (folder / FAMILY).unlink(missing_ok=True)
     return launch_runs(config, [planned.run for planned in plan.runs], corpus, options.retry)
 
 
 def _launch_family(config: SweepConfig, options: Namespace) -> int:
-    """Launch each of `config.sweeps`, after it is written down which they are; the worst exit code."""
+    """Launch each of `config.sweeps`, after all are planned and it is written down which they are; the worst exit code."""
     folder, members = sweep_folder(Store(Path(config.store)), config.name), members_of(config, options)
+    for each in members.values():
+        plan_sweep(composed(each))
     with writing(folder):
         write_json(folder / FAMILY, {label: f"{config.name}-{label}" for label in members})
+        (folder / FILE).unlink(missing_ok=True)
     return max([launch(each) for each in members.values()])
 
 

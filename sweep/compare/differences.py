@@ -75,8 +75,8 @@ class Comparison:
         baseline: its label.
         differences: by cell, then label; the means over cells last, where there are several.
         noise: standard deviation of a loss between seeds of one label, in nats; None with one seed.
-        paired: the same without what all runs of a seed share; None likewise.
-        freedom: degrees of freedom of `paired`.
+        paired: the same without what all runs of a seed share; None likewise, and where the noise was given.
+        freedom: degrees of freedom of `paired`; 0 where there is none.
         level: of the intervals, for all `comparisons` together.
         comparisons: how many there are.
         margin: the smallest difference that matters, in nats, as it was asked for; None: `RELATIVE_MARGIN` of each loss.
@@ -121,10 +121,11 @@ def compare(
     paired = (sum(block.residual for block in blocks) / freedom) ** 0.5 if freedom else None
     sd, known = (noise, np.inf) if noise is not None else (paired, freedom)
     pairs = [(block, label) for block in blocks for label in block.labels if label != baseline]
-    scope = _Scope(sd=sd, freedom=known, level=level, comparisons=len(pairs), margin=margin)
+    others = list(dict.fromkeys(label for _, label in pairs))
+    comparisons = len(pairs) + (len(others) if len(blocks) > 1 else 0)  # the means over cells are some, too
+    scope = _Scope(sd=sd, freedom=known, level=level, comparisons=comparisons, margin=margin)
     found = [_difference(block, label, scope) for block, label in pairs]
     if len(blocks) > 1:
-        others = list(dict.fromkeys(each.label for each in found))
         found += [_mean([each for each in found if each.label == label], scope) for label in others]
     absent = {label: len(blocks) - sum(label in block.labels for block in blocks) for label in labels}
     left_out += [f"{label} has no finished run in {count} of the cells" for label, count in absent.items() if count]
@@ -132,10 +133,10 @@ def compare(
         baseline=baseline,
         differences=tuple(found),
         noise=noise if noise is not None else between_seeds(runs)[0],
-        paired=sd,
-        freedom=freedom,
+        paired=paired if noise is None else None,
+        freedom=freedom if noise is None else 0,
         level=level,
-        comparisons=len(pairs),
+        comparisons=comparisons,
         margin=margin,
         left_out=tuple(left_out),
     )
@@ -154,7 +155,8 @@ def detectable(cells: int, labels: int, seeds: int, level: float = 0.95, power: 
     baseline included, with as many seeds each. Infinite with one seed."""
     from scipy.stats import t
 
-    freedom, comparisons = cells * (labels - 1) * (seeds - 1), cells * (labels - 1)
+    freedom = cells * (labels - 1) * (seeds - 1)
+    comparisons = (cells + (cells > 1)) * (labels - 1)
     if freedom < 1 or comparisons < 1:
         return float("inf")
     return float((t.ppf(1 - (1 - level) / 2 / comparisons, freedom) + t.ppf(power, freedom)) * (2 / seeds) ** 0.5)
@@ -222,7 +224,9 @@ class _Block:
     def of(cls, cell: int, rows: "pd.DataFrame", baseline: str) -> "_Block":
         labels = tuple(dict.fromkeys(rows["label"]))
         shared = [seed for seed, own in rows.groupby("seed") if own["label"].nunique() > 1]
-        seeds = shared[1:]  # the first is part of the means, and one that a single label has tells nothing of its effect
+        # The first is part of the means, and one that a single label has tells nothing of its effect. Where labels are not
+        # connected by seeds, the effects of seeds and labels cannot be told apart: then they are compared by their means.
+        seeds = shared[1:] if _connected(rows, labels) else []
         design = np.column_stack(
             [rows["label"] == label for label in labels] + [rows["seed"] == seed for seed in seeds]
         ).astype(float)
@@ -243,6 +247,16 @@ class _Block:
 
     def of_label(self, label: str) -> "pd.DataFrame":
         return self.rows[self.rows["label"] == label]
+
+
+def _connected(rows: "pd.DataFrame", labels: Sequence[str]) -> bool:
+    """Whether a chain of seeds that two labels share leads from each label to each other."""
+    of_label = {label: set(rows.loc[rows["label"] == label, "seed"]) for label in labels}
+    reached = of_label.pop(labels[0])
+    while near := [label for label, seeds in of_label.items() if seeds & reached]:
+        for label in near:
+            reached |= of_label.pop(label)
+    return not of_label
 
 
 def _difference(block: _Block, label: str, scope: _Scope) -> Difference:

@@ -1,6 +1,6 @@
 """Everything that `isosweep compare` finds of a sweep with an axis, or of several sweeps or tables."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -58,7 +58,7 @@ def compare_labels(
     margin: float | None = None,
     noise: float | None = None,
     law: Law | None = None,
-    losses: bool = True,
+    incomparable: str | None = None,
     intervals: Intervals = Intervals(),
 ) -> Labels:
     """Compare the labels of finished runs.
@@ -68,7 +68,7 @@ def compare_labels(
         baseline: the label that others are compared with.
         level, margin, noise: see `compare`.
         law: the baseline's, if it is known from elsewhere; else it is fitted to the baseline's runs.
-        losses: whether losses of different labels may be compared: they are of one corpus.
+        incomparable: why losses of different labels are not compared; None if they are.
         intervals: of the fits, at `level`.
 
     Raises:
@@ -83,8 +83,8 @@ def compare_labels(
     if not any(each.a for each in exponents):
         notes.append(f"no label has a law of its own: {exponents[0].reason}")
         exponents = []
-    if not losses:
-        notes.append("the labels are of different corpora, so their losses are not compared, only their exponents")
+    if incomparable is not None:
+        notes.append(f"only exponents are compared, and no losses: {incomparable}")
         return Labels(comparison=None, free={}, exponents=tuple(exponents), notes=tuple(notes))
     found = compare(runs, baseline=baseline, level=level, margin=margin, noise=noise)
     own = laws.get(baseline)
@@ -134,15 +134,19 @@ def _exponents(
     return found
 
 
-def claims_of(labels: Labels, expected: Mapping[str, str]) -> tuple[Claim, ...]:
+def claims_of(labels: Labels, expected: Mapping[str, str], planned: Sequence[str]) -> tuple[Claim, ...]:
     """What a paper says of labels, "worse", "better" or "same", beside the differences over all cells. Raises InputError for a
-    label that there is not."""
+    label that is not planned."""
     assert labels.comparison is not None
     overall = {each.label: each for each in labels.comparison.differences}  # the mean over the cells is the last of each
     found = []
     for label, word in expected.items():
+        if label not in planned:
+            raise InputError(f"about.labels: {label} is no label of the sweep; it has {', '.join(planned)}")
+        paper = f"{label} is {word} than {labels.comparison.baseline}".replace("same than", "as good as")
         if label not in overall:
-            raise InputError(f"about.labels: {label} is no label of the sweep beside its baseline; it has {', '.join(overall)}")
+            found.append(Claim(paper=paper, here="none of its runs is finished", verdict=UNCLEAR))
+            continue
         each = overall[label]
         sign = 0 if each.verdict != DIFFERS else -1 if each.value < 0 else 1
         wanted = {"worse": 1, "better": -1, "same": 0}[word]
@@ -152,6 +156,5 @@ def claims_of(labels: Labels, expected: Mapping[str, str]) -> tuple[Claim, ...]:
         worth = f", worth {factors[0].value:.2g} of the baseline's compute" if factors else ""
         interval = "" if each.low is None else f" ({each.low:+.4f} to {each.high:+.4f})"
         here = f"{each.value:+.4f} nats{interval}: {each.words}{worth}"
-        paper = f"{label} is {word} {'as' if word == 'same' else 'than'} {labels.comparison.baseline}"
-        found.append(Claim(paper=paper.replace("is same as", "is as good as"), here=here, verdict=verdict))
+        found.append(Claim(paper=paper, here=here, verdict=verdict))
     return tuple(found)

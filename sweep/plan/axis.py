@@ -15,6 +15,7 @@ from sweep.errors import InputError
 
 VARIANT = "variant"  # the label that says which of axis.variants a run is of
 MAX_LABEL = 60  # characters
+MAX_BYTES = 200  # of a whole label, which is a folder's name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,10 @@ def variations(config: SweepConfig) -> list[Variation]:
                 raise InputError(f"axis: {', '.join(both)} is set twice in {text}; vary it in one place")
             fields |= given
         labels = {name: text for name, text, _ in chosen}
+        if len(label_of(labels).encode()) > MAX_BYTES:
+            raise InputError(
+                f"axis: the label {label_of(labels)} is longer than {MAX_BYTES} bytes; give shorter names by axis.variants"
+            )
         changed = _with(config, fields, label_of(labels))
         found += [Variation(labels=labels, config=replace(changed, seed=seed)) for seed in seeds]
     return found
@@ -78,7 +83,13 @@ def text_of(value: Any) -> str:
 
 
 def _checked_label(text: str) -> str:
-    if text and text.isprintable() and text.strip() == text and len(text) <= MAX_LABEL and not set(text) & set(",=/\\"):
+    if (
+        text.strip(".")
+        and text.isprintable()
+        and text.strip() == text
+        and len(text) <= MAX_LABEL
+        and not set(text) & set(",=/\\")
+    ):
         return text
     raise InputError(
         f"axis: {on_one_line(text)} cannot be a label; it has 1 to {MAX_LABEL} characters, none of , = / \\, and no blank at "

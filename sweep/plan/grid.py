@@ -109,7 +109,10 @@ def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str)
     counts, T = count_parameters(model), model.context_length
     N = counts.total
     # The rules use N without embeddings: at every size it follows the width, which determines the best rate.
-    batch_tokens = optimizer.batch_tokens or _by_rule("batch_rule", optimizer.batch_rule, counts.non_embedding, tokens)
+    k = config.grid.scale
+    batch_tokens = (optimizer.batch_tokens or 0) * k or _by_rule(
+        "batch_rule", optimizer.batch_rule, counts.non_embedding, tokens
+    )
     # A power of two gives neighbouring runs of a profile the same batch, and suits the kernels.
     batch_size = 2 ** max(0, round(math.log2(batch_tokens / T)))
     steps = round(tokens / (batch_size * T))
@@ -119,7 +122,9 @@ def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str)
             f"{batch_size * T:,} tokens; raise the budget or lower optimizer.batch_tokens"
         )
     peak_lr = optimizer.lr_scale * (optimizer.peak_lr or _by_rule("lr_rule", optimizer.lr_rule, counts.non_embedding, tokens))
-    warmup_tokens = schedule.warmup_tokens_per_parameter * N if schedule.warmup_tokens is None else schedule.warmup_tokens
+    warmup_tokens = (
+        schedule.warmup_tokens_per_parameter * N if schedule.warmup_tokens is None else k**2 * schedule.warmup_tokens
+    )
     warmup_steps = round(min(warmup_tokens / (batch_size * T), schedule.max_warmup_fraction * steps))
     return RunConfig(
         model=model,
@@ -130,17 +135,18 @@ def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str)
             peak_lr=float(f"{peak_lr:.4g}"),
             **{name: getattr(optimizer, name) for name in ("kind", "beta1", "beta2", "eps", "weight_decay", "grad_clip")},
         ),
-        schedule=_schedule(schedule, warmup_steps, steps, batch_size * T),
+        schedule=_schedule(schedule, warmup_steps, steps, batch_size * T / k**2),
         seed=config.seed,
         precision=resolve_precision(config),
         evaluation_points=config.evaluation.points,
-        unique_tokens=None if config.data.unique_tokens is None else int(config.data.unique_tokens),
+        unique_tokens=None if config.data.unique_tokens is None else int(k**2 * config.data.unique_tokens),
         noise_scale=config.evaluation.noise_scale,
     )
 
 
-def _schedule(config: ScheduleConfig, warmup_steps: int, steps: int, batch_tokens: int) -> ScheduleSettings:
-    """A run's schedule. Raises InputError if a cycle longer than the run has no meaning in its shape."""
+def _schedule(config: ScheduleConfig, warmup_steps: int, steps: int, batch_tokens: float) -> ScheduleSettings:
+    """A run's schedule; `batch_tokens` is over what multiplies `cycle_tokens`. Raises InputError if a cycle longer than the run
+    has no meaning in its shape."""
     cycle = config.cycle
     if config.cycle_tokens is not None:
         if cycle > 1:

@@ -135,6 +135,8 @@ def _run_of(entry: dict[str, Any]) -> PlannedRun:
     if run.run_id != entry["run_id"]:
         raise InputError(f"the configuration of run {entry['run_id']} is that of {run.run_id}: it was changed by hand")
     known = ("budget", "labels", "engine", "expected_s")
+    if entry["labels"] and "cell" not in entry:
+        raise InputError(f"run {entry['run_id']} has labels and no cell")
     return PlannedRun(run=run, cell=entry.get("cell", 0), **{name: entry[name] for name in known})
 
 

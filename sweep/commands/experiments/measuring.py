@@ -33,14 +33,14 @@ def compared(sweep: Sweep) -> "tuple[Measured, Labels | None, Outcome | None]":
     labels = None
     if measured.runs["label"].nunique() > 1:
         baseline = config.compare.baseline if config.compare.baseline is not None else sweep.plan.labels[0]
-        labels = labels_of(config, measured.runs, baseline=baseline, losses=True)
+        labels = labels_of(config, measured.runs, baseline=baseline)
     elif name is None:
         raise InputError(
             f"{config.name} has only one label; compare needs axis.vary or axis.variants, or an experiment's analysis"
         )
     outcome = analysis(name)(measured) if name is not None else None
-    if labels is not None and config.about.labels:
-        claims = claims_of(labels, config.about.labels)
+    if labels is not None and config.about.labels and config.compare.baseline in (None, sweep.plan.labels[0]):
+        claims = claims_of(labels, config.about.labels, sweep.plan.labels)
         outcome = Outcome(claims=claims) if outcome is None else replace(outcome, claims=(*claims, *outcome.claims))
     return measured, labels, outcome
 
@@ -78,7 +78,10 @@ def compared_tables(options: Namespace) -> "tuple[SweepConfig, pd.DataFrame, Lab
     config = composed(options)
     if family := family_of(options):
         name = options.sweep or config.name
-        config = replace(config, name=name, tables=family, out=str(sweep_folder(Store(Path(config.store)), name)))
+        asked = any(text.startswith("out=") for text in options.overrides)
+        out = config.out if asked else str(sweep_folder(Store(Path(config.store)), name))
+        about = open_sweep(_named(next(iter(family.values())), config)).config.about
+        config = replace(config, name=name, tables=family, out=out, about=about)
     if not config.tables or len(config.tables) < 2:
         raise InputError("tables={NAME: …, NAME: …} needs at least two, each a launched sweep or a file of runs")
     frames, corpora = [], set()
@@ -89,16 +92,27 @@ def compared_tables(options: Namespace) -> "tuple[SweepConfig, pd.DataFrame, Lab
                 seed=0
             )
         else:
-            sweep = open_sweep(Namespace(sweep=source, overrides=[f"store={config.store}"], config_dir=None))
-            frame = measured_of(sweep).runs
+            sweep = open_sweep(_named(source, config))
+            frame = measured_of(sweep.of_baseline()).runs  # labels of its own are not pooled
             corpora.add(sweep.plan.corpus.fingerprint)
         frames.append(frame.assign(label=label))
     runs = pd.concat(frames, ignore_index=True)
     # Runs of (nearly) one N and D are a cell: shapes of one ladder differ a little between vocabularies.
     runs["cell"] = runs.groupby([runs["N"].map("{:.2e}".format), runs["D"].map("{:.2e}".format)], sort=False).ngroup()
     baseline = config.compare.baseline or next(iter(config.tables))
-    shared = runs.groupby("cell")["label"].nunique().max() > 1
-    return config, runs, labels_of(config, runs, baseline=baseline, losses=len(corpora) < 2 and bool(shared))
+    reason = None
+    if len(corpora) > 1:
+        reason = "the sweeps are of different corpora"
+    elif runs.groupby("cell")["label"].nunique().max() < 2:
+        reason = "no two of the tables have a run of one N and D"
+    elif not config.compare.losses:
+        reason = "compare.losses=false"
+    return config, runs, labels_of(config, runs, baseline=baseline, incomparable=reason)
+
+
+def _named(name: str, config: SweepConfig) -> Namespace:
+    """The options of a command for another sweep of the store."""
+    return Namespace(sweep=name, overrides=[f"store={config.store}"], config_dir=None)
 
 
 def measured_of(sweep: Sweep) -> "Measured":
@@ -110,11 +124,15 @@ def measured_of(sweep: Sweep) -> "Measured":
     if not len(done):
         raise InputError(f"no run of {sweep.config.name} in store={sweep.store.root} is done; launch the sweep first")
     runs = found.runs.assign(**{name: value for name, value in (("cell", 0), ("label", "")) if name not in found.runs})
-    runs = runs[runs["state"] == states.DONE].reset_index(drop=True)
+    runs = runs[runs["state"] == states.DONE]
+    place = {label: number for number, label in enumerate(sweep.plan.labels)}
+    runs = runs.sort_values(
+        "label", key=lambda labels: labels.map(place), kind="stable", ignore_index=True
+    )  # the baseline first
     return Measured(runs=runs, curves=found.curves, evaluations=found.evaluations)
 
 
-def labels_of(config: SweepConfig, runs: "pd.DataFrame", *, baseline: str, losses: bool) -> "Labels":
+def labels_of(config: SweepConfig, runs: "pd.DataFrame", *, baseline: str, incomparable: str | None = None) -> "Labels":
     from sweep.compare.labels import compare_labels
     from sweep.fit import Options
 
@@ -126,7 +144,7 @@ def labels_of(config: SweepConfig, runs: "pd.DataFrame", *, baseline: str, losse
         margin=asked.margin,
         noise=config.fit.seed_noise,
         law=None if asked.law is None else _law(config),
-        losses=losses and asked.losses,
+        incomparable=incomparable,
         intervals=Options.of(config.fit).intervals,
     )
 

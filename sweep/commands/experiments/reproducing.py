@@ -3,17 +3,22 @@
 from argparse import Namespace
 from pathlib import Path
 from time import monotonic
+from typing import TYPE_CHECKING
 
-from sweep.commands import DONE
+from sweep.commands import DONE, SOME_RUNS_FAILED
 from sweep.commands.experiments import measuring
 from sweep.commands.laws import plot
-from sweep.commands.sweeps import family_of, open_sweep, sweep_folder
+from sweep.commands.sweeps import composed, family_of, members_of, open_sweep, plan_sweep, sweep_folder
 from sweep.commands.training import launch
-from sweep.config import compose_with_choices
+from sweep.config import SweepConfig
 from sweep.errors import InputError
 from sweep.files import read_json
 from sweep.plan.estimate import duration
-from sweep.store import Store
+from sweep.plan.written import SweepPlan
+from sweep.store import Store, states
+
+if TYPE_CHECKING:
+    from sweep.report.gallery import Shown
 
 # The experiments of each paper, in conf/experiment/.
 PAPERS = {
@@ -38,7 +43,7 @@ def reproduce(options: Namespace) -> int:
     Each experiment is a sweep by its own name: what is done is not trained again, and the same command continues after a stop.
     Overrides go to every one of them, such as store=… device=… cluster=slurm or scale=gpu.
     """
-    from sweep.report.gallery import Shown, write_gallery
+    from sweep.report.gallery import write_gallery
 
     paper = options.sweep
     if paper not in PAPERS:
@@ -48,27 +53,49 @@ def reproduce(options: Namespace) -> int:
         raise InputError(
             f"{fixed[0]} is the same for all experiments of {paper}; leave it out, or launch one experiment with it"
         )
-    entries, started = [], monotonic()
-    for name in PAPERS[paper]:
+    given = {name: _options([f"experiment={name}", *options.overrides], options) for name in PAPERS[paper]}
+    configs = {name: composed(each) for name, each in given.items()}
+    for name, each in given.items():  # what is wrong with the last one is found before the first is trained
+        for part in members_of(configs[name], each).values() if configs[name].sweeps else [each]:
+            plan_sweep(composed(part))
+    started, waiting = monotonic(), []
+    for name, each in given.items():
         print(f"\n=== {name}, {duration(monotonic() - started)} after the start")
-        overrides = [f"experiment={name}", *options.overrides]
-        given = Namespace(sweep=None, overrides=overrides, config_dir=options.config_dir, retry=None)
-        config, _ = compose_with_choices(given.overrides, config_dir=options.config_dir)
-        if code := launch(given):
-            return code
-        analysis = [text for text in options.overrides if text.startswith(ANALYSIS)]
-        launched = Namespace(sweep=config.name, overrides=[f"store={config.store}", *analysis], config_dir=options.config_dir)
-        plot(launched)
-        out = sweep_folder(Store(Path(config.store)), config.name)
-        remedy = f"isosweep compare {config.name} writes it again"
-        found = read_json(out / measuring.FILE, dict, remedy) if _compares(launched) else {}
-        entries.append(Shown(name=name, about=config.about, found=found, figures=tuple(out.glob("*.png"))))
-    page = Path(config.store) / f"{paper}.html"
+        launch(each)  # which says what failed
+        waiting += [name] if _unfinished(configs[name]) else []
+    if waiting:
+        print(f"\nnot all runs of {', '.join(waiting)} have ended; the same command writes the page when they have")
+        return SOME_RUNS_FAILED
+    entries = [_shown(name, configs[name], options) for name in given]
+    page = Path(next(iter(configs.values())).store) / f"{paper}.html"
     write_gallery(paper, entries, page)
     print(f"\nwrote {page} after {duration(monotonic() - started)}: open it in a browser")
     return DONE
 
 
-def _compares(options: Namespace) -> bool:
-    """Whether an experiment has something to compare beside its laws."""
-    return bool(family_of(options)) or open_sweep(options).varies
+def _options(overrides: list[str], options: Namespace, sweep: str | None = None) -> Namespace:
+    return Namespace(sweep=sweep, overrides=overrides, config_dir=options.config_dir, retry=None)
+
+
+def _unfinished(config: SweepConfig) -> bool:
+    """Whether a launched experiment has runs that have neither ended nor failed."""
+    names = [f"{config.name}-{label}" for label in config.sweeps] if config.sweeps else [config.name]
+    ended = (*states.FINAL_STATES, states.FAILED)
+    store = Store(Path(config.store))
+    plans = [SweepPlan.read(sweep_folder(store, name)) for name in names]
+    statuses = [store.statuses(each.run for each in plan.runs) for plan in plans if plan is not None]
+    return any(status["state"] not in ended for found in statuses for status in found.values())
+
+
+def _shown(name: str, config: SweepConfig, options: Namespace) -> "Shown":
+    """Compare and draw a finished experiment, for the page."""
+    from sweep.report.gallery import Shown
+
+    print(f"\n=== {name}")
+    analysis = [text for text in options.overrides if text.startswith(ANALYSIS)]
+    launched = _options([f"store={config.store}", *analysis], options, config.name)
+    plot(launched)
+    out = sweep_folder(Store(Path(config.store)), config.name)
+    compares = bool(family_of(launched)) or open_sweep(launched).compares
+    found = read_json(out / measuring.FILE, dict, f"isosweep compare {config.name} writes it again") if compares else {}
+    return Shown(name=name, about=config.about, found=found, figures=tuple(out.glob("*.png")))

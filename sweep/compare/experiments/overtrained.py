@@ -78,6 +78,10 @@ def _still_falling(runs: "pd.DataFrame", fit: ParametricFit) -> Claim:
     noise, verdicts, found = seed_noise(runs), [], []
     for N, own in runs.groupby("N"):
         means = own.groupby("D")["loss"].agg(["mean", "size"])
+        if len(means) < 2:
+            verdicts.append(UNCLEAR)
+            found.append(f"N = {N:,.0f}: one horizon only")
+            continue
         fall = float(means["mean"].iloc[-2] - means["mean"].iloc[-1])
         counts = means["size"].iloc[-2:].tolist()
         # With one seed of each, the runs' scatter about the law stands for that between seeds.

@@ -55,7 +55,7 @@ def test_a_paper_is_reproduced_and_a_second_time_only_shown(
     # Several sweeps go by one name where they are compared, and by their own elsewhere.
     store = paper[-1]
     assert main(["compare", "texts", store]) == DONE
-    assert "of different corpora" in capsys.readouterr().out
+    assert "no losses: the sweeps are of different corpora" in capsys.readouterr().out
     found = json.loads((tmp_path / "store" / "sweeps" / "texts" / "compare.json").read_text())
     assert found["labels"]["comparison"] is None
     assert main(["status", "texts-one", store]) == DONE

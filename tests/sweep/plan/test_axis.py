@@ -70,6 +70,7 @@ def test_values_of_every_kind_are_labels() -> None:
         ("axis.variants={a: {}, b: {schedule.cycle: 1}}", "a and b are the same run"),
         ("axis.variants={}", "axis.variants is empty"),
         ("axis.variants={a: {}, b/c: {schedule.cycle: 2}}", "b/c cannot be a label"),
+        ("axis.variants={a: {}, ..: {schedule.cycle: 2}}", r"\.\. cannot be a label"),
         ("axis.vary={grid.runs: [[{N: 3e3, D: 1e5}], [{N: 3e3, D: 2e5}]]}", "Give another value a name"),
         ("axis.seeds=[]", "at least one seed"),
         ("axis.seeds=[1,1]", "each once"),
@@ -98,7 +99,7 @@ def test_a_sweep_with_an_axis_from_launch_to_comparison(
     assert main(["launch", *sweep]) == DONE
     assert main(["status", "ours", store]) == DONE
     assert "slow, seed 2" in capsys.readouterr().out
-    assert main(["compare", "ours", store, "compare.margin=0.1"]) == DONE  # such short runs differ much between seeds
+    assert main(["compare", "ours", store, "compare.margin=0.3"]) == DONE  # such short runs differ much between seeds
     shown = capsys.readouterr().out
     found = json.loads((tmp_path / "store" / "sweeps" / "ours" / "compare.json").read_text())["labels"]["comparison"]
     verdicts = {(each["label"], each["cell"]): each["verdict"] for each in found["differences"]}
