@@ -192,8 +192,8 @@ class GridRun:
 @dataclass(kw_only=True)
 class GridConfig:
     """The runs of a sweep: the union of the parts that are given. A larger copy has the `scale` k: widths of whole shapes times
-    k, N, D and other fields in tokens times k^2 (`optimizer.batch_tokens` times k), budgets times k^4, so that D/N, and what one
-    run is to another, stay."""
+    k, N, D and other fields in tokens times k^2 (`optimizer.batch_tokens` times k), budgets times k^4: D/N, and what one run is
+    to another, stay."""
 
     isoflop: IsoflopGrid | None = None
     around: AroundGrid | None = None
