@@ -80,7 +80,7 @@ def _finish(axis: "Axes", numbers: dict[str, float], labels: list[str], margin: 
         axis.axvspan(-margin, margin, color="0.9", zorder=0)
         axis.axvline(0, color="0.5", linewidth=1)
         axis.set_yticks(range(0, -len(labels), -1), [style.short(label) for label in labels], fontsize=8)
-        axis.set_xlabel(words)
+        axis.set(xlabel=words, ylim=(-len(labels) + 0.4, 0.6))
 
 
 def _numbers(runs: "pd.DataFrame", labels: list[str]) -> dict[str, float]:

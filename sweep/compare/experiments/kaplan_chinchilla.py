@@ -119,14 +119,15 @@ def _schedule(steps: list[Step]) -> list[Claim]:
 def _draw(figure: "Figure", steps: list[Step]) -> None:
     axis = figure.add_subplot()
     for shift, colour, word in ((-0.1, "C0", "surface"), (0.1, "C1", "profiles")):
+        label: str | None = {"surface": "Approach 3", "profiles": "Approach 2"}[word]
         for place, step in enumerate(steps):
             estimate = getattr(step, word)
             if estimate is None:
                 continue
             ends = estimate.interval or (estimate.value, estimate.value)
             off = np.abs(np.array(ends) - estimate.value)[:, None]
-            label = {"surface": "Approach 3", "profiles": "Approach 2"}[word] if place == 0 else None
             axis.errorbar([place + shift], [estimate.value], off, fmt="o", color=colour, capsize=3, label=label)
+            label = None  # once in the legend
     axis.plot(range(len(PORIAN)), PORIAN, "x", color="0.6", label="Porian et al. 2024, RefinedWeb")
     for value, name in ((KAPLAN, "Kaplan et al."), (CHINCHILLA, "Chinchilla")):
         axis.axhline(value, color="0.7", linestyle="--", linewidth=1)
