@@ -38,7 +38,12 @@ def compared(sweep: Sweep) -> "tuple[Measured, Labels | None, Outcome | None]":
         raise InputError(
             f"{config.name} has only one label; compare needs axis.vary or axis.variants, or an experiment's analysis"
         )
-    outcome = analysis(name)(measured) if name is not None else None
+    try:
+        outcome = analysis(name)(measured) if name is not None else None
+    except InputError as error:
+        if labels is None:
+            raise
+        outcome = Outcome(claims=(), text=(f"no analysis of these runs: {error}",))
     if labels is not None and config.about.labels and config.compare.baseline in (None, sweep.plan.labels[0]):
         claims = claims_of(labels, config.about.labels, sweep.plan.labels)
         outcome = Outcome(claims=claims) if outcome is None else replace(outcome, claims=(*claims, *outcome.claims))
