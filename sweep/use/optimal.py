@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from models import SizeLadder, count_parameters, flops_per_token
 from sweep.config import GridConfig, GridRun, SweepConfig
-from sweep.errors import InputError
+from sweep.errors import InputError, LawError
 from sweep.plan.grid import PlannedRun, expand
 from sweep.plan.written import CorpusFacts
 from sweep.words import counted
@@ -142,7 +142,6 @@ def _kaplans(budget: float, config: SweepConfig, conventions: "Mapping[str, RunT
     columns, the sweep counts otherwise than C = 6 N D, or the law cannot be fitted."""
     from sweep.fit import Allocation, Estimate, Options, fit_parametric
     from sweep.fit.kaplan.counting import Counting
-    from sweep.fit.result import Refused, attempt
     from sweep.tables.conventions import ALL_COUNTING, KAPLAN_COUNTING
 
     if (config.fit.parameters, config.fit.flops) != ("total", "6N"):
@@ -151,9 +150,10 @@ def _kaplans(budget: float, config: SweepConfig, conventions: "Mapping[str, RunT
         raise InputError(f"--approach {KAPLAN} needs the columns N, C, N_non_embedding and C_kaplan in the table")
     counted_so, all_of = conventions[KAPLAN_COUNTING], conventions[ALL_COUNTING]
     options = Options.of(config.fit).surface
-    law = attempt(lambda: fit_parametric(counted_so, **options))
-    if isinstance(law, Refused):
-        raise InputError(f"--approach {KAPLAN} is {law.summary()}; add runs, or take another --approach")
+    try:
+        law = fit_parametric(counted_so, **options)
+    except LawError as error:
+        raise InputError(f"--approach {KAPLAN} is not fitted: {error}; add runs, or take another --approach") from error
     counting = Counting.of(all_of.N, counted_so.N)
     N, drawn = counting.answers(law.surface, budget)[0], counting.answers(law.replicates, budget)
 
