@@ -15,9 +15,9 @@ SHAPE = "{d_model: 32, n_layers: 3, n_heads: 4, d_ff: 80}"
 AROUND = ("grid=around", "grid.around.budgets=[2e11]")
 
 
-def expanded(*overrides: str) -> list[PlannedRun]:
+def expanded(*overrides: str, training_tokens: int = 31_000_000) -> list[PlannedRun]:
     config = compose(["device=cpu", *overrides])
-    return expand(config, corpus="0" * 16, vocab_size=257, training_tokens=31_000_000)
+    return expand(config, corpus="0" * 16, vocab_size=257, training_tokens=training_tokens)
 
 
 def test_around_asks_for_sizes_off_the_optimum_at_one_budget() -> None:
@@ -105,7 +105,8 @@ def described() -> list[str]:
 
 @pytest.mark.parametrize("experiment", ["smoke", *described()])
 def test_every_experiment_has_a_larger_copy(experiment: str) -> None:
-    small, large = expanded(f"experiment={experiment}"), expanded(f"experiment={experiment}", "scale=gpu", "device=cpu")
+    small = expanded(f"experiment={experiment}")
+    large = expanded(f"experiment={experiment}", "scale=gpu", "device=cpu", training_tokens=64 * 31_000_000)  # as the docs say
     assert len(small) == len(large)
     assert not {each.run.run_id for each in small} & {each.run.run_id for each in large}
     spent = [sum(6 * each.run.N * each.run.D for each in planned) for planned in (small, large)]
