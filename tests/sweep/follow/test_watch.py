@@ -32,9 +32,9 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def sweep_of(text_file: Path, store: Path) -> list[str]:
-    """Three budgets of the same four sizes, seconds in all: after four runs the time of each is known."""
+    """Three budgets of the same four sizes, a second or more each, so that a watcher sees them run on a busy machine."""
     data = ["data=text", f"data.paths=[{text_file}]", "data.validation_tokens=4096", "data.max_epochs=20"]
-    grid = ["grid.isoflop.budgets=[6e9,7e9,8e9]", "grid.isoflop.sizes=4", "grid.isoflop.span=6"]
+    grid = ["grid.isoflop.budgets=[1.8e10,2.1e10,2.4e10]", "grid.isoflop.sizes=4", "grid.isoflop.span=6"]
     pool = ["device=cpu", "cluster.workers=1", "cluster.log_interval_s=0.02"]
     return [*data, *grid, *pool, f"store={store}", "name=watched"]
 
