@@ -154,7 +154,7 @@ def claims_of(labels: Labels, expected: Mapping[str, str], planned: Sequence[str
         verdict = UNCLEAR if not told else HOLDS if sign == wanted else FAILS
         factors = [factor.C for factor in labels.factors if factor.label == label and factor.cell == each.cell and factor.C]
         worth = f", worth {factors[0].value:.2g} of the baseline's compute" if factors else ""
-        interval = "" if each.low is None else f" ({each.low:+.4f} to {each.high:+.4f})"
-        here = f"{each.value:+.4f} nats{interval}: {each.words}{worth}"
+        interval = "" if each.low is None else f" ({each.low:+z.4f} to {each.high:+z.4f})"
+        here = f"{each.value:+z.4f} nats{interval}: {each.words}{worth}"
         found.append(Claim(paper=paper, here=here, verdict=verdict))
     return tuple(found)

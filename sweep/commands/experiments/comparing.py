@@ -56,8 +56,8 @@ def _print(labels: "Labels", name: str) -> None:
             factors = worth.get((each.label, each.cell))
             N, C = (None, None) if factors is None else (factors.N, factors.C)
             sizes = ("all", "", "") if each.cell == EVERYWHERE else (str(each.cell), f"{each.N:,.0f}", f"{each.D:,.0f}")
-            interval = "-" if each.low is None else f"{each.low:+.4f} to {each.high:+.4f}"
-            losses = (str(each.seeds), f"{each.loss:.4f}", f"{each.value:+.4f}", interval, each.words)
+            interval = "-" if each.low is None else f"{each.low:+z.4f} to {each.high:+z.4f}"
+            losses = (str(each.seeds), f"{each.loss:.4f}", f"{each.value:+z.4f}", interval, each.words)
             rows.append((*sizes, each.label, *losses, _factor(N), _factor(C)))
         title = f"{name}: against {found.baseline or 'the baseline'}"
         table = text_table(COLUMNS, rows, left=("label", "verdict"), title=title, width=columns(), least=LEAST)

@@ -95,7 +95,7 @@ def _line(duel: "pd.Series") -> str:
     text = (
         f"C = {duel.budget:.3g}: loss {duel.loss:.4f} with N = {duel.N:,.0f} (D/N = {duel.D / duel.N:.3g}), "
         f"{duel.large_loss:.4f} with N = {duel.large_N:,.0f} (D/N = {duel.large_D / duel.large_N:.2g}), "
-        f"{duel.gain:+.4f} ({duel.low:+.4f} to {duel.high:+.4f})"
+        f"{duel.gain:+z.4f} ({duel.low:+z.4f} to {duel.high:+z.4f})"
     )
     if np.isnan(duel.wasted):
         return text
@@ -111,7 +111,7 @@ def _draw(figure: "Figure", runs: "pd.DataFrame", duels: "pd.DataFrame") -> None
         axis.plot(sizes.index, sizes, color=f"C{i}", label=f"C = {budget:.3g}")
     for _, duel in duels.iterrows():
         axis.plot([duel.N, duel.large_N], [duel.loss, duel.large_loss], "o", color="black", fillstyle="none")
-        axis.annotate(f"{duel.gain:+.3f}", (duel.large_N, duel.large_loss), textcoords="offset points", xytext=(6, 4))
+        axis.annotate(f"{duel.gain:+z.3f}", (duel.large_N, duel.large_loss), textcoords="offset points", xytext=(6, 4))
     axis.set(xscale="log", xlabel="parameters $N$", ylabel="held-out loss (nats per token)")
     axis.set_title("equal compute: a model that fits the budget, and one four times too large")
     axis.legend(frameon=False)

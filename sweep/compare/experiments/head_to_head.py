@@ -159,7 +159,7 @@ def _better(N: Estimate, kaplan_N: Estimate, gain: float, low: float, high: floa
     if np.isnan(gain):
         return Claim(paper=BETTER, here=f"{sizes}, of which one is outside the sizes that were measured", verdict=UNCLEAR)
     return Claim(
-        paper=BETTER, here=f"{sizes}: {gain:+.4f} nats ({low:+.4f} to {high:+.4f}) for the second", verdict=judged(low, high)
+        paper=BETTER, here=f"{sizes}: {gain:+z.4f} nats ({low:+z.4f} to {high:+z.4f}) for the second", verdict=judged(low, high)
     )
 
 

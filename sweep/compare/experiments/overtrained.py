@@ -105,12 +105,12 @@ def _same_beta(fit: ParametricFit, again: "ParametricFit | Refused") -> Claim:
         return Claim(paper=ONE_BETA, here=f"no law of the runs beyond: {again.reason}", verdict=UNCLEAR)
     drawn = np.asarray(again.replicates.beta) - np.asarray(fit.replicates.beta)
     change = Estimate.from_resamples(again.beta.value - fit.beta.value, drawn, LEVEL)
-    here = f"beta = {fit.beta} up to D/N = {USUAL}, {again.beta} beyond: {change.value:+.3f}"
+    here = f"beta = {fit.beta} up to D/N = {USUAL}, {again.beta} beyond: {change.value:+z.3f}"
     if change.interval is None:
         return Claim(paper=ONE_BETA, here=f"{here}, without an interval", verdict=UNCLEAR)
     low, high = change.interval
     agree = HOLDS if max(-low, high) < TELLING else UNCLEAR
-    return Claim(paper=ONE_BETA, here=f"{here} ({low:+.3f} to {high:+.3f})", verdict=agree if change.contains(0) else FAILS)
+    return Claim(paper=ONE_BETA, here=f"{here} ({low:+z.3f} to {high:+z.3f})", verdict=agree if change.contains(0) else FAILS)
 
 
 def _draw(figure: "Figure", runs: "pd.DataFrame", fit: ParametricFit) -> None:
