@@ -123,8 +123,8 @@ def _exponents(
     label: str, rows: "pd.DataFrame", laws: Mapping[str, ParametricFit | str], intervals: Intervals
 ) -> list[Exponent]:
     law = laws[label]
-    third = Exponent(label=label, approach="parametric", a=None, reason=law) if isinstance(law, str) else None
-    found = [third or Exponent(label=label, approach="parametric", a=law.a)]  # type: ignore[union-attr]
+    a, reason = (None, law) if isinstance(law, str) else (law.a, "")
+    found = [Exponent(label=label, approach="parametric", a=a, reason=reason)]
     if "budget" in rows and rows["budget"].notna().any():
         try:
             a = fit_isoflop(runs_from_frame(rows), intervals=intervals).a

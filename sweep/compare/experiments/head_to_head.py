@@ -12,10 +12,10 @@ import numpy as np
 
 from sweep.compare.experiment import UNCLEAR, Claim, Measured, Outcome
 from sweep.compare.experiments.noise import LEVEL, judged
-from sweep.errors import InputError
+from sweep.errors import InputError, LawError
 from sweep.fit import Intervals, ParametricFit, fit_parametric, runs_from_frame
 from sweep.fit.kaplan.counting import Counting
-from sweep.fit.result import Estimate, Refused, attempt
+from sweep.fit.result import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,10 +109,10 @@ def analyse(measured: Measured) -> Outcome:
     profile = LargeProfile.through(runs[large])
     fits = {}
     for name, columns in (("all", {}), ("kaplan", KAPLAN)):
-        fit = attempt(lambda columns=columns: fit_parametric(runs_from_frame(small, columns), intervals=INTERVALS))  # type: ignore[misc]
-        if isinstance(fit, Refused):
-            raise InputError(f"no law of the runs below budget {profile.budget:g}, counted as {name}: {fit.reason}")
-        fits[name] = fit
+        try:
+            fits[name] = fit_parametric(runs_from_frame(small, columns), intervals=INTERVALS)
+        except LawError as error:
+            raise InputError(f"no law of the runs below budget {profile.budget:g}, counted as {name}: {error}") from error
     ours, theirs = fits["all"], fits["kaplan"]
     counting = Counting.of(runs["N"], runs["N_non_embedding"])
     N = _estimate(ours.surface.optimal(profile.budget)[0], ours.replicates.optimal(profile.budget)[0])
