@@ -59,8 +59,8 @@ def test_the_module_drops_embeddings_and_both_branches_and_only_with_keys() -> N
     x = dropped(plain.embedding(ids), 0.3, key_B, 0)
     for number, block in enumerate(plain.blocks, start=1):
         key = key_of(key_B, number)
-        x = x + dropped(block.attention(block.attention_norm(x), plain.cos_TK, plain.sin_TK), 0.3, key, 1)  # type: ignore
-        x = x + dropped(block.feed_forward(block.feed_forward_norm(x)), 0.3, key, 2)  # type: ignore
+        x = x + dropped(block.attention(block.attention_norm(x), plain.cos_TK, plain.sin_TK), 0.3, key, 1)  # type: ignore  # of a ModuleList
+        x = x + dropped(block.feed_forward(block.feed_forward_norm(x)), 0.3, key, 2)  # type: ignore  # of a ModuleList
     expected = plain.head(plain.norm(x))
     torch.testing.assert_close(model(ids, key_B=key_B), expected)
     assert (expected - plain(ids)).abs().max() > 0.1

@@ -52,7 +52,7 @@ def test_intervals_hold_all_truths_at_once_as_often_as_they_say() -> None:
         own = [each for each in found.differences if each.cell != EVERYWHERE]
         assert len(own) == 6
         assert found.comparisons == 9  # with the means over both cells
-        held += all(each.low <= truth[each.label] <= each.high for each in own)  # type: ignore[operator]
+        held += all(each.low <= truth[each.label] <= each.high for each in own)  # type: ignore[operator]  # seeds give ends
         wrong += any(each.verdict == DIFFERS for each in own if each.label == "b")
     assert 0.9 - 3 * (0.09 / 300) ** 0.5 < held / 300 <= 1
     assert wrong < 0.1 * 300

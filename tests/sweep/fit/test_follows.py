@@ -113,7 +113,7 @@ def test_fit_prints_it() -> None:
     assert "What follows from Kaplan's laws" in fits.summary(full=False)
     assert "by L(N, S_min)" not in fits.summary(full=False)  # nothing to say
     assert "by L(N, S_min) and B_crit(L): not fitted" in fits.summary()
-    assert fits.to_dict()["follows"]["meeting"]["C"]["value"] == pytest.approx(fits.follows.meeting.C.value)  # type: ignore[union-attr]
+    assert fits.to_dict()["follows"]["meeting"]["C"]["value"] == pytest.approx(fits.follows.meeting.C.value)  # type: ignore[union-attr]  # it is there
 
 
 def test_refused_laws_are_the_reason() -> None:

@@ -11,7 +11,7 @@ from sweep.train.schedule import learning_rate
 
 
 def rates(steps: int, warmup: int, cycle: float = 1.0, final: float = 0.1, **shape: str | float) -> np.ndarray:
-    schedule = ScheduleSettings(warmup_steps=warmup, final_fraction=final, cycle=cycle, **shape)  # type: ignore[arg-type]
+    schedule = ScheduleSettings(warmup_steps=warmup, final_fraction=final, cycle=cycle, **shape)  # type: ignore[arg-type]  # texts and numbers
     return np.array([learning_rate(step, steps, 1.0, schedule) for step in range(steps)])
 
 
