@@ -183,7 +183,8 @@ def _seed_noise(path: Path) -> float | None:
     runs = read_frame(path)
     if "label" not in runs:
         return None
-    noise, freedom = between_seeds(runs[runs["state"] == states.DONE].fillna({"label": ""}))
+    done = runs[runs["state"] == states.DONE]
+    noise, freedom = between_seeds(done.assign(label=done["label"].astype(object).fillna("")))
     return noise if freedom >= ENOUGH else None
 
 
