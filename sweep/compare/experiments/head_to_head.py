@@ -158,9 +158,10 @@ def _better(N: Estimate, kaplan_N: Estimate, gain: float, low: float, high: floa
     sizes = f"N = {N.value:,.0f} against {kaplan_N.value:,.0f} by Kaplan's counting"
     if np.isnan(gain):
         return Claim(paper=BETTER, here=f"{sizes}, of which one is outside the sizes that were measured", verdict=UNCLEAR)
-    return Claim(
-        paper=BETTER, here=f"{sizes}: {gain:+z.4f} nats ({low:+z.4f} to {high:+z.4f}) for the second", verdict=judged(low, high)
-    )
+    here = f"{sizes}: {gain:+z.4f} nats ({low:+z.4f} to {high:+z.4f}) for the second"
+    if kaplan_N.value < N.value:  # whichever wins, not because the other is too large
+        return Claim(paper=BETTER, here=f"{here}, which is the smaller model here, unlike the paper's", verdict=UNCLEAR)
+    return Claim(paper=BETTER, here=here, verdict=judged(low, high))
 
 
 def _draw(

@@ -3,26 +3,31 @@
 Porian et al. 2024 (arXiv 2406.19146) go from 0.835 to 0.497 on RefinedWeb: counting the output layer, a warm-up scaled to the
 model, a cosine matched to the horizon, a tuned rate and batch. The labels of the sweep are these protocols, the last one first
 because it is the baseline; Kaplan et al.'s own is counted in their way too.
+
+What the surface misses in a cell, and the order of its data, all protocols share. So a step is judged by the change of a in
+resamples of the cells, the same for both sides, and not by whether two intervals overlap.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweep.compare.experiment import FAILS, HOLDS, UNCLEAR, Claim, Measured, Outcome
+from sweep.compare.experiment import UNCLEAR, Claim, Measured, Outcome
+from sweep.compare.experiments.noise import LEVEL, judged
 from sweep.errors import InputError
 from sweep.fit import Estimate, Intervals, LawError, fit_isoflop, fit_parametric, runs_from_frame
 from sweep.fit.result import plain
+from sweep.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-LEVEL = 0.8
 KAPLAN, CHINCHILLA = 0.73, 0.50
-COUNTED_BY_KAPLAN = "counted as Kaplan et al. did"
+COUNTED_BY_KAPLAN, COUNTING = "counted as Kaplan et al. did", "counting all parameters and FLOPs"
 PORIAN = (0.835, 0.707, 0.602, 0.572, 0.497)
 OF_PORIAN = "0.835, 0.707 with the output layer, 0.602 with a scaled warm-up, 0.572 with matched cosines, 0.497 tuned"
 
@@ -34,13 +39,24 @@ class Step:
     Attributes:
         name: of the change.
         surface, profiles: a by Approach 3, and by Approach 2; None where the runs have none.
+        drawn: a by Approach 3 in resamples of the cells, which are the same for all steps, shape (resamples,).
         reason: why Approach 3 has none.
     """
 
     name: str
     surface: Estimate | None
     profiles: Estimate | None
+    drawn: np.ndarray | None = field(repr=False)
     reason: str = ""
+
+    def lowered(self, before: "Step") -> Estimate | None:
+        """How much lower a is than `before`, by Approach 3; None if one of them has no law."""
+        if self.surface is None or before.surface is None or self.drawn is None or before.drawn is None:
+            return None
+        return Estimate.from_resamples(before.surface.value - self.surface.value, before.drawn - self.drawn, LEVEL)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "surface": self.surface, "profiles": self.profiles, "reason": self.reason}
 
 
 def analyse(measured: Measured) -> Outcome:
@@ -52,14 +68,21 @@ def analyse(measured: Measured) -> Outcome:
     labels = list(dict.fromkeys(measured.runs["label"]))
     if len(labels) < 2:
         raise InputError("kaplan_chinchilla compares protocols; give axis.variants at least two, the recommended one first")
-    runs = {label: measured.runs[measured.runs["label"] == label] for label in labels}
-    steps = [_step(COUNTED_BY_KAPLAN, _counted_by_kaplan(runs[labels[-1]]))]
-    steps += [_step(label, runs[label]) for label in reversed(labels)]
-    text = ["exponent a of N_opt in C, step by step (Approach 3; Approach 2):", *map(_line, steps)]
+    runs = measured.runs.sort_values(["cell", "seed"])  # the order in which they are resampled
+    of_all = runs.groupby(["cell", "seed"])["label"].transform("nunique") == len(labels)
+    protocols = {label: runs[of_all & (runs["label"] == label)] for label in labels}
+    steps = [_step(COUNTED_BY_KAPLAN, _counted_by_kaplan(protocols[labels[-1]]))]
+    steps += [_step(label, protocols[label]) for label in reversed(labels)]
+    text = [
+        f"exponent a of N_opt in C, step by step (Approach 3; Approach 2), intervals of {LEVEL:.0%}:",
+        *map(_line, steps),
+        *[f"left out: {counted(sum(~of_all), 'run')}, of whose cell and seed another protocol has none"] * (not of_all.all()),
+    ]
+    changes = [after.lowered(before) for before, after in pairwise(steps)]
     return Outcome(
-        claims=(_whole(steps), *_schedule(steps)),
+        claims=(_whole(steps), *_lowers(steps)),
         text=tuple(text),
-        values=plain({"steps": [vars(step) for step in steps], "porian": list(PORIAN)}),
+        values=plain({"steps": [step.to_dict() for step in steps], "lowered": changes, "porian": list(PORIAN)}),
         draw=lambda figure: _draw(figure, steps),
     )
 
@@ -71,18 +94,19 @@ def _counted_by_kaplan(runs: "pd.DataFrame") -> "pd.DataFrame":
 
 def _step(name: str, runs: "pd.DataFrame") -> Step:
     surface: Estimate | None = None
-    reason = ""
+    drawn, reason = None, ""
     intervals = Intervals(level=LEVEL)
     table = runs_from_frame(runs)
     try:
-        surface = fit_parametric(table, intervals=intervals).a
+        fit = fit_parametric(table, clusters=runs["cell"].to_numpy(), intervals=intervals)
+        surface, drawn = fit.a, np.asarray(fit.replicates.a)
     except LawError as error:
         reason = str(error)
     try:
         profiles = fit_isoflop(table, intervals=intervals).a
     except LawError:
         profiles = None
-    return Step(name=name, surface=surface, profiles=profiles, reason=reason)
+    return Step(name=name, surface=surface, profiles=profiles, drawn=drawn, reason=reason)
 
 
 def _line(step: Step) -> str:
@@ -90,30 +114,24 @@ def _line(step: Step) -> str:
 
 
 def _whole(steps: list[Step]) -> Claim:
-    """Whether the steps lead from Kaplan et al.'s exponent to Chinchilla's."""
-    first, last = steps[0].surface, steps[-1].surface
-    verdict = UNCLEAR
-    if first is not None and last is not None and first.interval and last.interval:
-        verdict = HOLDS if first.interval[0] > last.interval[1] else FAILS if first.interval[1] < last.interval[0] else UNCLEAR
-    return Claim(
-        paper=f"counting and protocol explain {KAPLAN} against {CHINCHILLA} (Porian et al. 2024: {OF_PORIAN})",
-        here=f"{first or 'no law'} by Kaplan et al.'s counting and protocol, {last or 'no law'} by ours",
-        verdict=verdict,
-    )
+    """Whether the steps lead from Kaplan et al.'s exponent down to Chinchilla's."""
+    first, last = steps[0], steps[-1]
+    here = f"{first.surface or 'no law'} by Kaplan et al.'s counting and protocol, {last.surface or 'no law'} by ours"
+    paper = f"counting and protocol explain {KAPLAN} against {CHINCHILLA} (Porian et al. 2024: {OF_PORIAN})"
+    return _claim(paper, here, last.lowered(first))
 
 
-def _schedule(steps: list[Step]) -> list[Claim]:
-    """Of each change but the counting: whether it lowers a, as it did for Porian et al."""
-    found = []
-    for before, after in pairwise(steps[1:]):
-        if before.surface is None or after.surface is None or not (before.surface.interval and after.surface.interval):
-            here, verdict = "no law on one side", UNCLEAR
-        else:
-            here = f"{before.surface} to {after.surface}"
-            lower, higher = after.surface.interval, before.surface.interval
-            verdict = HOLDS if lower[1] < higher[0] else FAILS if lower[0] > higher[1] else UNCLEAR
-        found.append(Claim(paper=f"{after.name} lowers a (Porian et al. 2024)", here=here, verdict=verdict))
-    return found
+def _lowers(steps: list[Step]) -> Iterator[Claim]:
+    """Of each change: whether it lowers a, as it did for Porian et al."""
+    for before, after in pairwise(steps):
+        change = COUNTING if before is steps[0] else after.name
+        yield _claim(f"{change} lowers a (Porian et al. 2024)", f"{before.surface} to {after.surface}", after.lowered(before))
+
+
+def _claim(paper: str, here: str, lowered: Estimate | None) -> Claim:
+    if lowered is None or lowered.interval is None:
+        return Claim(paper=paper, here="no law on one side", verdict=UNCLEAR)
+    return Claim(paper=paper, here=f"{here}, lower by {lowered}", verdict=judged(*lowered.interval))
 
 
 def _draw(figure: "Figure", steps: list[Step]) -> None:

@@ -39,9 +39,9 @@ def measured(
     return Measured(runs=pd.DataFrame(rows), curves=EMPTY, evaluations=EMPTY)
 
 
-def profile(budget: float, factors: tuple[float, ...]) -> list[tuple[float, float, float | None]]:
+def profile(budget: float, factors: tuple[float, ...], surface: Surface = SURFACE) -> list[tuple[float, float, float | None]]:
     """Sizes of the ladder at these multiples of the optimum of the planted surface."""
-    shapes = [LADDER.nearest(factor * SURFACE.optimal(budget)[0]) for factor in factors]
+    shapes = [LADDER.nearest(factor * surface.optimal(budget)[0]) for factor in factors]
     sizes = [float(count_parameters(shape).total) for shape in shapes]
     return [(N, budget / 6 / N, budget) for N in sizes]
 
@@ -89,13 +89,18 @@ def test_the_noise_between_seeds_is_pooled_over_cells() -> None:
     assert noise.margin(2, 2) == pytest.approx(2.014 * noise.sd, rel=1e-3)  # t of 45 degrees of freedom
 
 
-SMALL = [point for budget in (1e10, 3e10, 1e11) for point in profile(budget, (0.3, 0.5, 0.8, 1.4, 2.2, 3.5))]
-LARGE = profile(3e12, (0.25, 0.5, 0.9, 1.5, 2.4, 4.2))
+def small_and_large(surface: Surface) -> list[tuple[float, float, float | None]]:
+    small = [point for budget in (1e10, 3e10, 1e11) for point in profile(budget, (0.3, 0.5, 0.8, 1.4, 2.2, 3.5), surface)]
+    return small + profile(3e12, (0.25, 0.5, 0.9, 1.5, 2.4, 4.2), surface)
+
+
+SMALL, LARGE = small_and_large(SURFACE)[:18], small_and_large(SURFACE)[18:]
 
 
 def test_both_laws_answer_at_the_large_budget() -> None:
     outcome = analysed("head_to_head", measured([*SMALL, *LARGE]))
-    steeper, _ = outcome.claims
+    steeper, better = outcome.claims
+    assert better.verdict == HOLDS  # theirs is the larger model, as in the paper
     values = outcome.values
     assert steeper.verdict == HOLDS
     assert values["factor"] == pytest.approx(30)
@@ -106,6 +111,15 @@ def test_both_laws_answer_at_the_large_budget() -> None:
     N, other = values["N"]["value"], values["N_kaplan"]["value"]
     truth = SURFACE.predict(other, 3e12 / 6 / other) - SURFACE.predict(N, 3e12 / 6 / N)
     assert low < truth < high
+
+
+def test_a_win_over_a_smaller_model_is_not_the_papers() -> None:
+    surface = Surface(E=0.9, A=20.0, B=250.0, alpha=0.3, beta=0.45)
+    outcome = analysed("head_to_head", measured(small_and_large(surface), surface.predict))
+    assert outcome.values["N_kaplan"]["value"] < outcome.values["N"]["value"]
+    assert outcome.values["gain"][1] > 0  # ours wins
+    assert outcome.claims[1].verdict == UNCLEAR
+    assert "smaller model here" in outcome.claims[1].here
 
 
 def test_a_head_to_head_needs_both_budgets() -> None:
