@@ -150,6 +150,30 @@ def test_a_time_limit_shorter_than_the_run_is_normal(clean_slurm: OneMachineClus
     assert steps == list(range(1, directory.config().steps + 1))
 
 
+def test_labels_are_trained_in_one_array_and_compared(
+    clean_slurm: OneMachineCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points = ["experiment=smoke", "name=labels", "grid=list", "grid.isoflop=null", "data.validation_tokens=8192"]
+    points += ["grid.runs=[{N: 4.9e3, D: 1e5}, {N: 7.9e3, D: 2e5}]"]
+    axis = ["axis.vary={schedule.cycle: [1, 5]}", "axis.seeds=[0, 1]"]
+    overrides = [*points, *axis, *SLURM, f"store={tmp_path / 'store'}"]
+    isosweep(clean_slurm, "launch", *overrides)
+    wait_until(lambda: all_done(overrides), TRAINED_WITHIN_S)
+    assert "schedule.cycle=5 seed 1" in isosweep(clean_slurm, "status", *overrides)
+    planned = plan_sweep(compose(overrides))[0].runs
+    assert len(planned) == 8
+    for each, directory in zip(planned, directories(overrides), strict=True):
+        assert directory.config() == each.run
+        assert each.run.schedule.cycle == (5 if "cycle=5" in each.label else 1)
+    here = [*points, *axis, f"store={tmp_path / 'here'}"]
+    assert main(["launch", *here]) == 0
+    for one, other in zip(directories(overrides), directories(here), strict=True):
+        assert one.curve.read_bytes() == other.curve.read_bytes()
+    capsys.readouterr()
+    assert main(["compare", "labels", f"store={tmp_path / 'store'}"]) == 0
+    assert "schedule.cycle=5" in capsys.readouterr().out
+
+
 def test_cancelled_runs_keep_their_checkpoints(clean_slurm: OneMachineCluster, tmp_path: Path) -> None:
     overrides = [*LONG, *SLURM, f"store={tmp_path / 'store'}", "name=long"]
     isosweep(clean_slurm, "launch", *overrides)
