@@ -54,10 +54,14 @@ def reproduce(options: Namespace) -> int:
             f"{fixed[0]} is the same for all experiments of {paper}; leave it out, or launch one experiment with it"
         )
     given = {name: _options([f"experiment={name}", *options.overrides], options) for name in PAPERS[paper]}
-    configs = {name: composed(each) for name, each in given.items()}
+    configs = {}
     for name, each in given.items():  # what is wrong with the last one is found before the first is trained
-        for part in members_of(configs[name], each).values() if configs[name].sweeps else [each]:
-            plan_sweep(composed(part))
+        try:
+            configs[name] = composed(each)
+            for part in members_of(configs[name], each).values() if configs[name].sweeps else [each]:
+                plan_sweep(composed(part))
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
     started, waiting = monotonic(), []
     for name, each in given.items():
         print(f"\n=== {name}, {duration(monotonic() - started)} after the start")

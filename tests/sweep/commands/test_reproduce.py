@@ -1,6 +1,7 @@
 """Reproducing a paper: its experiments one after another, several corpora among them, and the page of what came out."""
 
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from sweep.commands.experiments import reproducing
 from sweep.commands.experiments.reproducing import PAPERS
 from sweep.compare import ANALYSES
 from sweep.config import compose
+from sweep.errors import InputError
 
 TINY = {"N": 2252, "D": 3e4}
 ROOT = Path(__file__).resolve().parents[3]
@@ -78,6 +80,24 @@ def test_every_experiment_of_a_paper_exists_and_says_what_it_is_about() -> None:
         about = compose([f"experiment={name}"]).about
         assert name == "smoke" or (about.paper and about.found and about.expected)
         assert about.analysis is None or about.analysis in ANALYSES
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_run_of_a_paper_can_be_planned(
+    paper: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All grids are expanded before the first run is trained, and then launching would begin."""
+
+    def launched(options: Namespace) -> int:
+        raise InputError("all are planned")
+
+    monkeypatch.setattr(reproducing, "launch", launched)
+    headers = [] if Path("/usr/include/stdio.h").exists() else ["sweeps.headers=[data=stdlib]"]
+    assert main(["reproduce", paper, f"store={tmp_path}", *headers]) == BAD_INPUT
+    assert capsys.readouterr().err == "isosweep: all are planned\n"
+    if paper == "chinchilla":
+        assert main(["reproduce", paper, f"store={tmp_path}", *headers, "grid.isoflop.budgets=[1e9]"]) == BAD_INPUT
+        assert "isosweep: smoke: grid.isoflop at budget 1e+09: no model" in capsys.readouterr().err
 
 
 def test_tables_from_elsewhere_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
