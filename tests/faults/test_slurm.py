@@ -159,7 +159,7 @@ def test_labels_are_trained_in_one_array_and_compared(
     overrides = [*points, *axis, *SLURM, f"store={tmp_path / 'store'}"]
     isosweep(clean_slurm, "launch", *overrides)
     wait_until(lambda: all_done(overrides), TRAINED_WITHIN_S)
-    assert "schedule.cycle=5 seed 1" in isosweep(clean_slurm, "status", *overrides)
+    assert "schedule.cycle=5, seed 1" in isosweep(clean_slurm, "status", *overrides)
     planned = plan_sweep(compose(overrides))[0].runs
     assert len(planned) == 8
     for each, directory in zip(planned, directories(overrides), strict=True):
