@@ -78,8 +78,8 @@ def plot(options: Namespace) -> int:
     from sweep.commands.experiments import measuring
 
     if family_of(options):
-        config, runs, labels = measuring.compared_tables(options)
-        measuring.draw(config, labels, None, runs)
+        config, runs, labels, outcome = measuring.compared_tables(options)
+        measuring.draw(config, labels, outcome, runs)
         return DONE
     sweep = opened(options)[1]
     if sweep is not None and sweep.compares:

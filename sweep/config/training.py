@@ -109,6 +109,7 @@ class AboutConfig:
         found: what was found there.
         expected: what to expect here.
         labels: what the paper says of a label beside the baseline: "worse", "better" or "same".
+        exponents: that the exponent a is the same for all labels, in the paper's numbers.
         analysis: of its runs beside the comparison, one of `sweep.compare.ANALYSES`.
     """
 
@@ -116,6 +117,7 @@ class AboutConfig:
     found: str = ""
     expected: str = ""
     labels: dict[str, str] | None = checked(_expectations, default=None)
+    exponents: str | None = None
     analysis: str | None = None
 
 

@@ -11,6 +11,7 @@ from sweep.files import writing
 from sweep.words import counted
 
 if TYPE_CHECKING:
+    from sweep.compare import Outcome
     from sweep.compare.labels import Labels
     from sweep.fit import Estimate
 
@@ -26,22 +27,27 @@ def compare(options: Namespace) -> int:
     writes compare.json, compare.csv and evaluations.csv. tables={ours: NAME, theirs: runs.csv} compares sweeps and tables.
     """
     if any(text.startswith("tables=") for text in options.overrides) or family_of(options):
-        config, runs, labels = compared_tables(options)
+        config, runs, labels, outcome = compared_tables(options)
         _print(labels, config.name)
-        write_comparison(config, labels, None, runs)
+        _print_claims(outcome)
+        write_comparison(config, labels, outcome, runs)
         return DONE
     sweep = open_sweep(options)
     measured, found, outcome = compared(sweep)
     if found is not None:
         _print(found, sweep.config.name)
-    if outcome is not None and outcome.text:
-        print("\n".join(["", *outcome.text]))
-    if outcome is not None and outcome.claims:
-        print("\n" + "\n".join(claim.line() for claim in outcome.claims))
+    _print_claims(outcome)
     write_comparison(sweep.config, found, outcome, measured.runs)
     with writing(Path(sweep.config.out)):
         measured.evaluations.to_csv(Path(sweep.config.out) / "evaluations.csv", index=False)
     return DONE
+
+
+def _print_claims(outcome: "Outcome | None") -> None:
+    if outcome is not None and outcome.text:
+        print("\n".join(["", *outcome.text]))
+    if outcome is not None and outcome.claims:
+        print("\n" + "\n".join(claim.line() for claim in outcome.claims))
 
 
 def _print(labels: "Labels", name: str) -> None:

@@ -71,14 +71,17 @@ def draw(config: SweepConfig, labels: "Labels | None", outcome: "Outcome | None"
     write_comparison(config, labels, outcome, runs)
 
 
-def compared_tables(options: Namespace) -> "tuple[SweepConfig, pd.DataFrame, Labels]":
-    """The configuration, the runs and the labels of tables={NAME: …}, or of a sweep that is several, with the names as labels.
+def compared_tables(options: Namespace) -> "tuple[SweepConfig, pd.DataFrame, Labels, Outcome | None]":
+    """The configuration, the runs and the labels of tables={NAME: …}, or of a sweep that is several, with the names as labels;
+    and what its paper says of their exponents.
 
     Losses are compared only if all sweeps are of one corpus, and tables from elsewhere if compare.losses says so.
     """
     import pandas as pd
 
     from sweep import tables
+    from sweep.compare import Outcome
+    from sweep.compare.exponents import same_exponents
 
     config = composed(options)
     if family := family_of(options):
@@ -112,7 +115,10 @@ def compared_tables(options: Namespace) -> "tuple[SweepConfig, pd.DataFrame, Lab
         reason = "no two of the tables have a run of one N and D"
     elif not config.compare.losses:
         reason = "compare.losses=false"
-    return config, runs, labels_of(config, runs, baseline=baseline, incomparable=reason)
+    labels = labels_of(config, runs, baseline=baseline, incomparable=reason)
+    if (paper := config.about.exponents) is None:
+        return config, runs, labels, None
+    return config, runs, labels, Outcome(claims=(same_exponents(labels.exponents, paper, config.compare.level),))
 
 
 def _named(name: str, config: SweepConfig) -> Namespace:

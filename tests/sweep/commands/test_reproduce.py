@@ -31,6 +31,7 @@ def paper(tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch) -> l
         "about": {"paper": "Tiny 2020, Fig. 1", "found": "slow is worse", "labels": {"slow": "worse"}},
     }
     texts = {"name": "texts", "sweeps": {"one": [], "two": ["data.validation_tokens=8192"]}}
+    texts["about"] = {"paper": "Tiny 2020, Fig. 2", "exponents": "a is 0.50 for both texts"}
     folder = tmp_path / "conf" / "experiment"
     folder.mkdir(parents=True)
     for name, values in (("tiny_rates", rates), ("tiny_texts", texts)):
@@ -49,6 +50,8 @@ def test_a_paper_is_reproduced_and_a_second_time_only_shown(
     assert "Tiny 2020, Fig. 1" in page
     assert "slow is worse than fast" in page
     assert "<strong>holds</strong>" in page
+    assert "a is 0.50 for both texts" in page
+    assert "not every label has a law" in page  # of two sizes
     assert page.count("data:image/png;base64,") == 1
     assert "http" not in page.replace("http://www.w3.org", "")
     assert main(paper) == DONE
