@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sweep.plan.cost import PLAIN, Shape, shape_of
-from sweep.plan.run import RunConfig
+from sweep.plan.run import NOISE_SEQUENCES, RunConfig
 
 # tokens/s by N: the native engine in fp32 on one core of an AMD EPYC (AVX-512), 512 tokens per step.
 REFERENCE = {
@@ -19,6 +19,7 @@ REFERENCE = {
     5_166_560: 2_700,
 }
 EVALUATION_SPEEDUP = 3.3  # an evaluation needs no backward pass
+GRADIENT_S = 0.006  # of a sequence by itself, besides its tokens: what autograd takes to call its operators, on a CPU core
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,9 @@ class Speed:
         if not self.rates:
             return None
         work = run.D + run.evaluation_points * self.evaluation_tokens / EVALUATION_SPEEDUP
+        if run.noise_scale:
+            gradients = run.evaluation_points * NOISE_SEQUENCES
+            work += gradients * (run.model.context_length + GRADIENT_S * self.rate(run) / self.scale)
         return work * (1 - steps_done / run.steps) / self.rate(run)
 
     def _rate(self, N: float) -> float:

@@ -10,6 +10,7 @@ from sweep.files import content_hash
 
 RESIDUAL_BF16, WEIGHTS_BF16 = "bf16_residual", "bf16_weights"
 PRECISIONS = ("fp32", "bf16", RESIDUAL_BF16, WEIGHTS_BF16)
+NOISE_SEQUENCES = 64  # whose gradients give a noise scale, one by one; those of a whole curve are averaged later
 FORMAT = 1  # part of every run's identity: raise it when the training code changes what a configuration means
 
 

@@ -7,17 +7,15 @@ import torch
 from torch import Tensor
 
 from sweep.data import TrainingSequences
-from sweep.plan.run import RunConfig
+from sweep.plan.run import NOISE_SEQUENCES, RunConfig
 from sweep.train.engine.autograd import attention, to_device, transformer
 from sweep.train.ranks import Parallel
-
-SEQUENCES = 64  # measured one by one at each evaluation; those of the whole curve are averaged later
 
 
 def measure_noise_scale(
     run: RunConfig, state: dict[str, Any], sequences: TrainingSequences, step: int, device: str, parallel: Parallel
 ) -> dict[str, float]:
-    """The noise scale after `step` steps, on the `SEQUENCES` sequences that training would see next; see `noise_scale`.
+    """The noise scale after `step` steps, on the `NOISE_SEQUENCES` sequences that training would see next; see `noise_scale`.
 
     All ranks make this call; rank 0 measures, and all get the numbers. Gradients are in float32 whatever the run's precision,
     before clipping, and without AdamW's scaling: the "simple" noise scale that Kaplan et al. compare with B_crit.
@@ -31,11 +29,11 @@ def measure_noise_scale(
             model = transformer(run)
         model.load_state_dict(state["model"])
         model.to(device).residual_dtype = torch.float32
-        starts = sequences.starts(step, -(-SEQUENCES // run.batch_size)).ravel()[:SEQUENCES]
+        starts = sequences.starts(step, -(-NOISE_SEQUENCES // run.batch_size)).ravel()[:NOISE_SEQUENCES]
         ids = sequences.tokens[starts[:, None] + np.arange(run.model.context_length + 1)].astype(np.int64)
         with attention(device):
             mean_of_squares, square_of_mean = gradient_squares(model, to_device(ids, device))
-        return noise_scale(mean_of_squares, square_of_mean, run.model.context_length, SEQUENCES)
+        return noise_scale(mean_of_squares, square_of_mean, run.model.context_length, NOISE_SEQUENCES)
 
     return parallel.on_rank0(measure)
 

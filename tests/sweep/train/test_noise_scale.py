@@ -10,11 +10,11 @@ import torch
 
 from models.transformer import Transformer
 from sweep.data import Corpus, TrainingSequences
-from sweep.plan.run import RunConfig
+from sweep.plan.run import NOISE_SEQUENCES, RunConfig
 from sweep.store import Store, states
 from sweep.train.checkpoint import load_checkpoint
 from sweep.train.loop import Runtime, train
-from sweep.train.noise_scale import SEQUENCES, noise_scale
+from sweep.train.noise_scale import noise_scale
 
 
 def test_the_pair_is_unbiased_where_both_are_known() -> None:
@@ -57,16 +57,16 @@ def test_a_run_measures_it_at_every_evaluation_and_stays_the_same_run(
     model.load_state_dict(weights[1])
     T, B = tiny_run.model.context_length, tiny_run.batch_size
     following = TrainingSequences(corpus.tokens("train"), context_length=T, batch_size=B, seed=tiny_run.seed)
-    ids = torch.from_numpy(np.concatenate([following.batch(12 + k) for k in range(SEQUENCES // B)]))
+    ids = torch.from_numpy(np.concatenate([following.batch(12 + k) for k in range(NOISE_SEQUENCES // B)]))
     rows = []
-    for i in range(SEQUENCES):
+    for i in range(NOISE_SEQUENCES):
         model.zero_grad()
         model.loss(ids[i : i + 1, :-1], ids[i : i + 1, 1:]).backward()
         rows.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).double().numpy())
     g = np.array(rows)
     covariance_trace = g.var(axis=0, ddof=1).sum()  # of a sequence's gradient
     assert measured[-1]["grad_var"] == pytest.approx(T * covariance_trace, rel=1e-4)
-    expected = (g.mean(axis=0) ** 2).sum() - covariance_trace / SEQUENCES
+    expected = (g.mean(axis=0) ** 2).sum() - covariance_trace / NOISE_SEQUENCES
     assert measured[-1]["grad_sq"] == pytest.approx(expected, rel=1e-3)
 
 
