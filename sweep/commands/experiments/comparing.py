@@ -24,7 +24,7 @@ def compare(options: Namespace) -> int:
 
     Prints for each label the difference in loss with an interval, a verdict ("differs", "equal within ±x", "too few seeds: n
     would do"), and what it is worth as a factor in N and in compute; then what an experiment says of its paper's claims; and
-    writes compare.json, compare.csv and evaluations.csv. tables={ours: NAME, theirs: runs.csv} compares sweeps and tables.
+    writes compare.json, compare.csv and held_out_curves.csv. tables={ours: NAME, theirs: runs.csv} compares sweeps and tables.
     """
     if any(text.startswith("tables=") for text in options.overrides) or family_of(options):
         config, runs, labels, outcome = compared_tables(options)
@@ -39,7 +39,7 @@ def compare(options: Namespace) -> int:
     _print_claims(outcome)
     write_comparison(sweep.config, found, outcome, measured.runs)
     with writing(Path(sweep.config.out)):
-        measured.evaluations.to_csv(Path(sweep.config.out) / "evaluations.csv", index=False)
+        measured.evaluations.to_csv(Path(sweep.config.out) / "held_out_curves.csv", index=False)
     return DONE
 
 

@@ -106,6 +106,8 @@ def test_a_sweep_with_an_axis_from_launch_to_comparison(
     assert {verdicts["same", cell] for cell in (0, 1, -1)} == {"equal within"}
     assert {verdicts["slow", cell] for cell in (0, 1, -1)} == {"differs"}
     assert "no factors in N and C" in shown
+    written = {path.name for path in (tmp_path / "store" / "sweeps" / "ours").glob("*.csv")}
+    assert written == {"compare.csv", "held_out_curves.csv"}  # evaluations.csv is what evaluate writes
 
     # Each label is fitted by itself, and two sizes make no law.
     assert main(["fit", "ours", store]) == BAD_INPUT
