@@ -2,15 +2,19 @@
 
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sweep.commands import DONE, columns, console
 from sweep.commands.corpora import corpus_of, make_corpus
 from sweep.commands.laws import opened, read_tables
-from sweep.commands.sweeps import composed, find_run_id, open_sweep, plan_sweep
+from sweep.commands.sweeps import Sweep, composed, find_run_id, open_sweep, plan_sweep
 from sweep.commands.training import launch_runs
 from sweep.errors import InputError
 from sweep.files import write_json, writing
 from sweep.store import Store, states
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 APPROACHES, DEFAULT_APPROACH = ("envelope", "isoflop", "parametric", "kaplan"), "parametric"
 
@@ -19,6 +23,7 @@ def train_optimal(options: Namespace) -> int:
     """Print the compute-optimal run at a budget with its predicted loss; with --yes train it and compare."""
     from sweep.plan.estimate import duration
     from sweep.store.collect import collect
+    from sweep.tables.conventions import LOSSES
     from sweep.use.optimal import optimal_run
 
     if not (budget := options.budget) > 0:
@@ -27,6 +32,8 @@ def train_optimal(options: Namespace) -> int:
     sweep = None if sweep is None else sweep.of_baseline()
     plan, recipe = (sweep.plan, None) if sweep else plan_sweep(config)
     store = Store(Path(config.store))
+    if config.fit.loss not in LOSSES:
+        raise InputError(f"train-optimal measures no fit.loss={config.fit.loss}; take one of {', '.join(LOSSES)}")
     runs, curves, conventions = read_tables(config, sweep)
     chosen = optimal_run(config, plan.corpus, budget, options.approach, runs, curves, conventions)
     run = chosen.planned.run
@@ -51,14 +58,17 @@ def train_optimal(options: Namespace) -> int:
         write(None)
         return code
     (row,) = collect([chosen.planned], store, config.fit).runs.to_dict("records")
-    measured = float(row["train_loss" if config.fit.loss == "train" else "loss"])
+    measured = float(row[LOSSES[config.fit.loss]])
     print(chosen.verdict(measured, config.fit.level))
     write(measured)
     return code
 
 
 def evaluate_sets(options: Namespace) -> int:
-    """Evaluate every finished run on other text, by source of a mixture and by position; print, write and draw the losses."""
+    """Evaluate every finished run on other text, by source of a mixture and by position; print, write and draw the losses.
+
+    Where the runs have a law, its exponent for every set stands beside the others; fit.loss=SET fits all laws to one of them.
+    """
     import pandas as pd
 
     from sweep.figures.checks import draw_positions, draw_transfer
@@ -101,9 +111,34 @@ def evaluate_sets(options: Namespace) -> int:
     written = [out / "evaluations.csv", *save(draw_positions(list(positions.values())), out / "positions")]
     if len(sets) > 1:
         written += save(draw_transfer(frame, OWN), out / "transfer")
+        written += _exponents(sweep, frame)
     for path in written:
         print(f"wrote {path}")
     return DONE
+
+
+def _exponents(sweep: Sweep, frame: "pd.DataFrame") -> list[Path]:
+    """Print and draw the exponent of every set, from the runs of the baseline."""
+    from sweep.commands.experiments.comparing import print_exponents
+    from sweep.compare.labels import compare_labels
+    from sweep.figures.compare import draw_labels
+    from sweep.figures.style import save
+    from sweep.fit import Options
+
+    budgets = {each.run.run_id: each.budget for each in sweep.of_baseline().plan.runs}
+    runs = frame[frame["run_id"].isin(budgets)].rename(columns={"set": "label"})
+    runs = runs.assign(budget=runs["run_id"].map(budgets).astype(float), C=6.0 * runs["N"] * runs["D"], cell=0, seed=0)
+    intervals = Options.of(sweep.config.fit).intervals
+    found = compare_labels(
+        runs,
+        baseline=runs["label"].iloc[0],
+        level=intervals.level,
+        incomparable="the sets are of different text",
+        intervals=intervals,
+    )
+    print_exponents(found)
+    figures = draw_labels(found, runs, "evaluated sets")
+    return save(figures["exponents"], Path(sweep.config.out) / "sets") if "exponents" in figures else []
 
 
 def export(options: Namespace) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from sweep.config.fields import choice, choices, number
+from sweep.config.fields import choice, choice_or_name, choices, number
 from sweep.config.training import NamedRun
 
 
@@ -37,7 +37,7 @@ class CompareConfig:
 class FitConfig:
     """How runs become laws; see `sweep.fit`."""
 
-    loss: str = choice("val", "train", "bits_per_byte")
+    loss: str = choice_or_name("val", "train", "bits_per_byte")  # or a set that isosweep evaluate has measured
     parameters: str = choice("total", "non_embedding")
     flops: str = choice("6N", "kaplan", "chinchilla", "exact")
     objective: str = choice("huber", "lad", "log_mse", "linear_mse")

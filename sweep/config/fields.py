@@ -45,6 +45,11 @@ def choice(*choices: str, default: str | None = MISSING) -> Any:  # type: ignore
     return field(default=choices[0] if default is MISSING else default, metadata={ALLOWED: check})
 
 
+def choice_or_name(*choices: str) -> Any:
+    """A field that is one of `choices`, the first by default, or a name that only the data know."""
+    return field(default=choices[0], metadata={ALLOWED: lambda value: None if value.strip() else "is empty"})
+
+
 def choices(*choices: str, default: Sequence[str]) -> Any:
     """A field that is a list of some of `choices`, at least one and each once."""
 

@@ -51,7 +51,7 @@ def conventions(options: FitConfig, origin: Origin) -> tuple[str, str, str]:
     """What N, C and L are. For a table N and C are as the user declared them, and the data behind L are not known."""
     N, C = SIZES[options.parameters], FLOPS[options.flops]
     if origin.from_store:
-        return N, C, LOSSES[options.loss]
+        return N, C, LOSSES.get(options.loss, f"the last loss on {options.loss}, a set evaluated after training")
     return f"{N} (as declared)", f"{C} (as declared)", "the table's final loss, on data that it does not name"
 
 

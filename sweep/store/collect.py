@@ -15,7 +15,7 @@ from sweep.config import FitConfig
 from sweep.errors import InputError
 from sweep.files import writing
 from sweep.plan.grid import PlannedRun
-from sweep.store.curves import read_results, smooth_curve
+from sweep.store.curves import OWN, evaluated, read_results, smooth_curve
 from sweep.store.runs import Store
 from sweep.store.states import DONE
 
@@ -42,8 +42,9 @@ def collect(planned: Sequence[PlannedRun], store: Store, fit: FitConfig) -> Coll
 
     Runs: run_id, state, budget, N, N_non_embedding, D, C (6 N D) and C_<convention> for the other conventions, loss (the last
     held-out loss), loss_se, train_loss (the end of the smoothed curve), bits_per_byte (the held-out loss in a unit that does
-    not depend on the tokenizer; if the corpus records the length of its tokens), and the shape and settings. In a sweep with an
-    axis also cell and label (see `PlannedRun`), and a column for each name of its labels.
+    not depend on the tokenizer; if the corpus records the length of its tokens), loss_on_<set> for each set that was evaluated,
+    and the shape and settings. In a sweep with an axis also cell and label (see `PlannedRun`), and a column for each name of
+    its labels.
     Curves: run_id, tokens, loss (smoothed by a Gaussian of `fit.smoothing_steps`, at log-spaced steps), and bits_per_byte (of
     the training loss, by the length of the held-out tokens).
     Evaluations: run_id, step, tokens, loss, loss_se, and what else was measured there, of each evaluation along a run.
@@ -58,9 +59,10 @@ def collect(planned: Sequence[PlannedRun], store: Store, fit: FitConfig) -> Coll
         try:
             status = directory.status()
             results = read_results(directory) if status["state"] == DONE else None
+            sets = evaluated(directory) if results is not None else {}
         except InputError as error:
             log.warning("isosweep: run %s is left out: %s", plan.run.run_id, error)
-            status, results = {"state": "damaged", "step": 0}, None
+            status, results, sets = {"state": "damaged", "step": 0}, None, {}
         row = _describe(plan) | ({"cell": plan.cell, "label": plan.label, **plan.labels} if varied else {})
         row |= {"state": status["state"], "D": status["step"] * plan.run.batch_tokens}
         if results is not None:
@@ -76,6 +78,7 @@ def collect(planned: Sequence[PlannedRun], store: Store, fit: FitConfig) -> Coll
             renamed = pd.DataFrame(results.evaluations).drop(columns="flops")
             renamed = renamed.rename(columns={"val_loss": "loss", "val_loss_se": "loss_se"})
             evaluations.append(renamed.assign(run_id=plan.run.run_id))
+            row |= {f"loss_on_{name}": found["loss"] for name, found in sets.items() if name != OWN}
             row |= {"seconds": status["elapsed_s"], "device": status["device"]}
         for convention in FLOP_CONVENTIONS:
             name = "C" if convention == "6N" else f"C_{convention}"

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from sweep.errors import InputError, one_line
-from sweep.files import patiently
+from sweep.files import patiently, read_json
 from sweep.store.runs import RunDirectory
 from sweep.store.states import DONE
 
+OWN = "validation"  # the corpus's own held-out part among evaluated sets
+EVALUATIONS = "evaluations.json"
 LAST = ("val_loss", "val_loss_se")  # that the status repeats from the curve's last evaluation
 
 
@@ -60,6 +62,15 @@ def read_results(directory: RunDirectory) -> Results:
             f"{status['val_loss']}: one was changed; {remedy}"
         )
     return Results(status=status, losses=trained[:, 1], evaluations=[row for row in rows if row.get("val_loss") is not None])
+
+
+def evaluated(directory: RunDirectory) -> dict[str, Any]:
+    """The losses that `isosweep evaluate` has kept for a run, by set; see `sweep.use.evaluate.evaluate`. Raises InputError if
+    the file is damaged."""
+    try:
+        return read_json(directory.path / EVALUATIONS, dict, "delete it and evaluate again")
+    except FileNotFoundError:
+        return {}
 
 
 def smooth_curve(loss: np.ndarray, sigma: float) -> np.ndarray:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweep.errors import LawError
 from sweep.tables.curves import Curve, read_curves
 from sweep.tables.names import resolve
 from sweep.tables.readers import read_frame
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # What N and C are, as columns of a sweep's runs.csv; from Kaplan's counting to the exact one.
 KAPLAN_COUNTING, ALL_COUNTING = "N without embeddings, C = 6ND", "N with embeddings, C = 6ND"
+LOSSES = {"val": "loss", "train": "train_loss", "bits_per_byte": "bits_per_byte"}  # likewise
+SET = "loss_on_"  # before the name of an evaluated set, the column of its losses in runs.csv
 CONVENTIONS = (
     (KAPLAN_COUNTING, "N_non_embedding", "C_kaplan"),
     ("N without embeddings, C exact", "N_non_embedding", "C_exact"),
@@ -59,8 +62,15 @@ def read_tables(
     )
     chosen = {**names, **{field: names[convention] for field, convention in declared.items()}}
     if fit.loss != "val" and names["loss"] == "loss":
-        chosen["loss"] = {"train": "train_loss", "bits_per_byte": "bits_per_byte"}[fit.loss]
+        chosen["loss"] = LOSSES.get(fit.loss, f"{SET}{fit.loss}")
     read = read_frame(table)
+    if chosen["loss"].startswith(SET) and chosen["loss"] not in read:
+        sets = [name.removeprefix(SET) for name in read.columns if name.startswith(SET)]
+        raise LawError(
+            "missing_column",
+            f"fit.loss={fit.loss} is none of {', '.join(LOSSES)} and the evaluated sets ({', '.join(sets) or 'none'}); "
+            f"isosweep evaluate with evaluation.sets={{{fit.loss}: …}} measures one",
+        )
     names, chosen = resolve(read, names), resolve(read, chosen)
     wanted = read if where is None else filtered(read, where, names)
     frame = units.convert(wanted, names)

@@ -17,19 +17,17 @@ from sweep.config import SourceConfig
 from sweep.data import Corpus, validation_sequences
 from sweep.data.sources import reader_of
 from sweep.errors import InputError
-from sweep.files import read_json, write_sealed
+from sweep.files import write_sealed
 from sweep.plan.run import RunConfig
 from sweep.store import RunDirectory
-from sweep.store.curves import read_results
+from sweep.store.curves import EVALUATIONS, OWN, evaluated, read_results
 
 if TYPE_CHECKING:
     import torch
 
     from models.transformer import Transformer
 
-OWN = "validation"  # the corpus's own held-out part, whose loss by position is kept
 TOKENS_AT_ONCE = 8192
-EVALUATIONS = "evaluations.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +100,7 @@ def evaluate(run: RunConfig, directory: RunDirectory, sets: list[EvaluationSet],
         InputError: if the run is not done, a set has fewer than two sequences, the checkpoint is gone, or the file is damaged.
     """
     read_results(directory)
-    known = evaluations(directory)
+    known = evaluated(directory)
     missing = [each for each in sets if known.get(each.name, {}).get("fingerprint") != each.fingerprint]
     if missing:
         from sweep.train.engine.autograd import transformer
@@ -147,14 +145,6 @@ def _measure(model: "Transformer", run: RunConfig, what: EvaluationSet, device: 
     if what.name == OWN:
         found["by_position"] = by_sequence.mean(dim=0).tolist()
     return found
-
-
-def evaluations(directory: RunDirectory) -> dict[str, Any]:
-    """The losses that `evaluate` has kept for a run. Raises InputError if the file is damaged."""
-    try:
-        return read_json(directory.path / EVALUATIONS, dict, "delete it and evaluate again")
-    except FileNotFoundError:
-        return {}
 
 
 def last_weights(directory: RunDirectory, run: RunConfig) -> "dict[str, torch.Tensor]":

@@ -79,13 +79,17 @@ def _print(labels: "Labels", name: str) -> None:
         low, high = (f"{C:.3g}" for C in labels.budgets)
         first, last = map(_factor, own)
         print(f"{label}: worth {first} in C at {low} FLOPs and {last} at {high}, with exponents of its own")
-    for exponent in labels.exponents:
-        text = exponent.reason if exponent.a is None else _interval(exponent.a)
-        print(f"a of {exponent.label or name} by {exponent.approach}: {text}")
+    print_exponents(labels, name)
     if labels.score is not None:
         print(labels.score.line())
     for note in labels.notes:
         print(note)
+
+
+def print_exponents(labels: "Labels", unlabelled: str = "") -> None:
+    for exponent in labels.exponents:
+        text = exponent.reason if exponent.a is None else _interval(exponent.a)
+        print(f"a of {exponent.label or unlabelled} by {exponent.approach}: {text}")
 
 
 def _factor(estimate: "Estimate | None") -> str:

@@ -15,7 +15,7 @@ from sweep.errors import InputError
 from sweep.plan.run import RunConfig
 from sweep.store import RunDirectory, Store
 from sweep.train.loop import train
-from sweep.use.evaluate import OWN, evaluate, evaluations, sets_of
+from sweep.use.evaluate import OWN, evaluate, evaluated, sets_of
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_what_is_known_is_not_worked_out_again(
     first = evaluate(run, directory, sets_of(corpus, named, 5000), "cpu")
     for file in directory.checkpoints.iterdir():
         file.unlink()
-    assert evaluate(run, directory, sets_of(corpus, named, 5000), "cpu") == first == evaluations(directory)
+    assert evaluate(run, directory, sets_of(corpus, named, 5000), "cpu") == first == evaluated(directory)
     with pytest.raises(InputError, match="holds no checkpoint"):
         evaluate(run, directory, sets_of(corpus, named, 6000), "cpu")  # other tokens
 
