@@ -297,4 +297,3 @@ def _draw_both(figure: "Figure", levels: list[Level], power: np.ndarray, B_star:
     critical.set_title("the critical batch size and the gradient noise scale", fontsize=10)
     for axis in (trade, critical):
         axis.legend(fontsize=8, frameon=False)
-    figure.tight_layout()

@@ -27,7 +27,6 @@ def draw(figure: "Figure", points: "pd.DataFrame", evaluations: "pd.DataFrame", 
     for axes in (left, right):
         axes.legend(fontsize=8, frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
 
 
 def _colours(values: Any) -> dict[float, Any]:
