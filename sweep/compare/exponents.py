@@ -49,5 +49,5 @@ def same_exponents(exponents: Sequence["Exponent"], paper: str, level: float) ->
     elif all(-TELLING < each[0] and each[2] < TELLING for each in differences):
         verdict = HOLDS
     values = ", ".join(f"{a:.3f} of {label}" for label, (a, _) in found.items())
-    here = f"{values} by {approach}; {name} is {value:+.3f} ({low:+.3f} to {high:+.3f}), for all {len(pairs)} pairs together"
+    here = f"{values} by {approach}; {name} is {value:+z.3f} ({low:+z.3f} to {high:+z.3f}), for all {len(pairs)} pairs together"
     return Claim(paper=paper, here=here, verdict=verdict)
