@@ -60,13 +60,30 @@ def launch(options: Namespace) -> int:
 
 def _launch_family(config: SweepConfig, options: Namespace) -> int:
     """Launch each of `config.sweeps`, after all are planned and it is written down which they are; the worst exit code."""
+    from sweep.launch import launchers
+
     folder, members = sweep_folder(Store(Path(config.store)), config.name), members_of(config, options)
     for each in members.values():
         plan_sweep(composed(each))
     with writing(folder):
         write_json(folder / FAMILY, {label: f"{config.name}-{label}" for label in members})
         (folder / FILE).unlink(missing_ok=True)
-    return max([launch(each) for each in members.values()])
+    worst = DONE
+    for each in members.values():
+        worst = max(worst, launch(each))
+        if launchers.of(config.cluster.launcher).waits and unfinished(composed(each)):  # it was stopped
+            break
+    return worst
+
+
+def unfinished(config: SweepConfig) -> bool:
+    """Whether a launched sweep, or one of those that go by its name, has runs that have neither ended nor failed."""
+    names = [f"{config.name}-{label}" for label in config.sweeps] if config.sweeps else [config.name]
+    ended = (*states.FINAL_STATES, states.FAILED)
+    store = Store(Path(config.store))
+    plans = [SweepPlan.read(sweep_folder(store, name)) for name in names]
+    statuses = [store.statuses(each.run for each in plan.runs) for plan in plans if plan is not None]
+    return any(status["state"] not in ended for found in statuses for status in found.values())
 
 
 def launch_runs(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus", retry: str | None = None) -> int:

@@ -117,6 +117,10 @@ def compare(
     blocks = [block for block in blocks if block.known]
     if not any(len(block.labels) > 1 for block in blocks):
         raise InputError("no run of another label is finished beside the baseline's; compare needs two labels at one (N, D)")
+    if any(block.paired for block in blocks):
+        alone = [block for block in blocks if not block.paired and len(block.labels) > 1]
+        left_out += [f"cell {block.cell}: its labels share no seed, as those of other cells do" for block in alone]
+        blocks = [block for block in blocks if block.paired]
     freedom = sum(block.freedom for block in blocks)
     paired = (sum(block.residual for block in blocks) / freedom) ** 0.5 if freedom else None
     sd, known = (noise, np.inf) if noise is not None else (paired, freedom)
@@ -219,14 +223,15 @@ class _Block:
     residual: float
     freedom: int
     baseline: str
+    paired: bool
 
     @classmethod
     def of(cls, cell: int, rows: "pd.DataFrame", baseline: str) -> "_Block":
         labels = tuple(dict.fromkeys(rows["label"]))
-        shared = [seed for seed, own in rows.groupby("seed") if own["label"].nunique() > 1]
         # The first is part of the means, and one that a single label has tells nothing of its effect. Where labels are not
         # connected by seeds, the effects of seeds and labels cannot be told apart: then they are compared by their means.
-        seeds = shared[1:] if _connected(rows, labels) else []
+        paired = len(labels) > 1 and _connected(rows, labels)
+        seeds = sorted(rows["seed"].unique())[1:] if paired else []
         design = np.column_stack(
             [rows["label"] == label for label in labels] + [rows["seed"] == seed for seed in seeds]
         ).astype(float)
@@ -243,6 +248,7 @@ class _Block:
             residual=float(((loss - design @ coefficients) ** 2).sum()),
             freedom=len(loss) - int(np.linalg.matrix_rank(design)),
             baseline=baseline,
+            paired=paired,
         )
 
     def of_label(self, label: str) -> "pd.DataFrame":

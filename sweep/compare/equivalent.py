@@ -14,7 +14,7 @@ import numpy as np
 from sweep.compare.differences import EVERYWHERE, Comparison, Difference
 from sweep.fit import Estimate, ParametricFit, Surface
 
-DRAWS = 2000
+DRAWS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +63,9 @@ class Law:
 
 
 def factors(comparison: Comparison, law: Law, seed: int = 0) -> tuple[Factor, ...]:
-    """The factors of every difference, with intervals from the noise of the losses and the resamples of the law, each on its
-    own; those of all cells are the means of their logs, weighted by their errors."""
-    level = comparison.level
+    """The factors of every difference, with intervals from the noise of the losses and the resamples of the law, for all
+    comparisons together (Bonferroni's); those of all cells are the means of their logs, weighted by their errors."""
+    level = 1 - (1 - comparison.level) / max(comparison.comparisons, 1)
     rng = np.random.default_rng(seed)
     found: list[Factor] = []
     labels = list(dict.fromkeys(each.label for each in comparison.differences))
@@ -92,7 +92,10 @@ def _draw(each: Difference, law: Law, freedom: int, rng: np.random.Generator) ->
         if law.replicas is not None:
             chosen = rng.integers(np.size(law.replicas.E), size=DRAWS)
             surface = _some(law.replicas, chosen)
-        pairs.append((factor_N(surface, each.N, drawn), factor_C(surface, each.N, each.D, drawn)))
+        found = (factor_N(surface, each.N, drawn), factor_C(surface, each.N, each.D, drawn))
+        # Where no size and no compute has so low a loss, it takes more than any; unless the resample has no law.
+        unreached = [np.isnan(factor) & np.isfinite(drawn / surface.A) for factor in found]
+        pairs.append((np.where(unreached[0], np.inf, found[0]), np.where(unreached[1], np.inf, found[1])))
     N, C = (np.log(np.concatenate(parts)) for parts in zip(*pairs, strict=True))
     return N, C
 

@@ -40,11 +40,13 @@ class Measured:
             …, and a column for each varied field, by its name.
         curves: run_id, tokens, loss: smoothed training curves.
         evaluations: run_id, step, tokens, loss: each held-out loss along a run, and what else was measured there.
+        labels: all that were planned, the baseline first; empty if that is not known.
     """
 
     runs: "pd.DataFrame"
     curves: "pd.DataFrame"
     evaluations: "pd.DataFrame"
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

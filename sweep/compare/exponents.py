@@ -44,10 +44,11 @@ def same_exponents(exponents: Sequence["Exponent"], paper: str, level: float) ->
         differences.append((a - b - below, a - b, a - b + above, f"{one} less {other}"))
     low, value, high, name = max(differences, key=lambda each: max(each[0], -each[2], abs(each[1]) * 1e-6))
     verdict = UNCLEAR
-    if low > 0 or high < 0:
-        verdict = FAILS
-    elif all(-TELLING < each[0] and each[2] < TELLING for each in differences):
+    if all(-TELLING < each[0] and each[2] < TELLING for each in differences):
         verdict = HOLDS
+    elif low > 0 or high < 0:
+        verdict = FAILS
     values = ", ".join(f"{a:.3f} of {label}" for label, (a, _) in found.items())
-    here = f"{values} by {approach}; {name} is {value:+z.3f} ({low:+z.3f} to {high:+z.3f}), for all {len(pairs)} pairs together"
+    here = f"{values} by {approach}; {name} is {value:+z.3f} ({low:+z.3f} to {high:+z.3f})"
+    here += f", for all {len(pairs)} pairs together" if len(pairs) > 1 else ""
     return Claim(paper=paper, here=here, verdict=verdict)

@@ -143,9 +143,11 @@ def claims_of(labels: Labels, expected: Mapping[str, str], planned: Sequence[str
     for label, word in expected.items():
         if label not in planned:
             raise InputError(f"about.labels: {label} is no label of the sweep; it has {', '.join(planned)}")
+        if label == labels.comparison.baseline:
+            raise InputError(f"about.labels: {label} is the baseline itself; name the others")
         paper = f"{label} is {word} than {labels.comparison.baseline}".replace("same than", "as good as")
         if label not in overall:
-            found.append(Claim(paper=paper, here="none of its runs is finished", verdict=UNCLEAR))
+            found.append(Claim(paper=paper, here="no cell has a finished run of it and of the baseline", verdict=UNCLEAR))
             continue
         each = overall[label]
         sign = 0 if each.verdict != DIFFERS else -1 if each.value < 0 else 1
@@ -153,8 +155,13 @@ def claims_of(labels: Labels, expected: Mapping[str, str], planned: Sequence[str
         told = each.verdict in (DIFFERS, EQUAL)
         verdict = UNCLEAR if not told else HOLDS if sign == wanted else FAILS
         factors = [factor.C for factor in labels.factors if factor.label == label and factor.cell == each.cell and factor.C]
-        worth = f", worth {factors[0].value:.2g} of the baseline's compute" if factors else ""
+        worth = f", worth {_short(factors[0])} times the baseline's compute" if factors else ""
         interval = "" if each.low is None else f" ({each.low:+z.4f} to {each.high:+z.4f})"
         here = f"{each.value:+z.4f} nats{interval}: {each.words}{worth}"
         found.append(Claim(paper=paper, here=here, verdict=verdict))
     return tuple(found)
+
+
+def _short(factor: Estimate) -> str:
+    ends = "" if factor.interval is None else f" ({' to '.join(f'{end:.2g}' for end in factor.interval)})"
+    return f"{factor.value:.2g}{ends}"

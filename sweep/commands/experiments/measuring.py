@@ -140,7 +140,7 @@ def measured_of(sweep: Sweep) -> "Measured":
     runs = runs.sort_values(
         "label", key=lambda labels: labels.map(place), kind="stable", ignore_index=True
     )  # the baseline first
-    return Measured(runs=runs, curves=found.curves, evaluations=found.evaluations)
+    return Measured(runs=runs, curves=found.curves, evaluations=found.evaluations, labels=tuple(sweep.plan.labels))
 
 
 def labels_of(config: SweepConfig, runs: "pd.DataFrame", *, baseline: str, incomparable: str | None = None) -> "Labels":

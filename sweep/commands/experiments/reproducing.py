@@ -9,13 +9,12 @@ from sweep.commands import DONE, SOME_RUNS_FAILED
 from sweep.commands.experiments import measuring
 from sweep.commands.laws import plot
 from sweep.commands.sweeps import composed, family_of, members_of, open_sweep, plan_sweep, sweep_folder
-from sweep.commands.training import launch
+from sweep.commands.training import launch, unfinished
 from sweep.config import SweepConfig
 from sweep.errors import InputError
 from sweep.files import read_json
 from sweep.plan.estimate import duration
-from sweep.plan.written import SweepPlan
-from sweep.store import Store, states
+from sweep.store import Store
 
 if TYPE_CHECKING:
     from sweep.report.gallery import Shown
@@ -43,6 +42,7 @@ def reproduce(options: Namespace) -> int:
     Each experiment is a sweep by its own name: what is done is not trained again, and the same command continues after a stop.
     Overrides go to every one of them, such as store=… device=… cluster=slurm or scale=gpu.
     """
+    from sweep.launch import launchers
     from sweep.report.gallery import write_gallery
 
     paper = options.sweep
@@ -66,7 +66,9 @@ def reproduce(options: Namespace) -> int:
     for name, each in given.items():
         print(f"\n=== {name}, {duration(monotonic() - started)} after the start")
         launch(each)  # which says what failed
-        waiting += [name] if _unfinished(configs[name]) else []
+        waiting += [name] if unfinished(configs[name]) else []
+        if waiting and launchers.of(configs[name].cluster.launcher).waits:  # it was stopped
+            break
     if waiting:
         print(f"\nnot all runs of {', '.join(waiting)} have ended; the same command writes the page when they have")
         return SOME_RUNS_FAILED
@@ -81,16 +83,6 @@ def _options(overrides: list[str], options: Namespace, sweep: str | None = None)
     return Namespace(sweep=sweep, overrides=overrides, config_dir=options.config_dir, retry=None)
 
 
-def _unfinished(config: SweepConfig) -> bool:
-    """Whether a launched experiment has runs that have neither ended nor failed."""
-    names = [f"{config.name}-{label}" for label in config.sweeps] if config.sweeps else [config.name]
-    ended = (*states.FINAL_STATES, states.FAILED)
-    store = Store(Path(config.store))
-    plans = [SweepPlan.read(sweep_folder(store, name)) for name in names]
-    statuses = [store.statuses(each.run for each in plan.runs) for plan in plans if plan is not None]
-    return any(status["state"] not in ended for found in statuses for status in found.values())
-
-
 def _shown(name: str, config: SweepConfig, options: Namespace) -> "Shown":
     """Compare and draw a finished experiment, for the page."""
     from sweep.report.gallery import Shown
@@ -98,8 +90,12 @@ def _shown(name: str, config: SweepConfig, options: Namespace) -> "Shown":
     print(f"\n=== {name}")
     analysis = [text for text in options.overrides if text.startswith(ANALYSIS)]
     launched = _options([f"store={config.store}", *analysis], options, config.name)
-    plot(launched)
     out = sweep_folder(Store(Path(config.store)), config.name)
-    compares = bool(family_of(launched)) or open_sweep(launched).compares
-    found = read_json(out / measuring.FILE, dict, f"isosweep compare {config.name} writes it again") if compares else {}
+    try:
+        plot(launched)
+        compares = bool(family_of(launched)) or open_sweep(launched).compares
+        found = read_json(out / measuring.FILE, dict, f"isosweep compare {config.name} writes it again") if compares else {}
+    except InputError as error:  # runs failed, and what is left has no answer: the others still have
+        print(f"{name}: {error}")
+        found = {"text": [f"no analysis of these runs: {error}"]}
     return Shown(name=name, about=config.about, found=found, figures=tuple(out.glob("*.png")))

@@ -93,7 +93,7 @@ def analyse(measured: Measured) -> Outcome:
         *([] if "grad_sq" in measured.evaluations else ["no noise scale: it is measured with evaluation.noise_scale=true"]),
     ]
     return Outcome(
-        claims=tuple(_claims(found, misfit, float(middle), sizes)),
+        claims=tuple(_claims(found, misfit, float(middle), sizes, "grad_sq" in measured.evaluations)),
         text=tuple(text),
         values={
             **{name: plain(of) for name, of in found.items() if np.isfinite(of.value)},
@@ -203,7 +203,7 @@ def _optimum(
     return dict(zip(("alpha_N", "alpha_S", *(f"optimal_{name}" for name in EXPONENTS)), found.T, strict=True)), ""
 
 
-def _claims(found: dict[str, Estimate], misfit: float, loss: float, sizes: list[int]) -> list[Claim]:
+def _claims(found: dict[str, Estimate], misfit: float, loss: float, sizes: list[int], measured_noise: bool) -> list[Claim]:
     power, ratio = found["inverse_alpha_B"], found["noise_over_B_crit"]
     claims = [
         Claim(
@@ -221,10 +221,14 @@ def _claims(found: dict[str, Estimate], misfit: float, loss: float, sizes: list[
         of = found["large_over_small"]
         paper = "B_crit depends on the loss and not on the size of the model (Fig. 10)"
         here = f"at L = {loss:.3f}, B_crit of {sizes[-1]:,} parameters is {of} times that of {sizes[0]:,}"
+        if np.isnan(of.value):
+            here = "one of the two sizes has a critical batch size at one loss only"
         claims.append(Claim(paper=paper, here=here, verdict=_verdict(of, 1 / SAME_SIZE, SAME_SIZE)))
-    if np.isfinite(ratio.value):
+    if measured_noise:
         paper = "the gradient noise scale predicts B_crit (McCandlish et al. 2018; Kaplan et al., Fig. 10)"
         here = f"the noise scale is {ratio} times B_crit; within a factor of {PREDICTED:g} counts as predicted"
+        if not np.isfinite(ratio.value):
+            here = "noise hides the gradient at one of the losses: |G|^2 is not positive there"
         claims.append(Claim(paper=paper, here=here, verdict=_verdict(ratio, 1 / PREDICTED, PREDICTED)))
     if "optimal_N" in found:
         N, B, S, of_C = (found[f"optimal_{name}"] for name in ("N", "B", "S", "alpha_C"))

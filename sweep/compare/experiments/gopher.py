@@ -95,11 +95,13 @@ def _line(duel: "pd.Series") -> str:
     text = (
         f"C = {duel.budget:.3g}: loss {duel.loss:.4f} with N = {duel.N:,.0f} (D/N = {duel.D / duel.N:.3g}), "
         f"{duel.large_loss:.4f} with N = {duel.large_N:,.0f} (D/N = {duel.large_D / duel.large_N:.2g}), "
-        f"{duel.gain:+z.4f} ({duel.low:+z.4f} to {duel.high:+z.4f})"
+        f"{duel.gain:+z.4f} "
     )
+    text += "(no interval: one seed)" if np.isnan(duel.low) else f"({duel.low:+z.4f} to {duel.high:+z.4f})"
     if np.isnan(duel.wasted):
         return text
-    return f"{text}, {duel.wasted:.0%} ({duel.wasted_low:.0%} to {duel.wasted_high:.0%}) of the compute wasted"
+    ends = "" if np.isnan(duel.wasted_low) else f" ({duel.wasted_low:.0%} to {duel.wasted_high:.0%})"
+    return f"{text}, {duel.wasted:.0%}{ends} of the compute wasted"
 
 
 def _draw(figure: "Figure", runs: "pd.DataFrame", duels: "pd.DataFrame") -> None:

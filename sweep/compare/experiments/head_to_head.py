@@ -80,14 +80,14 @@ class LargeProfile:
         """Loss at sizes `N`, shape (sizes,); NaN outside those that were measured."""
         return self.powers(N) @ self.coefficients
 
-    def difference(self, N: float, other: float) -> tuple[float, float, float]:
-        """The loss at `other` less that at `N`, and its interval; NaN outside the sizes that were measured."""
-        from scipy.special import stdtrit
-
-        apart = (self.powers(other) - self.powers(N))[0]
-        margin = float(stdtrit(self.freedom, (1 + LEVEL) / 2)) * float(np.sqrt(apart @ self.covariance @ apart))
-        value = float(apart @ self.coefficients)
-        return value, value - margin, value + margin
+    def difference(self, N: tuple[float, np.ndarray], other: tuple[float, np.ndarray]) -> Estimate:
+        """The loss at `other` less that at `N`, each a size and what it may be instead, in the same resamples; NaN if one is
+        outside the sizes that were measured, and without an interval if one may be."""
+        apart = self.powers(np.append(*other)) - self.powers(np.append(*N))
+        losses = apart @ self.coefficients
+        error = np.sqrt(np.einsum("ij,jk,ik->i", apart, self.covariance, apart))[1:]
+        noise = error * np.random.default_rng(INTERVALS.seed).standard_t(self.freedom, len(error))
+        return _estimate(losses[0], losses[1:] + noise)
 
     def optimum(self) -> float:
         """The size of the lowest loss among those measured."""
@@ -120,7 +120,11 @@ def analyse(measured: Measured) -> Outcome:
         counting.answers(theirs.surface, profile.budget)[0], counting.answers(theirs.replicates, profile.budget)
     )
     steeper = _estimate(theirs.a.value - ours.a.value, np.asarray(theirs.replicates.a) - np.asarray(ours.replicates.a))
-    gain, low, high = profile.difference(N.value, kaplan_N.value)
+    gain = profile.difference(
+        (N.value, ours.replicates.optimal(profile.budget)[0]),
+        (kaplan_N.value, counting.answers(theirs.replicates, profile.budget)),
+    )
+    off = "" if N.contains(profile.optimum()) else ", outside the law's interval"
     factor = profile.budget / small["budget"].max()
     values = {
         "budget": profile.budget,
@@ -130,13 +134,13 @@ def analyse(measured: Measured) -> Outcome:
         "N": N.to_dict(),
         "N_kaplan": kaplan_N.to_dict(),
         "N_measured": profile.optimum(),
-        "gain": None if np.isnan(gain) else [gain, low, high],
+        "gain": gain.to_dict(),
     }
     return Outcome(
-        claims=(_steeper(ours, theirs, steeper), _better(N, kaplan_N, gain, low, high)),
+        claims=(_steeper(ours, theirs, steeper), _better(N, kaplan_N, gain)),
         text=(
             f"fitted to {len(small)} runs of up to {small['budget'].max():.3g} FLOPs; asked at {factor:.3g} times that",
-            f"the lowest loss there is at N = {profile.optimum():,.0f}; with all parameters counted the law says {N}, by "
+            f"the lowest loss there is at N = {profile.optimum():,.0f}{off}; with all parameters counted the law says {N}, by "
             f"Kaplan's counting {kaplan_N}; intervals of {LEVEL:.0%}",
         ),
         values=values,
@@ -150,15 +154,20 @@ def _estimate(value: Any, drawn: Any) -> Estimate:
 
 def _steeper(ours: ParametricFit, theirs: ParametricFit, steeper: Estimate) -> Claim:
     low, high = steeper.interval or (np.nan, np.nan)
-    here = f"N_opt grows as C to the {ours.a} with all parameters counted, to the {theirs.a} by Kaplan's counting: +{steeper}"
+    here = (
+        f"N_opt grows as C to the {ours.a} with all parameters counted, to the {theirs.a} by Kaplan's counting: {steeper} more"
+    )
     return Claim(paper=STEEPER, here=here, verdict=judged(low, high))
 
 
-def _better(N: Estimate, kaplan_N: Estimate, gain: float, low: float, high: float) -> Claim:
+def _better(N: Estimate, kaplan_N: Estimate, gain: Estimate) -> Claim:
     sizes = f"N = {N.value:,.0f} against {kaplan_N.value:,.0f} by Kaplan's counting"
-    if np.isnan(gain):
+    if np.isnan(gain.value):
         return Claim(paper=BETTER, here=f"{sizes}, of which one is outside the sizes that were measured", verdict=UNCLEAR)
-    here = f"{sizes}: {gain:+z.4f} nats ({low:+z.4f} to {high:+z.4f}) for the second"
+    low, high = gain.interval or (np.nan, np.nan)
+    interval = "no interval: one of them may be larger or smaller than all that were measured"
+    interval = f"{low:+z.4f} to {high:+z.4f}" if gain.interval else interval
+    here = f"{sizes}: {gain.value:+z.4f} nats ({interval}) for the second"
     if kaplan_N.value < N.value:  # whichever wins, not because the other is too large
         return Claim(paper=BETTER, here=f"{here}, which is the smaller model here, unlike the paper's", verdict=UNCLEAR)
     return Claim(paper=BETTER, here=here, verdict=judged(low, high))

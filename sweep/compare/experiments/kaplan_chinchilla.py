@@ -63,13 +63,17 @@ def analyse(measured: Measured) -> Outcome:
     """The exponent of each protocol, and what each step between them changes.
 
     Raises:
-        InputError: if the sweep has fewer than two labels.
+        InputError: if the sweep has fewer than two labels, or one of them no finished run.
     """
     labels = list(dict.fromkeys(measured.runs["label"]))
     if len(labels) < 2:
         raise InputError("kaplan_chinchilla compares protocols; give axis.variants at least two, the recommended one first")
+    if missing := [label for label in measured.labels if label not in labels]:
+        raise InputError(f"no run of {', '.join(missing)} is done; each step is judged against the one before")
     runs = measured.runs.sort_values(["cell", "seed"])  # the order in which they are resampled
     of_all = runs.groupby(["cell", "seed"])["label"].transform("nunique") == len(labels)
+    if not of_all.any():
+        raise InputError("no cell and seed has a finished run of every protocol; launch the sweep again")
     protocols = {label: runs[of_all & (runs["label"] == label)] for label in labels}
     steps = [_step(COUNTED_BY_KAPLAN, _counted_by_kaplan(protocols[labels[-1]]))]
     steps += [_step(label, protocols[label]) for label in reversed(labels)]

@@ -27,6 +27,7 @@ OVERFITTING = 0.02  # of the loss: what the paper's bound on the data allows
 NEGLIGIBLE = 0.01  # of the loss: what four epochs may cost and still count as new data
 SETTLED = 0.1  # of the horizon: before it the warm-up shows
 INTERVALS = Intervals(resamples=400)
+TELLING = 2.0  # a factor: an interval that reaches further from a published value does not confirm it
 HEADS = {
     "L_D": "L(D = U), of the largest model's lowest losses, from these runs; the L(D) that `fit` prints goes through "
     "horizons of less than one epoch, which is another law",
@@ -61,7 +62,12 @@ def analyse(measured: Measured) -> Outcome:
         _worth(laws["data_constrained"]),
         _four_epochs(without),
     )
-    text = [table(points), *(f"{HEADS[name]}\n{law.summary()}" for name, law in laws.items()), *_dropout(points)]
+    text = [
+        table(points),
+        f"intervals of {INTERVALS.level:.0%}",
+        *(f"{HEADS[name]}\n{law.summary()}" for name, law in laws.items()),
+        *_dropout(points),
+    ]
     return Outcome(
         claims=tuple(claim for claim in found if claim),
         text=tuple(text),
@@ -75,7 +81,8 @@ def best_losses(measured: Measured) -> "pd.DataFrame":
 
     run_id, seed, dropout; N, and M without embeddings; D tokens seen, U unique ones among them, unique the field (infinite for
     the whole corpus); best, the lowest held-out loss along the run, after best_step of its steps and best_tokens, and
-    next_step, that of the next evaluation; final, its last loss, and turned, whether that is more than 0.02 nats above.
+    before_step and next_step, those of the evaluations around it; final, its last loss, and turned, whether that is more than
+    0.02 nats above.
     """
     import pandas as pd
 
@@ -102,6 +109,7 @@ def best_losses(measured: Measured) -> "pd.DataFrame":
                 "U": min(unique, float(run["D"])),
                 "best": losses[lowest],
                 "best_step": int(steps[lowest]),
+                "before_step": int(steps[max(lowest - 1, 0)]),
                 "next_step": int(steps[min(lowest + 1, len(steps) - 1)]),
                 "steps": int(steps[-1]),
                 "best_tokens": float(along.tokens.iloc[lowest]),
@@ -144,12 +152,23 @@ def _stops(points: "pd.DataFrame", size_data: Any, size_steps: Any) -> list[dict
 
     turned = points[points.turned].to_dict("records")
     return [
-        {name: run[name] for name in ("run_id", "N", "U", "next_step")} | {"bound": bound(run["M"], run["U"])} for run in turned
+        {name: run[name] for name in ("run_id", "N", "U", "before_step", "next_step")} | {"bound": bound(run["M"], run["U"])}
+        for run in turned
     ]
 
 
 def _verdict(holds: bool | None) -> str:
     return UNCLEAR if holds is None else HOLDS if holds else FAILS
+
+
+def _agrees(of: Estimate, published: float) -> str:
+    """Whether the interval holds the published value, and so little else that this confirms it."""
+    if of.interval is None:
+        return UNCLEAR
+    low, high = of.interval
+    if not low <= published <= high:
+        return FAILS
+    return HOLDS if low > published / TELLING and high < published * TELLING else UNCLEAR
 
 
 def _law_of_data(law: Any) -> Claim | None:
@@ -158,7 +177,7 @@ def _law_of_data(law: Any) -> Claim | None:
     ours = law.constants["exponent"]
     paper = f"Kaplan et al., figure 9 and equation 1.2: L(D) = (D_c / D)^{L_D.exponent:g} of a large model, stopped early"
     here = f"alpha_D = {ours}; the law misses the losses by {law.rms:.1%}, also where N holds them back"
-    return Claim(paper=paper, here=here, verdict=_verdict(ours.contains(L_D.exponent)))
+    return Claim(paper=paper, here=here, verdict=_agrees(ours, L_D.exponent))
 
 
 def _overfitting(law: Any, M: float) -> list[Claim]:
@@ -175,13 +194,13 @@ def _overfitting(law: Any, M: float) -> list[Claim]:
             paper="Kaplan et al., figure 16: overfitting depends on N^(alpha_N / alpha_D) / D alone, with an exponent of "
             f"{published:.2f}",
             here=f"alpha_N / alpha_D = {exponent}; the law misses the lowest losses by {law.rms:.1%}",
-            verdict=_verdict(exponent.contains(published)),
+            verdict=_agrees(exponent, published),
         ),
         Claim(
             paper=f"Kaplan et al., equation 4.4: less than 2 % of overfitting needs D > 5e3 N^0.74, {theirs:.3g} tokens for "
             f"N = {M:,.0f} without embeddings",
             here=f"{tokens} tokens; D > {factor} N^{exponent.value:.2f}",
-            verdict=_verdict(tokens.contains(theirs)),
+            verdict=_agrees(tokens, theirs),
         ),
     ]
 
@@ -192,13 +211,13 @@ def _early_stopping(stops: list[dict[str, Any]]) -> Claim | None:
     low, value, high = (
         np.array([getattr(stop["bound"], end) or np.nan for stop in stops], dtype=float) for end in ("low", "value", "high")
     )
-    taken = np.array([stop["next_step"] for stop in stops])
-    holds = False if (taken < low).any() else True if (taken >= high).all() else None
-    ratio = taken / value
+    earliest, latest = (np.array([stop[end] for stop in stops]) for end in ("before_step", "next_step"))  # of the minimum
+    holds = False if (latest < low).any() else True if (earliest >= high).all() else None
     return Claim(
         paper="Kaplan et al., equation 5.7: training need not stop before S_c / [L(N, D) - L(N, inf)]^(1 / alpha_S) steps",
-        here=f"{(taken >= value).sum()} of {len(stops)} runs that overfit had their lowest loss after that; the steps are "
-        f"{ratio.min():.2g} to {ratio.max():.2g} times the bound",
+        here=f"{(earliest >= value).sum()} of {len(stops)} runs that overfit surely had their lowest loss after that, and "
+        f"{(latest < value).sum()} before; the steps are {(earliest / value).min():.2g} to {(latest / value).max():.2g} times "
+        "the bound",
         verdict=_verdict(holds),
     )
 
@@ -207,7 +226,7 @@ def _worth(law: Any) -> Claim | None:
     if isinstance(law, Refused):
         return None
     paper = f"Muennighoff et al., equation 6: the worth of repeated tokens decays with R* = {R_STAR:.1f} repetitions"
-    return Claim(paper=paper, here=f"R* = {law.R_star}", verdict=_verdict(law.R_star.contains(R_STAR)))
+    return Claim(paper=paper, here=f"R* = {law.R_star}", verdict=_agrees(law.R_star, R_STAR))
 
 
 def _four_epochs(points: "pd.DataFrame") -> Claim | None:

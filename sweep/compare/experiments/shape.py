@@ -139,7 +139,7 @@ def _plateau(family: Family, runs: "pd.DataFrame", noise: SeedNoise) -> Plateau:
 def _claim(family: Family, found: Plateau) -> Claim:
     """Holds if the plateau is surely as wide as the paper's; fails if no range that wide is possibly one."""
     each = zip(found.ratio, found.rise, found.margin, strict=True)
-    rises = ", ".join(f"{x:.3g}: {rise:+z.2f} ± {margin:.2f} %" for x, rise, margin in each)
+    rises = ", ".join(f"{x:.3g}: {rise:+z.2f}{'' if np.isnan(margin) else f' ± {margin:.2f}'} %" for x, rise, margin in each)
     plateau = f"from {family.ratio} = {found.low:.3g} to {found.high:.3g}, a factor of {found.factor:.3g}"
     here = f"within {family.percent:g} % {plateau} ({rises})"
     if found.factor >= family.factor:

@@ -1,6 +1,10 @@
 """Reproducing a paper: its experiments one after another, several corpora among them, and the page of what came out."""
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -8,12 +12,13 @@ import pytest
 import yaml
 
 from sweep.cli import main
-from sweep.commands import BAD_INPUT, DONE
+from sweep.commands import BAD_INPUT, DONE, SOME_RUNS_FAILED
 from sweep.commands.experiments import reproducing
 from sweep.commands.experiments.reproducing import PAPERS
 from sweep.compare import ANALYSES
 from sweep.config import compose
 from sweep.errors import InputError
+from tests.waiting import PATIENCE_S, wait_until
 
 TINY = {"N": 2252, "D": 3e4}
 ROOT = Path(__file__).resolve().parents[3]
@@ -67,6 +72,27 @@ def test_a_paper_is_reproduced_and_a_second_time_only_shown(
     capsys.readouterr()
     assert main(["status", "texts", store]) == BAD_INPUT
     assert "texts is several sweeps: texts-one, texts-two" in capsys.readouterr().err
+
+
+def test_one_interrupt_stops_all_experiments(paper: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "conf" / "experiment"
+    for name in ("tiny_rates", "tiny_texts"):  # runs of minutes
+        values = yaml.safe_load((folder / f"{name}.yaml").read_text())
+        values["grid"]["runs"] = [TINY | {"D": 3e8}]
+        values["data"] |= {"max_epochs": 100_000}
+        (folder / f"{name}.yaml").write_text(f"# @package _global_\n{yaml.safe_dump(values)}")
+    for papers, first in (("('tiny_rates', 'tiny_texts')", "rates"), ("('tiny_texts', 'tiny_rates')", "texts-one")):
+        code = f"from sweep.commands.experiments.reproducing import PAPERS; PAPERS['tiny'] = {papers}; import sweep.cli; "
+        command = [sys.executable, "-c", f"{code} raise SystemExit(sweep.cli.main())", *paper]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        wait_until(lambda: any((tmp_path / "store").glob("runs/*/throughput.jsonl")))
+        process.send_signal(signal.SIGINT)
+        told, _ = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == SOME_RUNS_FAILED
+        assert told.count(" to train on cpu") == 1
+        assert f"{first}: " in told
+        assert "the same command writes the page" in told
+        shutil.rmtree(tmp_path / "store")
 
 
 def test_what_is_no_paper_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
