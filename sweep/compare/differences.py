@@ -117,12 +117,14 @@ def compare(
     blocks = [block for block in blocks if block.known]
     if not any(len(block.labels) > 1 for block in blocks):
         raise InputError("no run of another label is finished beside the baseline's; compare needs two labels at one (N, D)")
-    if any(block.paired for block in blocks):
+    if measuring := [block for block in blocks if block.paired]:  # noise without the effects of seeds is theirs only
         alone = [block for block in blocks if not block.paired and len(block.labels) > 1]
         left_out += [f"cell {block.cell}: its labels share no seed, as those of other cells do" for block in alone]
-        blocks = [block for block in blocks if block.paired]
-    freedom = sum(block.freedom for block in blocks)
-    paired = (sum(block.residual for block in blocks) / freedom) ** 0.5 if freedom else None
+        blocks = [block for block in blocks if block.paired or len(block.labels) == 1]
+    else:
+        measuring = blocks
+    freedom = sum(block.freedom for block in measuring)
+    paired = (sum(block.residual for block in measuring) / freedom) ** 0.5 if freedom else None
     sd, known = (noise, np.inf) if noise is not None else (paired, freedom)
     pairs = [(block, label) for block in blocks for label in block.labels if label != baseline]
     others = list(dict.fromkeys(label for _, label in pairs))
@@ -228,8 +230,8 @@ class _Block:
     @classmethod
     def of(cls, cell: int, rows: "pd.DataFrame", baseline: str) -> "_Block":
         labels = tuple(dict.fromkeys(rows["label"]))
-        # The first is part of the means, and one that a single label has tells nothing of its effect. Where labels are not
-        # connected by seeds, the effects of seeds and labels cannot be told apart: then they are compared by their means.
+        # The first is part of the means; one that a single label has takes that run out. Where labels are not connected by
+        # seeds, the effects of seeds and labels cannot be told apart: then they are compared by their means.
         paired = len(labels) > 1 and _connected(rows, labels)
         seeds = sorted(rows["seed"].unique())[1:] if paired else []
         design = np.column_stack(

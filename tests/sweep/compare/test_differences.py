@@ -123,3 +123,23 @@ def test_what_cannot_be_compared_is_said() -> None:
     )
     assert found.left_out == ("b has no finished run in 1 of the cells",)
     assert {each.verdict for each in found.differences} <= {DIFFERS, EQUAL, MORE_SEEDS, ONE_SEED}
+
+
+@pytest.mark.parametrize("own", [{"b": [1]}, {"b": [1, 2]}])
+def test_a_cell_whose_labels_share_no_seed_is_left_out(own: dict[str, list[int]]) -> None:
+    """The noise of pairs says nothing of it: seeds have effects of their own there."""
+    rng, wrong = np.random.default_rng(1), 0
+    for _ in range(100):
+        effects = 0.05 * rng.standard_normal((6, 3))
+        rows = [
+            {"cell": cell, "label": label, "seed": seed, "N": 1e4, "D": 1e6 + cell, "loss": loss}
+            for cell in range(6)
+            for label in "ab"
+            for seed in (range(3) if cell else own.get(label, [0]))
+            for loss in [2 + effects[cell, seed] + 0.001 * rng.standard_normal()]
+        ]
+        found = compare(pd.DataFrame(rows), baseline="a")
+        assert found.left_out == ("cell 0: its labels share no seed, as those of other cells do",)
+        assert {each.cell for each in found.differences} == {1, 2, 3, 4, 5, EVERYWHERE}
+        wrong += any(each.verdict == DIFFERS for each in found.differences)
+    assert wrong <= 12  # of a table's intervals together, 5 in 100 miss
