@@ -117,12 +117,11 @@ def compare(
     blocks = [block for block in blocks if block.known]
     if not any(len(block.labels) > 1 for block in blocks):
         raise InputError("no run of another label is finished beside the baseline's; compare needs two labels at one (N, D)")
-    if measuring := [block for block in blocks if block.paired]:  # noise without the effects of seeds is theirs only
-        alone = [block for block in blocks if not block.paired and len(block.labels) > 1]
-        left_out += [f"cell {block.cell}: its labels share no seed, as those of other cells do" for block in alone]
-        blocks = [block for block in blocks if block.paired or len(block.labels) == 1]
-    else:
-        measuring = blocks
+    measuring = [block for block in blocks if block.paired] or blocks  # noise without the effects of seeds is theirs only
+    if measuring[0].paired:
+        alone = [block.cell for block in blocks if not block.paired and len(block.labels) > 1]
+        left_out += [f"cell {cell}: its labels share no seed, as those of other cells do" for cell in alone]
+        blocks = [block for block in blocks if block.cell not in alone]
     freedom = sum(block.freedom for block in measuring)
     paired = (sum(block.residual for block in measuring) / freedom) ** 0.5 if freedom else None
     sd, known = (noise, np.inf) if noise is not None else (paired, freedom)
