@@ -229,8 +229,7 @@ class _Block:
     @classmethod
     def of(cls, cell: int, rows: "pd.DataFrame", baseline: str) -> "_Block":
         labels = tuple(dict.fromkeys(rows["label"]))
-        # The first is part of the means; one that a single label has takes that run out. Where labels are not connected by
-        # seeds, the effects of seeds and labels cannot be told apart: then they are compared by their means.
+        # The first is part of the means. Unless seeds connect all labels, their effects and the labels' cannot be told apart.
         paired = len(labels) > 1 and _connected(rows, labels)
         seeds = sorted(rows["seed"].unique())[1:] if paired else []
         design = np.column_stack(
