@@ -83,12 +83,11 @@ def analyse(measured: Measured) -> Outcome:
     steps, why_not = _optimum(rows, runs, counts, power, B_star)
     found = {name: _estimate(of) for name, of in {**values, **steps}.items()}
     misfit = float(np.sqrt(np.mean(np.concatenate([level.misfit() for level in levels]) ** 2)))
-    for_fits = f"{FOR_FITS}'{{B_star: {B_star[0]:.4g}, alpha_B: {1 / power[0]:.4g}}}'"
     text = [
         f"{len(runs)} runs, {len(sizes)} sizes, {runs.batch_tokens.nunique()} batch sizes; {CONFIDENCE:.0%} intervals",
         *(_line(level) for level in levels),
         f"B_crit(L) = B_star / L^(1 / alpha_B): B_star = {found['B_star']} tokens, 1 / alpha_B = {found['inverse_alpha_B']}",
-        *([for_fits] if (found["inverse_alpha_B"].low or 0) > 0 else []),
+        *[f"{FOR_FITS}'{{B_star: {B_star[0]:.4g}, alpha_B: {1 / power[0]:.4g}}}'"] * ((found["inverse_alpha_B"].low or 0) > 0),
         *([f"no optimum: {why_not}"] if why_not else []),
         *([] if "grad_sq" in measured.evaluations else ["no noise scale: it is measured with evaluation.noise_scale=true"]),
     ]
@@ -203,7 +202,7 @@ def _optimum(
     return dict(zip(("alpha_N", "alpha_S", *(f"optimal_{name}" for name in EXPONENTS)), found.T, strict=True)), ""
 
 
-def _claims(found: dict[str, Estimate], misfit: float, loss: float, sizes: list[int], measured_noise: bool) -> list[Claim]:
+def _claims(found: dict[str, Estimate], misfit: float, loss: float, sizes: list[int], noise: bool) -> list[Claim]:
     power, ratio = found["inverse_alpha_B"], found["noise_over_B_crit"]
     claims = [
         Claim(
@@ -221,14 +220,12 @@ def _claims(found: dict[str, Estimate], misfit: float, loss: float, sizes: list[
         of = found["large_over_small"]
         paper = "B_crit depends on the loss and not on the size of the model (Fig. 10)"
         here = f"at L = {loss:.3f}, B_crit of {sizes[-1]:,} parameters is {of} times that of {sizes[0]:,}"
-        if np.isnan(of.value):
-            here = "one of the two sizes has a critical batch size at one loss only"
+        here = here if np.isfinite(of.value) else "one of the two sizes has a critical batch size at one loss only"
         claims.append(Claim(paper=paper, here=here, verdict=_verdict(of, 1 / SAME_SIZE, SAME_SIZE)))
-    if measured_noise:
+    if noise:
         paper = "the gradient noise scale predicts B_crit (McCandlish et al. 2018; Kaplan et al., Fig. 10)"
         here = f"the noise scale is {ratio} times B_crit; within a factor of {PREDICTED:g} counts as predicted"
-        if not np.isfinite(ratio.value):
-            here = "noise hides the gradient at one of the losses: |G|^2 is not positive there"
+        here = here if np.isfinite(ratio.value) else "noise hides the gradient: its |G|^2 is not positive at one of the losses"
         claims.append(Claim(paper=paper, here=here, verdict=_verdict(ratio, 1 / PREDICTED, PREDICTED)))
     if "optimal_N" in found:
         N, B, S, of_C = (found[f"optimal_{name}"] for name in ("N", "B", "S", "alpha_C"))
@@ -299,5 +296,5 @@ def _draw_both(figure: "Figure", levels: list[Level], power: np.ndarray, B_star:
     for set_formatter in (critical.xaxis.set_major_formatter, critical.xaxis.set_minor_formatter):
         set_formatter("{x:.2f}")
     critical.set_title("the critical batch size and the gradient noise scale", fontsize=10)
-    for axis in (trade, critical):
-        axis.legend(fontsize=8, frameon=False)
+    trade.legend(fontsize=8, frameon=False)
+    critical.legend(fontsize=8, frameon=False)
