@@ -123,7 +123,7 @@ def test_every_run_of_a_paper_can_be_planned(
     monkeypatch.setattr(reproducing, "launch", launched)
     headers = [] if Path("/usr/include/stdio.h").exists() else ["sweeps.headers=[data=stdlib]"]
     assert main(["reproduce", paper, f"store={tmp_path}", *headers]) == BAD_INPUT
-    assert capsys.readouterr().err == "isosweep: all are planned\n"
+    assert capsys.readouterr().err.endswith("isosweep: all are planned\n")  # perhaps after a note on sizes
     if paper == "chinchilla":
         assert main(["reproduce", paper, f"store={tmp_path}", *headers, "grid.isoflop.budgets=[1e9]"]) == BAD_INPUT
         assert "isosweep: smoke: grid.isoflop at budget 1e+09: no model" in capsys.readouterr().err
