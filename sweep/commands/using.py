@@ -111,14 +111,21 @@ def evaluate_sets(options: Namespace) -> int:
     written = [out / "evaluations.csv", *save(draw_positions(list(positions.values())), out / "positions")]
     if len(sets) > 1:
         written += save(draw_transfer(frame, OWN), out / "transfer")
-        written += _exponents(sweep, frame)
+        written += exponents_of_sets(sweep, frame)
     for path in written:
         print(f"wrote {path}")
     return DONE
 
 
-def _exponents(sweep: Sweep, frame: "pd.DataFrame") -> list[Path]:
-    """Print and draw the exponent of every set, from the runs of the baseline."""
+def exponents_of_sets(sweep: Sweep, frame: "pd.DataFrame") -> list[Path]:
+    """Print and draw the exponent a of every set by the runs of the baseline, where they have a law.
+
+    Args:
+        frame: columns run_id, N, D, set and loss (nats per token), a row for each run and set.
+
+    Returns:
+        The files of the figure; none where there is no law.
+    """
     from sweep.commands.experiments.comparing import print_exponents
     from sweep.compare.labels import compare_labels
     from sweep.figures.compare import draw_labels
@@ -127,6 +134,8 @@ def _exponents(sweep: Sweep, frame: "pd.DataFrame") -> list[Path]:
 
     budgets = {each.run.run_id: each.budget for each in sweep.of_baseline().plan.runs}
     runs = frame[frame["run_id"].isin(budgets)].rename(columns={"set": "label"})
+    if runs.empty:
+        return []
     runs = runs.assign(budget=runs["run_id"].map(budgets).astype(float), C=6.0 * runs["N"] * runs["D"], cell=0, seed=0)
     intervals = Options.of(sweep.config.fit).intervals
     found = compare_labels(

@@ -42,12 +42,10 @@ def same_exponents(exponents: Sequence["Exponent"], paper: str, level: float) ->
         (a, (low, high)), (b, (b_low, b_high)) = found[one], found[other]
         below, above = ((x**2 + y**2) ** 0.5 * wider for x, y in ((a - low, b_high - b), (high - a, b - b_low)))
         differences.append((a - b - below, a - b, a - b + above, f"{one} less {other}"))
-    low, value, high, name = max(differences, key=lambda each: max(each[0], -each[2], abs(each[1]) * 1e-6))
-    verdict = UNCLEAR
-    if all(-TELLING < each[0] and each[2] < TELLING for each in differences):
-        verdict = HOLDS
-    elif low > 0 or high < 0:
-        verdict = FAILS
+    apart = [each for each in differences if each[0] > 0 or each[2] < 0]
+    low, value, high, name = max(apart or differences, key=lambda each: abs(each[1]))
+    alike = all(-TELLING < each[0] and each[2] < TELLING for each in differences)
+    verdict = HOLDS if alike else FAILS if apart else UNCLEAR
     values = ", ".join(f"{a:.3f} of {label}" for label, (a, _) in found.items())
     here = f"{values} by {approach}; {name} is {value:+z.3f} ({low:+z.3f} to {high:+z.3f})"
     here += f", for all {len(pairs)} pairs together" if len(pairs) > 1 else ""

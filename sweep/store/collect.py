@@ -59,10 +59,9 @@ def collect(planned: Sequence[PlannedRun], store: Store, fit: FitConfig) -> Coll
         try:
             status = directory.status()
             results = read_results(directory) if status["state"] == DONE else None
-            sets = evaluated(directory) if results is not None else {}
         except InputError as error:
             log.warning("isosweep: run %s is left out: %s", plan.run.run_id, error)
-            status, results, sets = {"state": "damaged", "step": 0}, None, {}
+            status, results = {"state": "damaged", "step": 0}, None
         row = _describe(plan) | ({"cell": plan.cell, "label": plan.label, **plan.labels} if varied else {})
         row |= {"state": status["state"], "D": status["step"] * plan.run.batch_tokens}
         if results is not None:
@@ -78,7 +77,10 @@ def collect(planned: Sequence[PlannedRun], store: Store, fit: FitConfig) -> Coll
             renamed = pd.DataFrame(results.evaluations).drop(columns="flops")
             renamed = renamed.rename(columns={"val_loss": "loss", "val_loss_se": "loss_se"})
             evaluations.append(renamed.assign(run_id=plan.run.run_id))
-            row |= {f"loss_on_{name}": found["loss"] for name, found in sets.items() if name != OWN}
+            try:
+                row |= {f"loss_on_{name}": found["loss"] for name, found in evaluated(directory).items() if name != OWN}
+            except InputError as error:  # its own loss is sound
+                log.warning("isosweep: run %s has no losses on other text: %s", plan.run.run_id, error)
             row |= {"seconds": status["elapsed_s"], "device": status["device"]}
         for convention in FLOP_CONVENTIONS:
             name = "C" if convention == "6N" else f"C_{convention}"

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 # What N and C are, as columns of a sweep's runs.csv; from Kaplan's counting to the exact one.
 KAPLAN_COUNTING, ALL_COUNTING = "N without embeddings, C = 6ND", "N with embeddings, C = 6ND"
-LOSSES = {"val": "loss", "train": "train_loss", "bits_per_byte": "bits_per_byte"}  # likewise
-SET = "loss_on_"  # before the name of an evaluated set, the column of its losses in runs.csv
 CONVENTIONS = (
     (KAPLAN_COUNTING, "N_non_embedding", "C_kaplan"),
     ("N without embeddings, C exact", "N_non_embedding", "C_exact"),
@@ -33,6 +31,9 @@ CONVENTIONS = (
     ("N with embeddings, C of Chinchilla's Appendix F", "N", "C_chinchilla"),
     ("N with embeddings, C exact", "N", "C_exact"),
 )
+# What the loss is, likewise; for an evaluated set its name after the prefix.
+LOSSES = {"val": "loss", "train": "train_loss", "bits_per_byte": "bits_per_byte"}
+SET = "loss_on_"
 
 
 def read_tables(
@@ -61,7 +62,7 @@ def read_tables(
         **{unit: getattr(columns, f"{unit}_unit") for unit in (*COUNTS, "loss")}, bytes_per_token=columns.bytes_per_token
     )
     chosen = {**names, **{field: names[convention] for field, convention in declared.items()}}
-    if fit.loss != "val" and names["loss"] == "loss":
+    if fit.loss not in LOSSES or (fit.loss != "val" and names["loss"] == "loss"):
         chosen["loss"] = LOSSES.get(fit.loss, f"{SET}{fit.loss}")
     read = read_frame(table)
     if chosen["loss"].startswith(SET) and chosen["loss"] not in read:

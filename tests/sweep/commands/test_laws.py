@@ -12,7 +12,7 @@ import pytest
 from sweep.cli import main
 from sweep.commands import BAD_INPUT, DONE
 from sweep.commands.sweeps import open_sweep, plan_sweep, sweep_folder
-from sweep.commands.using import _exponents
+from sweep.commands.using import exponents_of_sets
 from sweep.config import compose
 from sweep.files import write_sealed
 from sweep.fit import Surface
@@ -96,7 +96,7 @@ def test_the_exponents_of_all_sets_stand_beside_each_other(
         for each in sweep.plan.runs
         for name, surface in (("validation", SURFACE), ("docs", DOCS))
     ]
-    written = _exponents(sweep, pd.DataFrame(rows))
+    written = exponents_of_sets(sweep, pd.DataFrame(rows))
     shown = capsys.readouterr().out
     for name, surface in (("validation", SURFACE), ("docs", DOCS)):
         assert f"a of {name} by parametric: {surface.a:.3f}" in shown
