@@ -27,6 +27,10 @@ def test_two_labels_by_hand() -> None:
     assert verdict(exponent("text", 0.5, 0.03), exponent("code", 0.42, 0.08)) == UNCLEAR
 
 
+def test_a_difference_that_is_known_and_small_is_none() -> None:
+    assert verdict(exponent("text", 0.5, 0.003), exponent("code", 0.49, 0.003)) == HOLDS
+
+
 def test_the_worst_of_three_pairs_decides() -> None:
     close = (exponent("a", 0.5, 0.02), exponent("b", 0.51, 0.02))
     assert verdict(*close, exponent("c", 0.52, 0.02)) == HOLDS

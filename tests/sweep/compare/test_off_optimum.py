@@ -77,6 +77,7 @@ def test_gopher_is_not_told_apart_in_noise_and_without_seeds() -> None:
     alone = analysed("gopher", measured(GOPHER, seeds=1))
     assert alone.claims[0].verdict == UNCLEAR
     assert alone.values["duels"][0]["low"] is None
+    assert "nan" not in alone.claims[0].here
     assert analysed("gopher", measured(GOPHER, lambda N, D: -0.1 * np.log(N))).claims[0].verdict == FAILS
     with pytest.raises(InputError, match="no budget has a model and one four times as large"):
         analysis("gopher")(measured(profile(1e11, (0.5, 1))))

@@ -71,5 +71,8 @@ def test_only_cells_of_every_protocol_are_compared() -> None:
     outcome = analysis("kaplan_chinchilla")(short)
     assert "left out: 1 run," in "\n".join(outcome.text)
     assert verdicts(outcome) == verdicts(whole)
+    planned = replace(given, labels=("tuned", "scaled warm-up", "kaplan"))
+    with pytest.raises(InputError, match="no run of scaled warm-up is done"):  # no step stands for two
+        analysis("kaplan_chinchilla")(planned)
     with pytest.raises(InputError, match="at least two"):
         analysis("kaplan_chinchilla")(measured({"tuned": OURS}))

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from sweep.compare import Claim, Measured
 from sweep.compare.experiment import FAILS, HOLDS, UNCLEAR
 from sweep.compare.experiments.data_constrained import DataConstrainedFit, effective_tokens, fit_data_constrained
-from sweep.compare.experiments.repetition import analyse, best_losses
+from sweep.compare.experiments.repetition import _agrees, analyse, best_losses
 from sweep.errors import InputError, LawError
+from sweep.fit import Estimate
 from sweep.fit.kaplan.laws import L_ND, SizeDataLaw, SizeStepsLaw
 
 SIZES, UNIQUE, D, BATCH = (1e3, 6e3, 4e4), (2e4, 1e5, 3e5, 1e6, None), 4_000_000, 1000
@@ -202,6 +203,13 @@ def test_runs_with_dropout_stand_beside_those_without_and_enter_no_law() -> None
     outcome = analyse(Measured(runs=runs, curves=plain.curves, evaluations=along))
     assert outcome.values["laws"] == analyse(plain).values["laws"]
     assert "dropout 0.1 at N = 45,000 on 20,000 unique tokens: lowest loss 1.000 instead of" in outcome.text[-1]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(11.0, 20.0, HOLDS), (2.0, np.inf, UNCLEAR), (16.0, 20.0, FAILS), (None, None, UNCLEAR)]
+)
+def test_an_interval_that_holds_everything_confirms_nothing(low: float | None, high: float | None, verdict: str) -> None:
+    assert _agrees(Estimate(15.0, low, high), 15.4) == verdict
 
 
 def test_both_figures_are_drawn() -> None:
