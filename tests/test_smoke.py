@@ -45,7 +45,7 @@ def test_models_learn_far_beyond_letter_frequencies(sweep: list[str], out: Path)
     runs = pd.read_csv(out / "runs.csv")
     assert len(runs) == 15
     assert (runs["state"] == "done").all()
-    assert (runs.groupby("budget")["loss"].min() < unigram_entropy - 0.6).all()
+    assert (runs.groupby("budget")["loss"].min() < 0.85 * unigram_entropy).all()  # of any Python's library
     assert (runs["loss_se"] < 0.03).all()
     assert (runs["train_loss"] - runs["loss"]).abs().max() < 0.4
 
@@ -144,7 +144,15 @@ def test_a_multirun_that_is_told_to_stop_begins_no_other_run(sweep: list[str], t
     """By a signal or, as here, by what `isosweep cancel` writes. Its overrides are for nobody else to read."""
     store = Path(compose(sweep).store)
     before = set(store.glob("runs/*"))
-    arguments = ["-m", "parameters=8e3,9e3", "tokens=2e7", f"store={store}", "device=cpu", "runtime.compile=off"]
+    arguments = [
+        "-m",
+        "parameters=8e3,9e3",
+        "tokens=2e7",
+        "data.max_epochs=2",
+        f"store={store}",
+        "device=cpu",
+        "runtime.compile=off",
+    ]
     with subprocess.Popen(
         [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments, "cluster.log_interval_s=0.1"],
         cwd=tmp_path,

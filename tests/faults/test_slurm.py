@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(1800)
 GRID = ["grid.isoflop.budgets=[5e10,1e11,2e11]", "grid.isoflop.sizes=4", "grid.isoflop.span=4"]
 SMALL = ["experiment=smoke", *GRID, "data.validation_tokens=8192", "optimizer.batch_tokens=512", "fit.resamples=20"]
 LONG = ["experiment=smoke", "grid=list", "grid.isoflop=null", "grid.runs=[{N: 4.9e3, D: 1.2e7}]", "data.validation_tokens=8192"]
-LONG += ["runtime.compile=off"]  # plain torch takes over a minute
+LONG += ["data.max_epochs=2", "runtime.compile=off"]  # plain torch takes over a minute
 SLURM = [
     "cluster=slurm",
     "cluster.slurm.partition=main",
