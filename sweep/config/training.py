@@ -9,7 +9,8 @@ from sweep.config.fields import checked, choice, nonempty, number
 
 @dataclass(kw_only=True)
 class ModelFamily:
-    """The size ladder: the fields of `models.SizeLadder`, without vocabulary and context, which the data define."""
+    """The size ladder: the fields of `models.SizeLadder`, without vocabulary and context, which the data define. `body` is
+    "transformer", "lstm", or FILE.py:Class, a class of your own, for which --allow-code is needed; see `models.own`."""
 
     aspect_ratio: float = number(16, above=0)
     head_dim: int = 8
@@ -17,6 +18,13 @@ class ModelFamily:
     tied_embeddings: bool = False
     rope_theta: float = number(10_000.0, above=1)
     dropout: float = number(0.0, at_least=0, below=1)
+    n_layers: int | None = number(None, at_least=1)
+    body: str = "transformer"
+    norm: str = choice("rms", "layer")
+    feed_forward: str = choice("swiglu", "gelu")
+    position: str = choice("rope", "learned", "none")
+    qk_norm: bool = False
+    shared: bool = False
 
 
 @dataclass(kw_only=True)

@@ -9,6 +9,7 @@ from sweep.config import PowerRule, SweepConfig
 from sweep.config.training import ScheduleConfig
 from sweep.errors import InputError
 from sweep.plan.axis import label_of, variations
+from sweep.plan.code import adopt
 from sweep.plan.device import resolve_device
 from sweep.plan.run import OptimizerSettings, RunConfig, ScheduleSettings, check_unique_tokens, count_sequences
 from sweep.plan.targets import targets_of
@@ -95,9 +96,10 @@ def expand(config: SweepConfig, *, corpus: str, vocab_size: int, training_tokens
 
 
 def ladder_of(config: SweepConfig, vocab_size: int) -> SizeLadder:
-    """The shapes that a sweep chooses from. Raises InputError if there are none of that kind."""
+    """The shapes that a sweep chooses from. Raises InputError if there are none of that kind, or as `sweep.plan.code.adopt`."""
+    family = {**vars(config.model), "body": adopt(config.model.body)}
     try:
-        return SizeLadder(vocab_size=vocab_size, context_length=config.data.context_length, **vars(config.model))
+        return SizeLadder(vocab_size=vocab_size, context_length=config.data.context_length, **family)
     except ValueError as error:
         raise InputError(str(error)) from error
 

@@ -15,7 +15,7 @@ from models import flops_per_token
 from sweep.claim import Claim, LostError
 from sweep.data import Corpus, TrainingSequences, validation_sequences
 from sweep.plan import measured
-from sweep.plan.cost import choose_engine
+from sweep.plan.cost import choose_engine, is_simple
 from sweep.plan.run import RunConfig
 from sweep.store import RunDirectory, states
 from sweep.train.checkpoint import load_checkpoint, save_checkpoint
@@ -77,15 +77,15 @@ def train(
     with suppress(LostError), directory.own() if parallel.rank == 0 else nullcontext() as claim:
         engine = choose_engine(
             runtime.device,
+            simple=is_simple(run),
             compiled=runtime.compile,
             compile_pays=runtime.compile_pays,
             parallel_size=parallel.size,
             micro_batch=runtime.micro_batch,
         )
-        notes: dict[str, Any] = {}
+        on_card = runtime.device == "cuda" and run.model.body == "transformer"
+        notes: dict[str, Any] = {"attention": attention_kernel(run)} if on_card else {}
         chosen = None
-        if runtime.device == "cuda":
-            notes["attention"] = attention_kernel(run)
         if engine == "native" and claim is not None:  # the run of another process needs no engine
             chosen = choose_on_cpu(run)
             engine, notes = chosen.engine, {"tokens_per_s": chosen.tokens_per_s, "why_not_native": chosen.why_not_native}

@@ -25,7 +25,7 @@ from sweep.store.curves import EVALUATIONS, OWN, evaluated, read_results
 if TYPE_CHECKING:
     import torch
 
-    from models.transformer import Transformer
+    from models.language_model import LanguageModel
 
 TOKENS_AT_ONCE = 8192
 
@@ -103,9 +103,9 @@ def evaluate(run: RunConfig, directory: RunDirectory, sets: list[EvaluationSet],
     known = evaluated(directory)
     missing = [each for each in sets if known.get(each.name, {}).get("fingerprint") != each.fingerprint]
     if missing:
-        from sweep.train.engine.autograd import transformer
+        from sweep.train.engine.autograd import language_model
 
-        model = transformer(run).to(device)
+        model = language_model(run).to(device)
         model.load_state_dict(last_weights(directory, run))
         for each in missing:
             known[each.name] = _measure(model, run, each, device)
@@ -113,7 +113,7 @@ def evaluate(run: RunConfig, directory: RunDirectory, sets: list[EvaluationSet],
     return {each.name: known[each.name] for each in sets}
 
 
-def _measure(model: "Transformer", run: RunConfig, what: EvaluationSet, device: str) -> dict[str, Any]:
+def _measure(model: "LanguageModel", run: RunConfig, what: EvaluationSet, device: str) -> dict[str, Any]:
     import torch
 
     from sweep.train.engine.autograd import autocast, to_device

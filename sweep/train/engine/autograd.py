@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.dropout import keys
-from models.transformer import Transformer
+from models.language_model import LanguageModel
 from sweep.claim import alone
 from sweep.data import TrainingSequences
 from sweep.files import content_hash
+from sweep.plan.code import require
 from sweep.plan.cost import sequences_at_once
 from sweep.plan.run import RESIDUAL_BF16, WEIGHTS_BF16, RunConfig
 from sweep.train.ranks import ALONE, Parallel
@@ -33,9 +34,10 @@ MAX_SHAPES = 4096  # shapes that one process may compile
 ATTENTION = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 
 
-def transformer(run: RunConfig) -> Transformer:
-    """The module that `run` trains; its weights have no defined values."""
-    model = Transformer(run.model)
+def language_model(run: RunConfig) -> LanguageModel:
+    """The module that `run` trains; its weights have no defined values. Raises InputError as `sweep.plan.code.require`."""
+    require(run.model)
+    model = LanguageModel(run.model)
     if run.precision in (RESIDUAL_BF16, WEIGHTS_BF16):
         model.residual_dtype = torch.bfloat16
     if run.precision == WEIGHTS_BF16:  # and so their gradients and moments; RoPE's tables, which are no weights, stay in fp32
@@ -44,14 +46,14 @@ def transformer(run: RunConfig) -> Transformer:
     return model
 
 
-def by_decay(model: Transformer) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def by_decay(model: LanguageModel) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The parameters by name: matrices, which decay, and gains of norms, which do not. AdamW's state has this order."""
     named: dict[str, Tensor] = dict(model.named_parameters())
     matrices = {name: parameter for name, parameter in named.items() if parameter.ndim >= 2}
     return matrices, {name: parameter for name, parameter in named.items() if name not in matrices}
 
 
-def build_optimizer(model: Transformer, run: RunConfig, lr: Tensor | None = None) -> torch.optim.Adam:
+def build_optimizer(model: LanguageModel, run: RunConfig, lr: Tensor | None = None) -> torch.optim.Adam:
     """AdamW (arXiv 1711.05101) or Adam for `run`, fused; with a tensor `lr`, a CUDA graph can capture the step.
 
     Adam's decay is coupled: `weight_decay` x weight is added to the gradient, here after that was clipped. Moments have the
@@ -93,7 +95,7 @@ class AutogradEngine:
     ) -> None:
         self.run, self.sequences, self.device, self.parallel = run, sequences, device, parallel
         self.micro_batch = micro_batch or (run.batch_size if device == "cpu" else sequences_at_once(run))
-        model = transformer(run)
+        model = language_model(run)
         model.initialise(run.seed)
         self.model = parallel.shard(model, device)
         self.compiled = self.compiled_parts = compiled
@@ -200,7 +202,7 @@ class AutogradEngine:
 
 
 def optimizer_step(
-    model: Transformer,
+    model: LanguageModel,
     optimizer: torch.optim.Optimizer,
     batch_BS: Tensor,
     run: RunConfig,
