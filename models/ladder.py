@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
@@ -42,6 +42,8 @@ class SizeLadder:
         vocab_size, context_length, tied_embeddings, rope_theta, dropout, body, norm, feed_forward, position, qk_norm,
             shared: as in `ModelConfig`.
         aspect_ratio: d_model / n_layers, as closely as whole layers allow.
+        exact_size: `nearest` lets d_ff make up for what the widths leave of N, so that variants of one N have it within a
+            fraction of a percent; a body without a feed-forward is as near as its widths are.
         n_layers: the same number of layers, or passes through a shared block, at every width, in place of `aspect_ratio`.
         head_dim: dimension of a head, or the nearest that divides the width. ValueError is raised unless it is a multiple of
             four: widths are multiples of half a head, and must be even for RoPE.
@@ -57,6 +59,7 @@ class SizeLadder:
     rope_theta: float = 10_000.0
     dropout: float = 0.0
     n_layers: int | None = None
+    exact_size: bool = False
     body: str = "transformer"
     norm: str = "rms"
     feed_forward: str = "swiglu"
@@ -110,8 +113,8 @@ class SizeLadder:
         return _sized(self, convention)
 
     def nearest(self, N: float, convention: str = "total") -> ModelConfig:
-        """The shape whose N under a parameter convention is nearest to `N` in ratio. Raises ValueError if `N` is more than a
-        factor of 1.5 outside the ladder, or the convention is unknown."""
+        """The shape whose N under a parameter convention is nearest to `N` in ratio, or as `exact_size` says. Raises ValueError if
+        `N` is more than a factor of 1.5 outside the ladder, or the convention is unknown."""
         if not (math.isfinite(N) and N > 0):
             raise ValueError(f"a model size of {N} does not exist; ask for a positive number of parameters")
         size, best = min(self.sized(convention), key=lambda sized: abs(math.log(sized[0] / N)))
@@ -120,11 +123,25 @@ class SizeLadder:
                 f"no model of {N:,.0f} parameters ({convention}) exists: the nearest shape of this ladder has "
                 f"{size:,} (d_model {best.d_model}); ask for a size near that, or change the ladder or the vocabulary"
             )
-        return best
+        return self._filled(N, convention) if self.exact_size and self.body == "transformer" else best
+
+    def _filled(self, N: float, convention: str) -> ModelConfig:
+        """The shape with a d_ff that makes `N` parameters, of the width at which this changes d_ff least in ratio."""
+
+        def other(sized: tuple[int, ModelConfig]) -> tuple[float, ModelConfig]:
+            size, shape = sized
+            per_unit = count_parameters(replace(shape, d_ff=shape.d_ff + 1)).by_convention(convention) - size
+            d_ff = max(1, round(shape.d_ff + (N - size) / per_unit))
+            return abs(math.log(d_ff / shape.d_ff)), replace(shape, d_ff=d_ff)
+
+        near = (sized for sized in self.sized(convention) if 0.25 <= sized[0] / N <= 4)
+        return min(map(other, near), key=lambda pair: pair[0])[1]
 
     def remark(self, N: float, convention: str = "total") -> str:
         """What there is to say of the shape that `nearest` has for `N`: nothing, unless it is further off than it is between
         two neighbours that are as far apart as is usual on this ladder. Raises ValueError as `nearest`."""
+        if self.exact_size and self.body == "transformer":
+            return ""
         self.nearest(N, convention)
         sizes = [size for size, _ in self.sized(convention)]
         steps = sorted(math.log(larger / smaller) for smaller, larger in pairwise(sizes))

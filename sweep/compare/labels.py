@@ -102,13 +102,21 @@ def compare_labels(
         free.pop(baseline)
     return Labels(
         comparison=found,
-        factors=() if law is None else factors(found, law),
+        factors=() if law is None else factors(found, law, _costs(runs, baseline)),
         free=free,
         budgets=budgets,
         exponents=tuple(exponents),
         score=score(runs),
         notes=tuple(notes),
     )
+
+
+def _costs(runs: "pd.DataFrame", baseline: str) -> dict[tuple[str, int], float]:
+    """By label and cell, its exact FLOPs over the baseline's, where they are known."""
+    if "C_exact" not in runs:
+        return {}
+    C = runs.groupby(["label", "cell"])["C_exact"].mean()
+    return {(label, cell): value / C[baseline, cell] for (label, cell), value in C.items() if (baseline, cell) in C.index}
 
 
 def _law_of(rows: "pd.DataFrame", intervals: Intervals) -> ParametricFit | str:

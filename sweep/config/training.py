@@ -19,6 +19,7 @@ class ModelFamily:
     rope_theta: float = number(10_000.0, above=1)
     dropout: float = number(0.0, at_least=0, below=1)
     n_layers: int | None = number(None, at_least=1)
+    exact_size: bool = False
     body: str = "transformer"
     norm: str = choice("rms", "layer")
     feed_forward: str = choice("swiglu", "gelu")
