@@ -45,6 +45,7 @@ SWEEP = (
     "axis",
     "data",
     "model",
+    "objective",
     "optimizer",
     "schedule",
     "seed",

@@ -91,6 +91,18 @@ class ScheduleConfig:
 
 
 @dataclass(kw_only=True)
+class ObjectiveConfig:
+    """What a run learns to predict: "causal", the next token, or "blank_infilling", spans that were cut out of the text as in
+    GLM; the fields of `sweep.plan.run.ObjectiveSettings`, which only the latter uses."""
+
+    kind: str = choice("causal", "blank_infilling")
+    masked: float = number(0.15, above=0, below=1)
+    mean_span: float = number(3.0, at_least=1)
+    document: float = number(0.5, at_least=0, at_most=1)
+    sentence: float = number(0.0, at_least=0, at_most=1)
+
+
+@dataclass(kw_only=True)
 class AxisConfig:
     """What a sweep varies beside N and D: each (N, D) of its grid is trained with every combination of these.
 

@@ -76,6 +76,8 @@ def collect(planned: Sequence[PlannedRun], store: Store, fit: FitConfig) -> Coll
             curves.append(pd.DataFrame(curve))
             renamed = pd.DataFrame(results.evaluations).drop(columns="flops")
             renamed = renamed.rename(columns={"val_loss": "loss", "val_loss_se": "loss_se"})
+            if "infilling_loss" in renamed:
+                row["loss_on_infilling"] = float(renamed["infilling_loss"].iloc[-1])
             evaluations.append(renamed.assign(run_id=plan.run.run_id))
             try:
                 row |= {f"loss_on_{name}": found["loss"] for name, found in evaluated(directory).items() if name != OWN}

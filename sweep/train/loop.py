@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models import flops_per_token
 from sweep.claim import Claim, LostError
-from sweep.data import Corpus, TrainingSequences, validation_sequences
+from sweep.data import Corpus, TrainingSequences
 from sweep.plan import measured
 from sweep.plan.cost import choose_engine, is_simple
 from sweep.plan.run import RunConfig
@@ -26,6 +26,7 @@ from sweep.train.engine.autograd import attention_kernel
 from sweep.train.engine.choice import choose_on_cpu
 from sweep.train.events import Progress
 from sweep.train.noise_scale import measure_noise_scale
+from sweep.train.objective import held_out, training_batches
 from sweep.train.ranks import ALONE, Parallel
 from sweep.train.schedule import learning_rate
 
@@ -126,9 +127,7 @@ class _Training:
     ) -> None:
         self.run, self.directory, self.runtime, self.parallel = run, directory, runtime, runtime.parallel
         self.claim = cast(Claim, claim)  # only rank 0 uses it
-        shape = {"context_length": run.model.context_length, "batch_size": run.batch_size}
-        self.sequences = TrainingSequences(corpus.tokens("train"), **shape, seed=run.seed, unique_tokens=run.unique_tokens)
-        self.held_out = validation_sequences(corpus.tokens("validation"), run.model.context_length)
+        self.sequences, self.held_out = training_batches(run, corpus), held_out(run, corpus)
         self.engine = make_engine(
             engine, run, self.sequences, device=runtime.device, micro_batch=runtime.micro_batch, parallel=self.parallel
         )
@@ -227,18 +226,18 @@ class _Training:
         self.on_progress(Progress(run_id=run_id, step=self.step, steps=steps, loss=self.last_loss, tokens_per_s=tokens_per_s))
 
     def _evaluate(self) -> bool:
-        """Write the held-out loss and its standard error to the curve; False if it is not finite.
-
-        The error is that of the mean over text. Runs that share the held-out set differ by much less than it.
-        """
+        """Write the held-out losses and their standard errors to the curve; False if one is not finite. The error is that of
+        the mean over text; runs that share the held-out set differ by much less than it."""
         begin = time.perf_counter()
-        losses = self.engine.sequence_losses(self.held_out)
-        loss, standard_error = losses.mean().item(), losses.std().item() / math.sqrt(len(losses))
-        if not math.isfinite(loss):
-            return False
-        self.validation = {"val_loss": loss, "val_loss_se": standard_error}
-        at = (self.sequences, self.step, self.runtime.device, self.parallel)
-        noise = measure_noise_scale(self.run, self.engine.state(), *at) if self.run.noise_scale else {}
+        for name, sequences in self.held_out.items():
+            losses = self.engine.sequence_losses(sequences)
+            loss, standard_error = losses.mean().item(), losses.std().item() / math.sqrt(len(losses))
+            if not math.isfinite(loss):
+                return False
+            self.validation |= {name: loss, f"{name}_se": standard_error}
+        noise = {}
+        if self.run.noise_scale and isinstance(of := self.sequences, TrainingSequences):
+            noise = measure_noise_scale(self.run, self.engine.state(), of, self.step, self.runtime.device, self.parallel)
         self.curve.write(self.step, **self.validation, **noise)
         self.interval_start = time.perf_counter()  # an evaluation must not look like slow steps
         self.beside_s["evaluating_s"] += self.interval_start - begin

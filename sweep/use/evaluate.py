@@ -117,6 +117,7 @@ def _measure(model: "LanguageModel", run: RunConfig, what: EvaluationSet, device
     import torch
 
     from sweep.train.engine.autograd import autocast, to_device
+    from sweep.train.objective import as_text, text_losses
 
     T = run.model.context_length
     if len(what.tokens) <= 2 * T:
@@ -124,20 +125,20 @@ def _measure(model: "LanguageModel", run: RunConfig, what: EvaluationSet, device
             f"evaluation.sets.{what.name}: {len(what.tokens):,} tokens are not two sequences of data.context_length={T:,}; "
             "bring more text"
         )
-    sequences = validation_sequences(what.tokens, T)
+    sequences = as_text(run, validation_sequences(what.tokens, T))
     at_once = max(1, TOKENS_AT_ONCE // T)
     losses = []
     with torch.no_grad(), autocast(run.precision, device):
         for start in range(0, len(sequences), at_once):
             ids = to_device(sequences[start : start + at_once], device)
-            losses.append(model.loss(ids[:, :-1], ids[:, 1:], reduction="none").double().cpu())
+            losses.append(text_losses(model, ids).double().cpu())
     by_sequence = torch.cat(losses)
     means = by_sequence.mean(dim=1)
     loss = means.mean().item()
     found: dict[str, Any] = {
         "loss": loss,
         "loss_se": means.std().item() / math.sqrt(len(means)),
-        "tokens": sequences.shape[0] * T,
+        "tokens": by_sequence.numel(),
         "fingerprint": what.fingerprint,
     }
     if what.bytes_per_token:

@@ -121,3 +121,35 @@ def test_repetition_must_be_asked_for_by_name() -> None:
     with pytest.raises(InputError, match="max_epochs"):
         expanded(*grid)
     assert expanded(*grid, "data.max_epochs=2")
+
+
+def test_an_objective_of_blanks_makes_its_model() -> None:
+    (causal,) = expanded("grid=list", "grid.runs=[{N: 2e4, D: 4e5}]")
+    (blanks,) = expanded("grid=list", "grid.runs=[{N: 2e4, D: 4e5}]", "objective=blank_infilling")
+    assert blanks.model.vocab_size == causal.model.vocab_size + 3
+    assert (blanks.model.position_ids, causal.model.position_ids) == (2, 1)
+    assert blanks.objective.document == 0.5
+    assert "objective" not in causal.identity()
+    (same,) = expanded("grid=list", "grid.runs=[{N: 2e4, D: 4e5}]", "objective.document=0.1")  # of no blanks
+    assert same.run_id == causal.run_id
+    assert RunConfig.from_dict(blanks.to_dict()) == blanks
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["objective.document=0.6", "objective.sentence=0.5"], "are more than all sequences"),
+        (["objective.masked=1"], "objective.masked=1"),
+        (["data.context_length=4"], "data.context_length=4 is too short for blanks; raise it to at least 8"),
+        (["evaluation.noise_scale=true"], "is measured for objective.kind=causal only"),
+        (["model.body=lstm"], "objective.kind=blank_infilling needs attention, and model.body=lstm has none"),
+    ],
+)
+def test_what_no_objective_of_blanks_can_be(overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        expanded("grid=list", "grid.runs=[{N: 2e4, D: 4e5}]", "objective=blank_infilling", *overrides)
+
+
+def expanded(*overrides: str) -> list[RunConfig]:
+    planned = expand(compose([*overrides, "device=cpu"]), corpus="c", vocab_size=257, training_tokens=1e7)
+    return [each.run for each in planned]
