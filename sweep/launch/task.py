@@ -43,6 +43,7 @@ def write_tasks(directory: Path, tasks: Sequence[Task], launch: Launch) -> None:
         "device": launch.device,
         "cluster": shown(launch.cluster),  # a task needs no secrets, and who shares the store reads this file
         "compile": launch.compile,
+        "keep": launch.keep,
         "worth_compiling": sorted(launch.worth_compiling),
         "tracker": launch.tracker,
         "tasks": [[run.run_id for run in task.runs] for task in tasks],
@@ -96,6 +97,7 @@ def run_task(directory: Path, index: int, watch_for: Callable[[dict[str, Any] | 
         device=manifest["device"],
         cluster=cluster,
         compile=manifest["compile"],
+        keep=manifest.get("keep", 0),  # submissions of older versions have none
         worth_compiling=frozenset(manifest["worth_compiling"]),
     )
     store.require_writable()
