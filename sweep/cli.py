@@ -114,7 +114,9 @@ COMMANDS = {
     "plan": Command(run=planning.plan, fields=(*SWEEP, "cluster", "runtime", "fit"), arguments=JSON),
     "launch": Command(run=training.launch, fields=(*SWEEP, "cluster", "tracker", "runtime"), arguments=RETRY),
     "list": Command(run=stores.list_sweeps, fields=("store",), takes="store"),
-    "train": Command(run=training.train, fields=("store", "device", "cluster", "runtime", "tracker"), takes="run"),
+    "train": Command(
+        run=training.train, fields=("store", "device", "cluster", "runtime", "evaluation", "tracker"), takes="run"
+    ),
     "status": Command(run=following.status, fields=WRITTEN, arguments=WATCH),
     "watch": Command(run=following.watch, fields=(*WRITTEN, "fit")),
     "cancel": Command(run=following.cancel, fields=WRITTEN),

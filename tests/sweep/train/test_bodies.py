@@ -17,8 +17,9 @@ from sweep.store import Store, states
 from sweep.store.collect import collect
 from sweep.train.checkpoint import load_checkpoint
 from sweep.train.engine.native import supports
-from sweep.train.loop import Runtime, train
+from sweep.train.loop import train
 from sweep.train.objective import training_batches
+from sweep.train.runtime import Runtime
 from sweep.use.evaluate import OWN, EvaluationSet, evaluate
 from sweep.use.export import export, not_llama
 
