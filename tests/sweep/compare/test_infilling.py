@@ -14,7 +14,7 @@ OTHER = Surface(E=0.5, A=60.0, B=20.0, alpha=0.55, beta=0.3)  # a = 0.35
 
 
 def measured(blanks: Surface) -> Measured:
-    rng, rows = np.random.default_rng(0), []
+    rng, rows = np.random.default_rng(0), list[dict]()
     for label, surface in (("causal", CAUSAL), ("blanks", blanks)):
         for budget in np.geomspace(1e10, 1e12, 5):
             for factor in np.geomspace(0.3, 3.3, 7):
