@@ -59,7 +59,7 @@ WORDS = {
     "sweep": {"[NAME]": "a launched sweep, by its name"} | OVERRIDES,
     "run": {"RUN_ID": "a run, by its run_id or the first digits of it"} | OVERRIDES,
     "store": OVERRIDES,
-    "paper": {"PAPER": "kaplan, chinchilla or llama"} | OVERRIDES,
+    "paper": {"PAPER": "kaplan, chinchilla, llama or glm"} | OVERRIDES,
 }
 ONLY_PRINT = ("plan", "status", "watch", "logs", "list", "--help", "-h", "help")  # nothing is left to do if nobody reads them
 INTERRUPTED = 130  # as shells have it
