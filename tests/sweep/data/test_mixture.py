@@ -206,7 +206,7 @@ def test_llamas_mixture_is_made_of_stand_ins_for_its_sets(tmp_path: Path) -> Non
     for seed, (name, source) in enumerate(data.sources.items()):
         path = tmp_path / f"{name}.jsonl"
         write_jsonl(path, some_documents(int((source.max_bytes or 0) / 2e5), seed), source.column)
-        stand_in = {"source": "jsonl", "paths": [str(path)], "dataset": None, "config": None, "max_bytes": None}
+        stand_in: dict[str, Any] = {"source": "jsonl", "paths": [str(path)], "dataset": None, "config": None, "max_bytes": None}
         sources[name] = replace(source, **stand_in)
     corpus = CorpusRecipe.read(replace(data, sources=sources)).build(tmp_path / "corpora")
     trained = corpus.manifest["parts"]["train"]["sources"]
