@@ -10,6 +10,7 @@ from sweep.commands.experiments import measuring
 from sweep.commands.laws import plot
 from sweep.commands.sweeps import composed, family_of, members_of, open_sweep, plan_sweep, sweep_folder
 from sweep.commands.training import launch, unfinished
+from sweep.commands.using import evaluate_sets
 from sweep.config import SweepConfig
 from sweep.errors import InputError
 from sweep.files import read_json
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 # The experiments of each paper, in conf/experiment/.
 PAPERS = {
-    "kaplan": ("kaplan_shape", "schedules", "kaplan_overfitting", "kaplan_batch"),
+    "kaplan": ("kaplan_shape", "schedules", "kaplan_overfitting", "kaplan_batch", "kaplan_transfer"),
     "chinchilla": (
         "smoke",
         "chinchilla_cosine",
@@ -92,6 +93,8 @@ def _shown(name: str, config: SweepConfig, options: Namespace) -> "Shown":
     launched = _options([f"store={config.store}", *analysis], options, config.name)
     out = sweep_folder(Store(Path(config.store)), config.name)
     try:
+        if config.evaluation.sets or config.evaluation.keep:
+            evaluate_sets(launched)
         plot(launched)
         compares = bool(family_of(launched)) or open_sweep(launched).compares
         found = read_json(out / measuring.FILE, dict, f"isosweep compare {config.name} writes it again") if compares else {}
