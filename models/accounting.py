@@ -5,7 +5,7 @@ convention has a name here and every fit says which one it used.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from models.config import ModelConfig
 
@@ -14,11 +14,13 @@ BACKWARD_AND_FORWARD = 3  # a backward pass costs two forward passes (Kaplan et 
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterCounts:
-    """Parameters by group. A tied head counts as part of the embedding, once."""
+    """Parameters by group. A tied head counts as part of the embedding, once, and so do learned positions;
+    `recurrent` are those of a body without attention."""
 
     embedding: int
     attention: int
     feed_forward: int
+    recurrent: int
     norm: int
     head: int
 
@@ -29,8 +31,8 @@ class ParameterCounts:
 
     @property
     def non_embedding(self) -> int:
-        """All but the embedding and the head: Kaplan's N (arXiv 2001.08361, section 2.1)."""
-        return self.attention + self.feed_forward + self.norm
+        """All but the embeddings and the head: Kaplan's N (arXiv 2001.08361, section 2.1)."""
+        return self.attention + self.feed_forward + self.recurrent + self.norm
 
     def by_convention(self, convention: str) -> int:
         """N under one of `PARAMETER_CONVENTIONS`. Raises ValueError for another name."""
@@ -40,39 +42,60 @@ class ParameterCounts:
 
 
 PARAMETER_CONVENTIONS = ("total", "non_embedding")
+MATRICES = {"swiglu": 3, "gelu": 2}  # of a feed-forward
 
 
 def count_parameters(config: ModelConfig) -> ParameterCounts:
-    """Parameters of `models.transformer.Transformer(config)`, without building it."""
-    vocabulary = config.vocab_size * config.d_model
-    query_and_out = 2 * config.d_model * config.d_model
-    key_and_value = 2 * config.d_model * config.n_kv_heads * config.head_dim
+    """Parameters of `models.language_model.LanguageModel(config)`, without building it."""
+    d, vocabulary = config.d_model, config.vocab_size * config.d_model
+    norm = d if config.norm == "rms" else 2 * d
+    table = config.position_ids * config.context_length * d if config.position == "learned" else 0
+    attention = feed_forward = recurrent = norms = 0
+    if config.body == "transformer":
+        layers = 1 if config.shared else config.n_layers
+        attention = layers * (2 * d * d + 2 * d * config.n_kv_heads * config.head_dim)
+        feed_forward = layers * MATRICES[config.feed_forward] * d * config.d_ff
+        norms = layers * (2 * norm + (2 * config.head_dim if config.qk_norm else 0))
+    elif config.body == "lstm":  # four gates, each with a matrix of the input, one of the state, and two biases
+        recurrent, norms = config.n_layers * 4 * (2 * d * d + 2 * d), config.n_layers * norm
+    else:
+        recurrent = config.body_parameters
     return ParameterCounts(
-        embedding=vocabulary,
-        attention=config.n_layers * (query_and_out + key_and_value),
-        feed_forward=config.n_layers * 3 * config.d_model * config.d_ff,
-        norm=(2 * config.n_layers + 1) * config.d_model,
+        embedding=vocabulary + table,
+        attention=attention,
+        feed_forward=feed_forward,
+        recurrent=recurrent,
+        norm=norms + norm,
         head=0 if config.tied_embeddings else vocabulary,
     )
 
 
-def chinchilla(config: ModelConfig) -> float:
-    """Chinchilla's Appendix F for sequences of s tokens, with SwiGLU's three matrices in the dense block.
+def count_used(config: ModelConfig) -> ParameterCounts:
+    """Parameters, each as often as a token passes through it: those of a shared block once for every pass. 6 N of these is the
+    compute of a token, where 6 times the parameters that there are would be too little."""
+    return count_parameters(replace(config, shared=False))
 
-    The embedding counts as a matrix product, and attention as all s^2 pairs, masked or not.
+
+def chinchilla(config: ModelConfig) -> float:
+    """Chinchilla's Appendix F for sequences of s tokens, with the matrices of this feed-forward in the dense block.
+
+    The embedding counts as a matrix product, and attention as all s^2 pairs, masked or not. The products of a body without
+    attention are those of `exact`.
     """
     s, d, V = config.context_length, config.d_model, config.vocab_size
-    heads, kh = config.n_heads, config.n_heads * config.head_dim
-    embedding = 2 * s * V * d
-    qkv = 2 * s * d * (kh + 2 * config.n_kv_heads * config.head_dim)
-    logits = 2 * s * s * kh
-    softmax = 3 * heads * s * s
-    reduction = 2 * s * s * kh
-    projection = 2 * s * kh * d
-    dense = 2 * s * 3 * d * config.d_ff
-    head = 2 * s * d * V
-    forward = embedding + config.n_layers * (qkv + logits + softmax + reduction + projection + dense) + head
-    return BACKWARD_AND_FORWARD * forward / s
+    embedding = head = 2 * s * V * d
+    if config.body == "transformer":
+        heads, kh = config.n_heads, config.n_heads * config.head_dim
+        qkv = 2 * s * d * (kh + 2 * config.n_kv_heads * config.head_dim)
+        logits = 2 * s * s * kh
+        softmax = 3 * heads * s * s
+        reduction = 2 * s * s * kh
+        projection = 2 * s * kh * d
+        dense = 2 * s * MATRICES[config.feed_forward] * d * config.d_ff
+        body: float = config.n_layers * (qkv + logits + softmax + reduction + projection + dense)
+    else:
+        body = s * _recurrent(config)
+    return BACKWARD_AND_FORWARD * (embedding + body + head) / s
 
 
 def exact(config: ModelConfig, *, causal: bool = True) -> float:
@@ -80,16 +103,23 @@ def exact(config: ModelConfig, *, causal: bool = True) -> float:
 
     With `causal=False` attention counts all pairs, as `torch.utils.flop_counter.FlopCounterMode` does.
     """
-    counts = count_parameters(config)
-    matrices = counts.attention + counts.feed_forward + config.vocab_size * config.d_model
+    head = 2.0 * config.vocab_size * config.d_model
+    if config.body != "transformer":
+        return BACKWARD_AND_FORWARD * (head + _recurrent(config))
+    used = count_used(config)
     keys = (config.context_length + 1) / 2 if causal else config.context_length
     attention = 4 * keys * config.n_heads * config.head_dim  # q·k and weights·v, per token and layer
-    return BACKWARD_AND_FORWARD * (2.0 * matrices + config.n_layers * attention)
+    return BACKWARD_AND_FORWARD * (head + 2.0 * (used.attention + used.feed_forward) + config.n_layers * attention)
+
+
+def _recurrent(config: ModelConfig) -> float:
+    """FLOPs of the products of a token's forward pass through an LSTM, or through a user's own body."""
+    return config.body_flops if config.own_body else config.n_layers * 2 * 4 * 2 * config.d_model**2
 
 
 FLOP_CONVENTIONS: dict[str, Callable[[ModelConfig], float]] = {
-    "6N": lambda config: 6.0 * count_parameters(config).total,  # the approximation of Chinchilla's analysis, C = 6 N D
-    "kaplan": lambda config: 6.0 * count_parameters(config).non_embedding,  # C = 6 N B S (Kaplan et al. 2020)
+    "6N": lambda config: 6.0 * count_used(config).total,  # the approximation of Chinchilla's analysis, C = 6 N D
+    "kaplan": lambda config: 6.0 * count_used(config).non_embedding,  # C = 6 N B S (Kaplan et al. 2020)
     "chinchilla": chinchilla,
     "exact": exact,
 }

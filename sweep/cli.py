@@ -15,9 +15,11 @@ from sweep import __version__
 from sweep.commands import BAD_INPUT, DONE, benching, following, laws, planning, reporting, stores, training, using
 from sweep.commands.experiments import comparing, reproducing
 from sweep.commands.helping import explain, paragraph
+from sweep.commands.sweeps import store_of
 from sweep.config import compose_with_choices, shown
 from sweep.errors import InputError
 from sweep.machine import GONE, speak_utf8, survive_lost_output
+from sweep.plan import code
 
 EXAMPLES = """\
 Every key=value is a Hydra override of conf/sweep.yaml; isosweep <command> --help lists those that a command reads.
@@ -43,6 +45,7 @@ SWEEP = (
     "axis",
     "data",
     "model",
+    "objective",
     "optimizer",
     "schedule",
     "seed",
@@ -56,7 +59,7 @@ WORDS = {
     "sweep": {"[NAME]": "a launched sweep, by its name"} | OVERRIDES,
     "run": {"RUN_ID": "a run, by its run_id or the first digits of it"} | OVERRIDES,
     "store": OVERRIDES,
-    "paper": {"PAPER": "kaplan, chinchilla or llama"} | OVERRIDES,
+    "paper": {"PAPER": "kaplan, chinchilla, llama or glm"} | OVERRIDES,
 }
 ONLY_PRINT = ("plan", "status", "watch", "logs", "list", "--help", "-h", "help")  # nothing is left to do if nobody reads them
 INTERRUPTED = 130  # as shells have it
@@ -153,10 +156,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments = sys.argv[1:]
         survive_lost_output(partial(_output_is_lost, arguments[0] if arguments else ""))
     try:
-        code = _run(list(arguments))
+        exit_code = _run(list(arguments))
         if sys.stdout is not None:  # it was closed before this began
             sys.stdout.flush()
-        return code
+        return exit_code
     except InputError as error:
         print(f"isosweep: {error}", file=sys.stderr)
     except _Unread:
@@ -191,6 +194,8 @@ def _run(arguments: list[str]) -> int:
         config = compose_with_choices(options.overrides, config_dir=options.config_dir)[0]
         print(yaml.safe_dump(shown(config), sort_keys=False), end="")
         return DONE
+    if getattr(options, "allow_code", False):
+        code.allow(store_of(options))
     return COMMANDS[name].run(options)
 
 
@@ -226,6 +231,7 @@ def parser_of(name: str) -> ArgumentParser:
     parser.add_argument("words", nargs="*", help=SUPPRESS)
     parser.add_argument_group("arguments", "\n".join(f"{word:18}{meaning}" for word, meaning in words.items()))
     parser.add_argument("--config-dir", metavar="DIR", help="a folder of yours with the layout of conf/, searched first")
+    parser.add_argument("--allow-code", action="store_true", help="run the class that model.body=FILE.py:Class names")
     parser.add_argument("--cfg", choices=["job"], help="print the composed configuration, and do nothing")
     return parser
 

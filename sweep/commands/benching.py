@@ -7,6 +7,7 @@ from pathlib import Path
 from sweep.commands import DONE, columns, console
 from sweep.commands.sweeps import composed
 from sweep.errors import InputError
+from sweep.plan import code
 from sweep.store import Store
 
 ENGINES = ("auto", "plain", "native", "eager", "compiled", "eager, graph", "compiled, graph")
@@ -17,14 +18,13 @@ LEAST = ("most time in", "first step", "memory", "of peak", "precision", "proces
 
 def bench(options: Namespace) -> int:
     """Measure steps, print a table, and keep it as bench.json in the store, for `plan` to estimate from."""
-    from models import SizeLadder
     from sweep.data import CorpusRecipe
     from sweep.follow.status import text_table
     from sweep.launch import mps
     from sweep.launch.pool import pool_size
     from sweep.plan.cost import PLAIN, choose_engine
     from sweep.plan.device import require_device, resolve_device
-    from sweep.plan.grid import resolve_precision
+    from sweep.plan.grid import ladder_of, resolve_precision
     from sweep.train.bench import Measurement, measure, save
 
     config = composed(options)
@@ -33,7 +33,7 @@ def bench(options: Namespace) -> int:
     store = Store(Path(config.store))
     store.require_writable()
     wanted, vocab_size = config.bench, CorpusRecipe.read(config.data).vocab_size
-    ladder = SizeLadder(vocab_size=vocab_size, context_length=config.data.context_length, **vars(config.model))
+    ladder = ladder_of(config, vocab_size)
     if unknown := set(wanted.engines) - set(ENGINES):
         raise InputError(f"bench.engines: {', '.join(sorted(unknown))} is none of {', '.join(ENGINES)}")
     if device == "cpu" and (graphs := [engine for engine in wanted.engines if engine.endswith("graph")]):
@@ -48,6 +48,7 @@ def bench(options: Namespace) -> int:
                 print(f"isosweep: bench.sizes: {remark}", file=sys.stderr)
         except ValueError as error:
             raise InputError(f"bench.sizes: {error}") from error
+    code.keep(shapes, store.root)
     chosen = choose_engine(device, compiled=config.runtime.compile, compile_pays=True, parallel_size=1, micro_batch=None)
     found: list[Measurement] = []
     for shape in shapes:

@@ -202,10 +202,10 @@ def read_tables(config: SweepConfig, sweep: Sweep | None) -> tuple["RunTable", "
 
 def _sizes_and_tokens(sweep: Sweep) -> tuple[list[float], float]:
     """The sizes of the sweep's ladder, and the longest horizon that its data allow."""
-    from models import SizeLadder
+    from sweep.plan.grid import ladder_of
 
     data, corpus = sweep.config.data, sweep.plan.corpus
-    ladder = SizeLadder(vocab_size=corpus.vocab_size, context_length=data.context_length, **vars(sweep.config.model))
+    ladder = ladder_of(sweep.config, corpus.vocab_size)
     return [float(N) for N, _ in ladder.sized()], corpus.training_tokens * data.max_epochs
 
 

@@ -13,7 +13,7 @@ from sweep.config.overrides import given_texts
 from sweep.errors import InputError
 from sweep.files import read_json
 from sweep.plan import measured
-from sweep.plan.cost import choose_engine, worth_compiling
+from sweep.plan.cost import choose_engine, is_simple, worth_compiling
 from sweep.plan.device import resolve_device
 from sweep.plan.estimate import Speed
 from sweep.plan.grid import TooLongError, expand, ladder_of
@@ -73,6 +73,12 @@ class Sweep:
 def composed(options: Namespace) -> SweepConfig:
     """The configuration composed from conf/ and a command's overrides."""
     return compose_with_choices(options.overrides, config_dir=options.config_dir)[0]
+
+
+def store_of(options: Namespace) -> Path:
+    """The folder of the store that a command's overrides name."""
+    given = given_texts(options.overrides, store=DEFAULT_STORE)
+    return Path(os.path.expanduser(given["store"] or DEFAULT_STORE))
 
 
 def open_sweep(options: Namespace) -> Sweep:
@@ -216,6 +222,7 @@ def make_plan(
     def engine(run: RunConfig) -> str:
         chosen = choose_engine(
             device,
+            simple=is_simple(run),
             compiled=config.runtime.compile,
             compile_pays=run.run_id in pays,
             parallel_size=1,

@@ -25,6 +25,7 @@ from sweep.commands.sweeps import (
 from sweep.config import SweepConfig, compose_with_choices
 from sweep.errors import InputError
 from sweep.files import write_json, writing
+from sweep.plan import code
 from sweep.plan.run import RunConfig
 from sweep.plan.written import FILE, SweepPlan
 from sweep.store import Store, states
@@ -105,6 +106,7 @@ def launch_runs(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus"
 
     launcher, device = launchers.of(config.cluster.launcher), resolve_device(config.device)
     store = Store(Path(config.store).resolve())
+    code.keep((run.model for run in runs), store.root)
     todo, left_out = runs_to_launch(runs, store, retry)
     new = todo if launcher.waits else launchers.not_taken(todo, store)
     taken = "" if launcher.waits else f"{len(todo) - len(new)} queued or running, "

@@ -6,7 +6,7 @@ falls as C^-gamma, gamma = alpha beta / (alpha + beta). A label is worth the fac
 with m times the compute spent in that direction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,12 +25,19 @@ class Factor:
         label: of the runs.
         cell: of the grid; `EVERYWHERE` for all cells together: the exponents are the baseline's, and the factors the same.
         N, C: factors; None where the loss is lower than any N (or C) would bring it by the law.
+        cost: the label's FLOPs over the baseline's at the same N and D.
     """
 
     label: str
     cell: int
     N: Estimate | None
     C: Estimate | None
+    cost: float = 1.0
+
+    @property
+    def per_flop(self) -> Estimate | None:
+        """The factor in C for the FLOPs that the label takes."""
+        return self.C and self.C.mapped(lambda C: C / self.cost)
 
 
 def factor_N(surface: Surface, N: float, difference: np.ndarray) -> np.ndarray:
@@ -62,9 +69,13 @@ class Law:
     source: str
 
 
-def factors(comparison: Comparison, law: Law, seed: int = 0) -> tuple[Factor, ...]:
+def factors(
+    comparison: Comparison, law: Law, costs: Mapping[tuple[str, int], float] | None = None, seed: int = 0
+) -> tuple[Factor, ...]:
     """The factors of every difference, with intervals from the noise of the losses and the resamples of the law, for all
-    comparisons together (Bonferroni's); those of all cells are the means of their logs, weighted by their errors."""
+    comparisons together (Bonferroni's); those of all cells are the means of their logs, weighted by their errors. `costs` are
+    by label and cell, 1 where there is none; that of all cells is their geometric mean."""
+    costs = costs or {}
     level = 1 - (1 - comparison.level) / max(comparison.comparisons, 1)
     rng = np.random.default_rng(seed)
     found: list[Factor] = []
@@ -73,12 +84,15 @@ def factors(comparison: Comparison, law: Law, seed: int = 0) -> tuple[Factor, ..
         own = [each for each in comparison.differences if each.label == label and each.cell != EVERYWHERE]
         drawn = [_draw(each, law, comparison.freedom, rng) for each in own]
         found += [
-            Factor(label=label, cell=each.cell, N=_estimate(N, level), C=_estimate(C, level))
+            Factor(
+                label=label, cell=each.cell, N=_estimate(N, level), C=_estimate(C, level), cost=costs.get((label, each.cell), 1)
+            )
             for each, (N, C) in zip(own, drawn, strict=True)
         ]
         if len(own) > 1:
             N, C = (_pooled([pair[place] for pair in drawn]) for place in (0, 1))
-            found.append(Factor(label=label, cell=EVERYWHERE, N=_estimate(N, level), C=_estimate(C, level)))
+            cost = float(np.exp(np.mean([np.log(costs.get((label, each.cell), 1)) for each in own])))
+            found.append(Factor(label=label, cell=EVERYWHERE, N=_estimate(N, level), C=_estimate(C, level), cost=cost))
     return tuple(found)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -102,13 +102,21 @@ def compare_labels(
         free.pop(baseline)
     return Labels(
         comparison=found,
-        factors=() if law is None else factors(found, law),
+        factors=() if law is None else factors(found, law, _costs(runs, baseline)),
         free=free,
         budgets=budgets,
         exponents=tuple(exponents),
         score=score(runs),
         notes=tuple(notes),
     )
+
+
+def _costs(runs: "pd.DataFrame", baseline: str) -> dict[tuple[str, int], float]:
+    """By label and cell, its exact FLOPs over the baseline's, where they are known."""
+    if "C_exact" not in runs:
+        return {}
+    C: dict[Any, float] = runs.groupby(["label", "cell"])["C_exact"].mean().to_dict()
+    return {(label, cell): value / C[baseline, cell] for (label, cell), value in C.items() if (baseline, cell) in C}
 
 
 def _law_of(rows: "pd.DataFrame", intervals: Intervals) -> ParametricFit | str:

@@ -9,7 +9,8 @@ from sweep.config.fields import checked, choice, nonempty, number
 
 @dataclass(kw_only=True)
 class ModelFamily:
-    """The size ladder: the fields of `models.SizeLadder`, without vocabulary and context, which the data define."""
+    """The size ladder: the fields of `models.SizeLadder`, without vocabulary and context, which the data define. `body` is
+    "transformer", "lstm", or FILE.py:Class, a class of your own, for which --allow-code is needed; see `models.own`."""
 
     aspect_ratio: float = number(16, above=0)
     head_dim: int = 8
@@ -17,6 +18,14 @@ class ModelFamily:
     tied_embeddings: bool = False
     rope_theta: float = number(10_000.0, above=1)
     dropout: float = number(0.0, at_least=0, below=1)
+    n_layers: int | None = number(None, at_least=1)
+    exact_size: bool = False
+    body: str = "transformer"
+    norm: str = choice("rms", "layer")
+    feed_forward: str = choice("swiglu", "gelu")
+    position: str = choice("rope", "learned", "none")
+    qk_norm: bool = False
+    shared: bool = False
 
 
 @dataclass(kw_only=True)
@@ -79,6 +88,18 @@ class ScheduleConfig:
     decay_fraction: float = number(0.2, above=0, at_most=1)
     warmup_tokens: float | None = number(None, at_least=0)
     cycle_tokens: float | None = number(None, above=0)
+
+
+@dataclass(kw_only=True)
+class ObjectiveConfig:
+    """What a run learns to predict: "causal", the next token, or "blank_infilling", spans that were cut out of the text as in
+    GLM; the fields of `sweep.plan.run.ObjectiveSettings`, which only the latter uses."""
+
+    kind: str = choice("causal", "blank_infilling")
+    masked: float = number(0.15, above=0, below=1)
+    mean_span: float = number(3.0, at_least=1)
+    document: float = number(0.5, at_least=0, at_most=1)
+    sentence: float = number(0.0, at_least=0, at_most=1)
 
 
 @dataclass(kw_only=True)

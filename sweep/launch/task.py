@@ -14,6 +14,7 @@ from sweep.files import read_json, write_sealed
 from sweep.launch.launchers import Launch, Watch
 from sweep.launch.pool import Pool, streams_per_gpu
 from sweep.launch.signals import StopFlag
+from sweep.plan import code
 from sweep.plan.run import RunConfig
 from sweep.store import Store, states
 from sweep.train.events import Event, Outcome
@@ -46,6 +47,7 @@ def write_tasks(directory: Path, tasks: Sequence[Task], launch: Launch) -> None:
         "keep": launch.keep,
         "worth_compiling": sorted(launch.worth_compiling),
         "tracker": launch.tracker,
+        "allow_code": code.is_allowed(),  # where sbatch passes no environment on
         "tasks": [[run.run_id for run in task.runs] for task in tasks],
     }
     write_sealed(directory / "tasks.json", values)
@@ -101,6 +103,8 @@ def run_task(directory: Path, index: int, watch_for: Callable[[dict[str, Any] | 
         worth_compiling=frozenset(manifest["worth_compiling"]),
     )
     store.require_writable()
+    if manifest.get("allow_code"):
+        code.allow(store.root)
     pool = Pool(launch=launch, workers=task_workers(cluster))
     known, damaged = [], False
     for run_id in run_ids:

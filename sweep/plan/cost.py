@@ -26,7 +26,9 @@ CONTEXT_BYTES = 6e8  # the CUDA context of each process
 USABLE = 0.9  # fraction of a card's free memory
 
 
-def choose_engine(device: str, *, compiled: str, compile_pays: bool, parallel_size: int, micro_batch: int | None) -> str:
+def choose_engine(
+    device: str, *, compiled: str, compile_pays: bool, parallel_size: int, micro_batch: int | None, simple: bool = True
+) -> str:
     """The engine for a run: "native", "eager", "compiled", "eager, graph" or "compiled, graph". Needs no device.
 
     Args:
@@ -35,13 +37,20 @@ def choose_engine(device: str, *, compiled: str, compile_pays: bool, parallel_si
         compile_pays: whether "auto" should compile on CUDA; see `worth_compiling`.
         parallel_size: number of processes that train the run together.
         micro_batch: sequences per forward pass, if set.
+        simple: whether the run can be compiled and captured; see `is_simple`.
     """
-    if compiled == "off" or parallel_size > 1:
+    if compiled == "off" or parallel_size > 1 or (device == "cuda" and not simple):
         return "eager"
     if device == "cpu" and compiled == "auto" and micro_batch is None:
         return "native"
     step = "compiled" if compiled == "on" or compile_pays else "eager"
     return f"{step}, graph" if device == "cuda" else step
+
+
+def is_simple(run: RunConfig) -> bool:
+    """Whether torch.compile and CUDA graphs can make the steps of `run`: not of an LSTM, of blanks,
+    whose batches are made on the host, nor of code that nobody here knows."""
+    return run.model.body == "transformer" and run.causal
 
 
 def shape_of(run: RunConfig) -> Shape:
@@ -53,7 +62,8 @@ def worth_compiling(runs: Iterable[RunConfig]) -> frozenset[str]:
     """The run_ids of runs whose shape accounts for enough FLOPs in total to repay a compilation."""
     by_shape = defaultdict(list)
     for run in runs:
-        by_shape[shape_of(run)].append(run)
+        if is_simple(run):
+            by_shape[shape_of(run)].append(run)
     repaid = (same for same in by_shape.values() if sum(flops(run) for run in same) >= COMPILING_PAYS_FROM)
     return frozenset(run.run_id for same in repaid for run in same)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from models import ModelConfig, SizeLadder, count_parameters, flops_per_token
+from models.ladder import counted
 from sweep.config import AroundGrid, GridConfig, GridRun, IsoflopGrid, Shape
 from sweep.errors import InputError
 
@@ -135,7 +136,7 @@ def _shape_of(named: GridRun, ladder: SizeLadder) -> ModelConfig:
 def _whole(shape: Shape, ladder: SizeLadder) -> ModelConfig:
     """`shape` with the ladder's vocabulary, context and rest. Raises InputError if heads do not divide it evenly."""
     try:
-        return replace(ladder.shape(shape.d_model), **vars(shape), n_kv_heads=shape.n_heads)
+        return counted(replace(ladder.shape(shape.d_model), **vars(shape), n_kv_heads=shape.n_heads))
     except ValueError as error:
         raise InputError(f"grid.runs: shape: {error}") from error
 

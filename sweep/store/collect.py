@@ -77,6 +77,8 @@ def collect(planned: Sequence[PlannedRun], store: Store, fit: FitConfig) -> Coll
             curves.append(pd.DataFrame(curve))
             renamed = pd.DataFrame(results.evaluations).drop(columns="flops")
             renamed = renamed.rename(columns={"val_loss": "loss", "val_loss_se": "loss_se"})
+            if "infilling_loss" in renamed:
+                row["loss_on_infilling"] = float(renamed["infilling_loss"].iloc[-1])
             evaluations.append(renamed.assign(run_id=plan.run.run_id))
             try:
                 row |= {f"loss_on_{name}": found["loss"] for name, found in evaluated(directory).items() if name != OWN}
@@ -115,7 +117,8 @@ def collect_along(planned: Sequence[PlannedRun], store: Store) -> "pd.DataFrame"
             continue
         names = ("run_id", "N", "N_non_embedding", "n_layers", "d_model", "seed")
         of_run = {name: value for name, value in _describe(plan).items() if name in names}
-        of_run |= {"cell": plan.cell, "label": plan.label, "D": plan.run.D, "context": plan.run.model.context_length}
+        of_run |= {"cell": plan.cell, "label": plan.label, "D": plan.run.D}
+        of_run["context"] = len(sets.get(OWN, {}).get("by_position", ())) or plan.run.model.context_length
         for name, end in sets.items():
             for step, found in {**end.get(ALONG, {}), plan.run.steps: end}.items():
                 at = {"step": int(step), "tokens": int(step) * plan.run.batch_tokens, "final": found is end, "set": name}

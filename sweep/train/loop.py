@@ -12,9 +12,9 @@ from torch import Tensor
 
 from models import flops_per_token
 from sweep.claim import Claim, LostError
-from sweep.data import Corpus, TrainingSequences, validation_sequences
+from sweep.data import Corpus, TrainingSequences
 from sweep.plan import measured
-from sweep.plan.cost import choose_engine
+from sweep.plan.cost import choose_engine, is_simple
 from sweep.plan.run import RunConfig
 from sweep.store import RunDirectory, states
 from sweep.train.checkpoint import kept_steps, load_checkpoint, save_checkpoint
@@ -25,6 +25,7 @@ from sweep.train.engine.autograd import attention_kernel
 from sweep.train.engine.choice import choose_on_cpu
 from sweep.train.events import Progress
 from sweep.train.noise_scale import measure_noise_scale
+from sweep.train.objective import held_out, training_batches
 from sweep.train.runtime import Runtime
 from sweep.train.schedule import learning_rate
 
@@ -62,15 +63,15 @@ def train(
     with suppress(LostError), directory.own() if parallel.rank == 0 else nullcontext() as claim:
         engine = choose_engine(
             runtime.device,
+            simple=is_simple(run),
             compiled=runtime.compile,
             compile_pays=runtime.compile_pays,
             parallel_size=parallel.size,
             micro_batch=runtime.micro_batch,
         )
-        notes: dict[str, Any] = {}
+        on_card = runtime.device == "cuda" and run.model.body == "transformer"
+        notes: dict[str, Any] = {"attention": attention_kernel(run)} if on_card else {}
         chosen = None
-        if runtime.device == "cuda":
-            notes["attention"] = attention_kernel(run)
         if engine == "native" and claim is not None:  # the run of another process needs no engine
             chosen = choose_on_cpu(run)
             engine, notes = chosen.engine, {"tokens_per_s": chosen.tokens_per_s, "why_not_native": chosen.why_not_native}
@@ -111,9 +112,7 @@ class _Training:
     ) -> None:
         self.run, self.directory, self.runtime, self.parallel = run, directory, runtime, runtime.parallel
         self.claim = cast(Claim, claim)  # only rank 0 uses it
-        shape = {"context_length": run.model.context_length, "batch_size": run.batch_size}
-        self.sequences = TrainingSequences(corpus.tokens("train"), **shape, seed=run.seed, unique_tokens=run.unique_tokens)
-        self.held_out = validation_sequences(corpus.tokens("validation"), run.model.context_length)
+        self.sequences, self.held_out = training_batches(run, corpus), held_out(run, corpus)
         self.engine = make_engine(
             engine, run, self.sequences, device=runtime.device, micro_batch=runtime.micro_batch, parallel=self.parallel
         )
@@ -215,18 +214,18 @@ class _Training:
         self.on_progress(Progress(run_id=run_id, step=self.step, steps=steps, loss=self.last_loss, tokens_per_s=tokens_per_s))
 
     def _evaluate(self) -> bool:
-        """Write the held-out loss and its standard error to the curve; False if it is not finite.
-
-        The error is that of the mean over text. Runs that share the held-out set differ by much less than it.
-        """
+        """Write the held-out losses and their standard errors to the curve; False if one is not finite. The error is that of
+        the mean over text; runs that share the held-out set differ by much less than it."""
         begin = time.perf_counter()
-        losses = self.engine.sequence_losses(self.held_out)
-        loss, standard_error = losses.mean().item(), losses.std().item() / math.sqrt(len(losses))
-        if not math.isfinite(loss):
-            return False
-        self.validation = {"val_loss": loss, "val_loss_se": standard_error}
-        at = (self.sequences, self.step, self.runtime.device, self.parallel)
-        noise = measure_noise_scale(self.run, self.engine.state(), *at) if self.run.noise_scale else {}
+        for name, sequences in self.held_out.items():
+            losses = self.engine.sequence_losses(sequences)
+            loss, standard_error = losses.mean().item(), losses.std().item() / math.sqrt(len(losses))
+            if not math.isfinite(loss):
+                return False
+            self.validation |= {name: loss, f"{name}_se": standard_error}
+        noise = {}
+        if self.run.noise_scale and isinstance(of := self.sequences, TrainingSequences):
+            noise = measure_noise_scale(self.run, self.engine.state(), of, self.step, self.runtime.device, self.parallel)
         self.curve.write(self.step, **self.validation, **noise)
         self.interval_start = time.perf_counter()  # an evaluation must not look like slow steps
         self.beside_s["evaluating_s"] += self.interval_start - begin

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sweep.data import TrainingSequences
 from sweep.plan.run import NOISE_SEQUENCES, RunConfig
-from sweep.train.engine.autograd import attention, to_device, transformer
+from sweep.train.engine.autograd import attention, language_model, to_device
 from sweep.train.ranks import Parallel
 
 
@@ -26,7 +26,7 @@ def measure_noise_scale(
 
     def measure() -> dict[str, float]:
         with torch.random.fork_rng(devices=[]):  # the module draws weights that are replaced at once
-            model = transformer(run)
+            model = language_model(run)
         model.load_state_dict(state["model"])
         model.to(device).residual_dtype = torch.float32
         starts = sequences.starts(step, -(-NOISE_SEQUENCES // run.batch_size)).ravel()[:NOISE_SEQUENCES]

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from models.transformer import Transformer
+from models.language_model import LanguageModel
 from sweep.errors import InputError
 
 TIMEOUT_S = 1800.0  # for a rank that hangs: rank 0 may take long for a checkpoint or a corpus. A dead rank is noticed at once
@@ -119,7 +119,7 @@ class Parallel:
             values.div_(self.size)
         return values
 
-    def shard(self, model: Transformer, device: str) -> Transformer:
+    def shard(self, model: LanguageModel, device: str) -> LanguageModel:
         """Put `model`, which is equal on all ranks, on their devices, and let it average its gradients over the ranks.
 
         bf16 is the same autocast as on one process. FSDP's MixedPrecisionPolicy would keep the residual stream in bf16 too, and
@@ -139,7 +139,7 @@ class Parallel:
             return model
         return model.to(device)
 
-    def accumulating(self, model: Transformer, more: bool) -> AbstractContextManager[None]:
+    def accumulating(self, model: LanguageModel, more: bool) -> AbstractContextManager[None]:
         """A context for a forward and backward pass: with `more` of them to come in this step, DDP does not average yet.
 
         FSDP averages in each pass: whole gradients would take the memory that sharding saves.
@@ -150,7 +150,7 @@ class Parallel:
         """The value of a scalar that under FSDP is a sum over the ranks."""
         return value.full_tensor() if self.strategy == "fsdp" else value  # type: ignore[attr-defined]
 
-    def gather(self, model: Transformer, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    def gather(self, model: LanguageModel, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """The state of model and optimizer as one process would have it, on rank 0's host; meaningless on other ranks.
 
         So a checkpoint is one file, and any number of ranks with any strategy can resume from it. That works as long as 12
@@ -173,7 +173,7 @@ class Parallel:
             numbered = _renamed(named, {name: number for number, name in enumerate(names)})
         return {"model": get_model_state_dict(inner, options=options), "optimizer": numbered}
 
-    def scatter(self, state: dict[str, Any], model: Transformer, optimizer: torch.optim.Optimizer) -> None:
+    def scatter(self, state: dict[str, Any], model: LanguageModel, optimizer: torch.optim.Optimizer) -> None:
         """Load what `gather` returned; `state` is read on rank 0 and ignored on the others."""
         if self.size == 1:
             model.load_state_dict(state["model"])
@@ -195,14 +195,14 @@ ALONE = Parallel()
 
 
 class Replicated(DistributedDataParallel):
-    """A Transformer under DDP with the model's `loss`, which calls `self`, so that DDP sees the forward pass."""
+    """A LanguageModel under DDP with the model's `loss`, which calls `self`, so that DDP sees the forward pass."""
 
-    def __init__(self, model: Transformer) -> None:
+    def __init__(self, model: LanguageModel) -> None:
         with warnings.catch_warnings():  # torch 2.13 renames the option
             warnings.simplefilter("ignore", FutureWarning)
             super().__init__(model, broadcast_buffers=False, gradient_as_bucket_view=True)  # the buffers are constants
 
-    loss = Transformer.loss
+    loss = LanguageModel.loss
 
 
 def _renamed(state: dict[str, Any], new: Mapping[Any, Any]) -> dict[str, Any]:

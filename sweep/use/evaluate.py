@@ -26,7 +26,7 @@ from sweep.use.positions import position_blocks
 if TYPE_CHECKING:
     import torch
 
-    from models.transformer import Transformer
+    from models.language_model import LanguageModel
 
 TOKENS_AT_ONCE = 8192
 
@@ -112,20 +112,21 @@ def evaluate(run: RunConfig, directory: RunDirectory, sets: list[EvaluationSet],
     return {each.name: known[each.name] for each in sets}
 
 
-def loaded(run: RunConfig, weights: "dict[str, torch.Tensor]", device: str) -> "Transformer":
+def loaded(run: RunConfig, weights: "dict[str, torch.Tensor]", device: str) -> "LanguageModel":
     """The model of `run` with these weights."""
-    from sweep.train.engine.autograd import transformer
+    from sweep.train.engine.autograd import language_model
 
-    model = transformer(run).to(device)
+    model = language_model(run).to(device)
     model.load_state_dict(weights)
     return model
 
 
-def measure(model: "Transformer", run: RunConfig, what: EvaluationSet, device: str) -> dict[str, Any]:
+def measure(model: "LanguageModel", run: RunConfig, what: EvaluationSet, device: str) -> dict[str, Any]:
     """Losses of `model` on one set, as `evaluate` returns them. Raises InputError if it has fewer than two sequences."""
     import torch
 
     from sweep.train.engine.autograd import autocast, to_device
+    from sweep.train.objective import as_text, text_losses
 
     T = run.model.context_length
     if len(what.tokens) <= 2 * T:
@@ -133,27 +134,27 @@ def measure(model: "Transformer", run: RunConfig, what: EvaluationSet, device: s
             f"evaluation.sets.{what.name}: {len(what.tokens):,} tokens are not two sequences of data.context_length={T:,}; "
             "bring more text"
         )
-    sequences = validation_sequences(what.tokens, T)
+    sequences = as_text(run, validation_sequences(what.tokens, T))
     at_once = max(1, TOKENS_AT_ONCE // T)
     losses = []
     with torch.no_grad(), autocast(run.precision, device):
         for start in range(0, len(sequences), at_once):
             ids = to_device(sequences[start : start + at_once], device)
-            losses.append(model.loss(ids[:, :-1], ids[:, 1:], reduction="none").double().cpu())
+            losses.append(text_losses(model, ids).double().cpu())
     by_sequence = torch.cat(losses)
     means = by_sequence.mean(dim=1)
     loss = means.mean().item()
     found: dict[str, Any] = {
         "loss": loss,
         "loss_se": means.std().item() / math.sqrt(len(means)),
-        "tokens": sequences.shape[0] * T,
+        "tokens": by_sequence.numel(),
         "fingerprint": what.fingerprint,
     }
     if what.bytes_per_token:
         found["bits_per_byte"] = loss / (math.log(2) * what.bytes_per_token)
     if what.name == OWN:
         found["by_position"] = by_sequence.mean(dim=0).tolist()
-        found["blocks"] = position_blocks(sequences, by_sequence.numpy()).round(5).tolist()
+        found["blocks"] = position_blocks(by_sequence.numpy(), sequences if run.causal else None).round(5).tolist()
     return found
 
 

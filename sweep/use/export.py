@@ -6,6 +6,7 @@ and separate matrices there; both rotate RoPE's pairs (k, k + K/2).
 
 import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +34,8 @@ def export(store: Store, run_id: str, out: Path) -> Path:
     token.
 
     Raises:
-        InputError: if the run is not done or has no sound checkpoint, its corpus is gone, or `out` holds something or cannot be
-            written.
+        InputError: if the run is not done, has no sound checkpoint or another architecture than LLaMA's, its corpus is gone,
+            or `out` holds something or cannot be written.
     """
     from safetensors.torch import save
 
@@ -44,6 +45,8 @@ def export(store: Store, run_id: str, out: Path) -> Path:
     run, status = directory.config(), read_results(directory).status
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"out={out} exists and is not an empty folder; name another, or remove it")
+    if other := not_llama(run.model):
+        raise InputError(f"run {run_id} has {other}, which LlamaForCausalLM does not compute; export a run without")
     corpus_directory = store.corpora / run.corpus
     if not corpus_directory.exists():
         raise InputError(f"{corpus_directory}, whose tokenizer the run needs, is gone; isosweep launch makes it again")
@@ -85,8 +88,15 @@ def export(store: Store, run_id: str, out: Path) -> Path:
     return out
 
 
+def not_llama(model: ModelConfig) -> str:
+    """The fields in which `model` differs from LLaMA's architecture, as text; empty if it does not."""
+    choices = ("body", "norm", "feed_forward", "position", "position_ids", "qk_norm", "shared")
+    defaults = {each.name: each.default for each in fields(ModelConfig)}
+    return ", ".join(f"model.{name}={getattr(model, name)}" for name in choices if getattr(model, name) != defaults[name])
+
+
 def hugging_face_config(model: ModelConfig) -> dict[str, Any]:
-    """config.json of the `LlamaForCausalLM` that computes what `models.transformer.Transformer(model)` does.
+    """config.json of the `LlamaForCausalLM` that computes what `models.language_model.LanguageModel(model)` does.
 
     RoPE's base is given twice: transformers 5 reads it from `rope_parameters`, earlier releases from `rope_theta`.
     """
@@ -113,7 +123,7 @@ def hugging_face_config(model: ModelConfig) -> dict[str, Any]:
 
 
 def hugging_face_rows(model: ModelConfig) -> dict[str, tuple[str, slice]]:
-    """For each parameter of `LlamaForCausalLM`, by name, the parameter of `Transformer` and the rows of it that hold it."""
+    """For each parameter of `LlamaForCausalLM`, by name, the parameter of `LanguageModel` and the rows of it that hold it."""
     q, kv = model.n_heads * model.head_dim, model.n_kv_heads * model.head_dim
     rows = {"model.embed_tokens.weight": ("embedding.weight", EVERYTHING), "model.norm.weight": ("norm.weight", EVERYTHING)}
     if not model.tied_embeddings:
@@ -135,7 +145,7 @@ def hugging_face_rows(model: ModelConfig) -> dict[str, tuple[str, slice]]:
 
 
 def hugging_face_weights(weights: "dict[str, torch.Tensor]", model: ModelConfig) -> "dict[str, torch.Tensor]":
-    """The state of a `LlamaForCausalLM` from the state of a `Transformer`; no two tensors share memory."""
+    """The state of a `LlamaForCausalLM` from the state of a `LanguageModel`; no two tensors share memory."""
     return {name: weights[ours][part].float().clone() for name, (ours, part) in hugging_face_rows(model).items()}
 
 

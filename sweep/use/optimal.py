@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from models import SizeLadder, count_parameters, flops_per_token
+from models import count_parameters, flops_per_token
 from sweep.config import GridConfig, GridRun, SweepConfig
 from sweep.errors import InputError, LawError
-from sweep.plan.grid import PlannedRun, expand
+from sweep.plan.grid import PlannedRun, expand, ladder_of
 from sweep.plan.written import CorpusFacts
 from sweep.words import counted
 
@@ -172,7 +172,7 @@ def _kaplans(budget: float, config: SweepConfig, conventions: "Mapping[str, RunT
 
 def _plan_one(config: SweepConfig, corpus: CorpusFacts, optimum: "Allocation") -> PlannedRun:
     """The model of the ladder nearest to N_opt, with the tokens that the budget buys for it."""
-    ladder = SizeLadder(vocab_size=corpus.vocab_size, context_length=config.data.context_length, **vars(config.model))
+    ladder = ladder_of(config, corpus.vocab_size)
     try:
         shape = ladder.nearest(optimum.N.value, config.fit.parameters)
     except ValueError as error:

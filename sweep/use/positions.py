@@ -7,7 +7,7 @@ from sweep.fit.kaplan.position import bin_means
 BLOCKS = 32  # of sequences, whose losses are kept apart, for the noise between them
 
 
-def position_blocks(sequences: np.ndarray, losses: np.ndarray) -> np.ndarray:
+def position_blocks(losses: np.ndarray, sequences: np.ndarray | None) -> np.ndarray:
     """Mean losses of blocks of sequences in the bins of `position_edges(T)`, shape (blocks, bins).
 
     Which tokens happen to stand at a position is most of the noise between positions. A control variate takes it out: how
@@ -15,8 +15,9 @@ def position_blocks(sequences: np.ndarray, losses: np.ndarray) -> np.ndarray:
     position, so what it is off at one is chance, and so is the part of the loss that goes with it.
 
     Args:
-        sequences: token ids, shape (sequences, T + 1), consecutive in the text.
         losses: in nats, shape (sequences, T).
+        sequences: token ids, shape (sequences, T + 1), consecutive in the text; None of a model that reads them otherwise, whose
+            noise stays.
     """
     count = min(BLOCKS, len(losses))
 
@@ -24,8 +25,11 @@ def position_blocks(sequences: np.ndarray, losses: np.ndarray) -> np.ndarray:
         binned = bin_means(values[: len(values) // count * count])
         return binned.reshape(count, -1, binned.shape[1]).mean(axis=1)
 
+    blocks = in_blocks(losses)
+    if sequences is None:
+        return blocks
     surprise = surprisal(sequences)
-    blocks, control = in_blocks(losses), in_blocks(surprise)
+    control = in_blocks(surprise)
     apart = control - control.mean(axis=0)
     spread = (apart**2).sum()
     slope = ((blocks - blocks.mean(axis=0)) * apart).sum() / spread if spread > 0 else 0.0

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.transformer import Transformer
+from models.language_model import LanguageModel
 from sweep.plan.run import RunConfig
 from sweep.train.engine import make_engine
 from sweep.train.engine.kernels import NoKernels, kernels
@@ -29,7 +29,7 @@ BF16 = (1e-2, 2e-2)  # products of matrices have 8 bits, and their error 2^-9
 
 def plain_loop(run: RunConfig, dtype: torch.dtype) -> np.ndarray:
     """Loss and gradient norm of each step, shape (steps, 2), as a tutorial would train."""
-    model, sequences, o = Transformer(run.model), sequences_of(run), run.optimizer
+    model, sequences, o = LanguageModel(run.model), sequences_of(run), run.optimizer
     model.initialise(run.seed)
     model.to(dtype)
     matrices, gains = ([p for p in model.parameters() if (p.ndim >= 2) == is_matrix] for is_matrix in (True, False))

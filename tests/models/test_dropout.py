@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from models import ModelConfig
+from models.blocks import Places
 from models.dropout import dropped, key_of, keys
-from models.transformer import Transformer
+from models.language_model import LanguageModel
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 61,
@@ -50,7 +51,7 @@ def test_keys_are_a_function_of_seed_and_step() -> None:
 
 def test_the_module_drops_embeddings_and_both_branches_and_only_with_keys() -> None:
     """Against the same formula written out in full."""
-    model, plain = Transformer(ModelConfig(**SHAPE, dropout=0.3)), Transformer(ModelConfig(**SHAPE))
+    model, plain = LanguageModel(ModelConfig(**SHAPE, dropout=0.3)), LanguageModel(ModelConfig(**SHAPE))
     for each in (model, plain):
         each.initialise(0)
     ids, key_B = torch.arange(24).view(2, 12), torch.from_numpy(keys(0, 0, 2))
@@ -59,7 +60,8 @@ def test_the_module_drops_embeddings_and_both_branches_and_only_with_keys() -> N
     x = dropped(plain.embedding(ids), 0.3, key_B, 0)
     for number, block in enumerate(plain.blocks, start=1):
         key = key_of(key_B, number)
-        x = x + dropped(block.attention(block.attention_norm(x), plain.cos_TK, plain.sin_TK), 0.3, key, 1)  # type: ignore  # of a ModuleList
+        places = Places(plain.cos_TK, plain.sin_TK)  # type: ignore  # buffers
+        x = x + dropped(block.attention(block.attention_norm(x), places), 0.3, key, 1)  # type: ignore  # of a ModuleList
         x = x + dropped(block.feed_forward(block.feed_forward_norm(x)), 0.3, key, 2)  # type: ignore  # of a ModuleList
     expected = plain.head(plain.norm(x))
     torch.testing.assert_close(model(ids, key_B=key_B), expected)

@@ -63,3 +63,22 @@ def test_grouped_queries_share_heads_where_they_divide() -> None:
     ladder = SizeLadder(vocab_size=257, context_length=128, head_dim=64, aspect_ratio=64, kv_groups=4)
     assert ladder.shape(512).n_kv_heads == 2
     assert ladder.shape(192).n_kv_heads == 3  # three heads: nothing to share evenly by four
+
+
+@pytest.mark.parametrize(
+    "variant", [{}, {"feed_forward": "gelu"}, {"position": "learned"}, {"shared": True}, {"norm": "layer"}]
+)
+@pytest.mark.parametrize("convention", ["total", "non_embedding"])
+def test_with_exact_size_variants_have_one_size(variant: dict, convention: str) -> None:
+    ladder = SizeLadder(vocab_size=257, context_length=128, exact_size=True, **variant)
+    for N in (2.2e4, 1e5, 3e7):
+        shape = ladder.nearest(N, convention)
+        assert count_parameters(shape).by_convention(convention) == pytest.approx(N, rel=0.005)
+        assert 0.4 < shape.d_ff / ladder.shape(shape.d_model).d_ff < 2.5
+        assert ladder.remark(N, convention) == ""
+
+
+def test_all_widths_may_have_the_same_number_of_layers() -> None:
+    shapes = SizeLadder(vocab_size=257, context_length=128, n_layers=6, shared=True).shapes()
+    assert {shape.n_layers for shape in shapes} == {6}
+    assert count_parameters(shapes[9]).attention == 4 * shapes[9].d_model ** 2  # of one block

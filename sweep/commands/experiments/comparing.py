@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from sweep.compare.labels import Labels
     from sweep.fit import Estimate
 
-COLUMNS = ("cell", "N", "D", "label", "seeds", "loss", "difference", "interval", "verdict", "factor in N", "in C")
-LEAST = ("D", "N", "loss", "seeds", "factor in N", "in C")  # on a narrow screen
+COLUMNS = ("cell", "N", "D", "label", "seeds", "loss", "difference", "interval", "verdict", "factor in N", "in C", "per FLOP")
+LEAST = ("D", "N", "loss", "seeds", "factor in N", "in C", "per FLOP")  # on a narrow screen
+SAME_COST = 0.02  # what a label may differ by in FLOPs, before its factor per FLOP is shown
 
 
 def compare(options: Namespace) -> int:
@@ -60,13 +61,16 @@ def _print(labels: "Labels", name: str) -> None:
         rows = []
         for each in found.differences:
             factors = worth.get((each.label, each.cell))
-            N, C = (None, None) if factors is None else (factors.N, factors.C)
+            three = (None, None, None) if factors is None else (factors.N, factors.C, factors.per_flop)
             sizes = ("all", "", "") if each.cell == EVERYWHERE else (str(each.cell), f"{each.N:,.0f}", f"{each.D:,.0f}")
             interval = "-" if each.low is None else f"{each.low:+z.4f} to {each.high:+z.4f}"
             losses = (str(each.seeds), f"{each.loss:.4f}", f"{each.value:+z.4f}", interval, each.words)
-            rows.append((*sizes, each.label, *losses, _factor(N), _factor(C)))
+            rows.append((*sizes, each.label, *losses, *map(_factor, three)))
+        shown = slice(None if any(abs(each.cost - 1) > SAME_COST for each in labels.factors) else -1)  # the last is "per FLOP"
         title = f"{name}: against {found.baseline or 'the baseline'}"
-        table = text_table(COLUMNS, rows, left=("label", "verdict"), title=title, width=columns(), least=LEAST)
+        table = text_table(
+            COLUMNS[shown], [row[shown] for row in rows], left=("label", "verdict"), title=title, width=columns(), least=LEAST
+        )
         console().print(table, soft_wrap=True)
         noise = "no seeds to go by" if found.noise is None else f"{found.noise:.4f} nats between seeds"
         if found.paired is not None and found.freedom:

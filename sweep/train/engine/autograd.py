@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.dropout import keys
-from models.transformer import Transformer
+from models.language_model import LanguageModel
 from sweep.claim import alone
-from sweep.data import TrainingSequences
 from sweep.files import content_hash
+from sweep.plan.code import require
 from sweep.plan.cost import sequences_at_once
 from sweep.plan.run import RESIDUAL_BF16, WEIGHTS_BF16, RunConfig
+from sweep.train.objective import Batches, batch_loss, sequence_means
 from sweep.train.ranks import ALONE, Parallel
 from sweep.train.schedule import learning_rate
 
@@ -33,9 +34,10 @@ MAX_SHAPES = 4096  # shapes that one process may compile
 ATTENTION = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 
 
-def transformer(run: RunConfig) -> Transformer:
-    """The module that `run` trains; its weights have no defined values."""
-    model = Transformer(run.model)
+def language_model(run: RunConfig) -> LanguageModel:
+    """The module that `run` trains; its weights have no defined values. Raises InputError as `sweep.plan.code.require`."""
+    require(run.model)
+    model = LanguageModel(run.model)
     if run.precision in (RESIDUAL_BF16, WEIGHTS_BF16):
         model.residual_dtype = torch.bfloat16
     if run.precision == WEIGHTS_BF16:  # and so their gradients and moments; RoPE's tables, which are no weights, stay in fp32
@@ -44,14 +46,14 @@ def transformer(run: RunConfig) -> Transformer:
     return model
 
 
-def by_decay(model: Transformer) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def by_decay(model: LanguageModel) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The parameters by name: matrices, which decay, and gains of norms, which do not. AdamW's state has this order."""
     named: dict[str, Tensor] = dict(model.named_parameters())
     matrices = {name: parameter for name, parameter in named.items() if parameter.ndim >= 2}
     return matrices, {name: parameter for name, parameter in named.items() if name not in matrices}
 
 
-def build_optimizer(model: Transformer, run: RunConfig, lr: Tensor | None = None) -> torch.optim.Adam:
+def build_optimizer(model: LanguageModel, run: RunConfig, lr: Tensor | None = None) -> torch.optim.Adam:
     """AdamW (arXiv 1711.05101) or Adam for `run`, fused; with a tensor `lr`, a CUDA graph can capture the step.
 
     Adam's decay is coupled: `weight_decay` x weight is added to the gradient, here after that was clipped. Moments have the
@@ -84,7 +86,7 @@ class AutogradEngine:
     def __init__(
         self,
         run: RunConfig,
-        sequences: TrainingSequences,
+        sequences: Batches,
         *,
         device: str,
         compiled: bool = False,
@@ -93,7 +95,7 @@ class AutogradEngine:
     ) -> None:
         self.run, self.sequences, self.device, self.parallel = run, sequences, device, parallel
         self.micro_batch = micro_batch or (run.batch_size if device == "cpu" else sequences_at_once(run))
-        model = transformer(run)
+        model = language_model(run)
         model.initialise(run.seed)
         self.model = parallel.shard(model, device)
         self.compiled = self.compiled_parts = compiled
@@ -178,12 +180,12 @@ class AutogradEngine:
     def sequence_losses(self, sequences: np.ndarray) -> Tensor:
         device = next(self.model.parameters()).device
         losses = torch.zeros(len(sequences), dtype=torch.double, device=device)
-        at_once = max(1, EVALUATION_TOKENS[device.type] // (sequences.shape[1] - 1))
+        at_once = max(1, EVALUATION_TOKENS[device.type] // self.run.model.context_length)
         for rows, counted in self.parallel.share(len(sequences), at_once):
             ids = to_device(sequences[rows], device.type)
             # Eagerly: another number of sequences, and no gradients, would be compiled for themselves.
             with self._by(compiled=False), attention(device.type), autocast(self.run.precision, device.type):
-                means = self.model.loss(ids[:, :-1], ids[:, 1:], reduction="none").mean(dim=1)
+                means = sequence_means(self.model, ids)
             if counted:  # only this rank has them, and the mean over ranks must equal them
                 losses[rows] = means.double() * self.parallel.size
         return self.parallel.mean(losses)
@@ -200,7 +202,7 @@ class AutogradEngine:
 
 
 def optimizer_step(
-    model: Transformer,
+    model: LanguageModel,
     optimizer: torch.optim.Optimizer,
     batch_BS: Tensor,
     run: RunConfig,
@@ -208,7 +210,8 @@ def optimizer_step(
     parallel: Parallel = ALONE,
     key_B: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One update from `batch_BS`, ids of shape (B, T + 1), taken `micro_batch` at a time; `key_B` are its keys of dropout.
+    """One update from `batch_BS`, ids of shape (B, T + 1) or examples (see `sweep.train.objective`), taken `micro_batch` at a
+    time; `key_B` are its keys of dropout.
 
     Each rank computes its shard, weighted so that the mean of the gradients over ranks is the mean over the batch.
 
@@ -221,7 +224,7 @@ def optimizer_step(
         part, key = batch_BS[rows], None if key_B is None else key_B[rows]
         with parallel.accumulating(model, more=i < len(shares)):
             with autocast(run.precision, batch_BS.device.type):
-                part_loss = model.loss(part[:, :-1], part[:, 1:], key_B=key) * (counted * parallel.size / len(batch_BS))
+                part_loss = batch_loss(model, part, key) * (counted * parallel.size / len(batch_BS))
             part_loss.backward()
         total += part_loss.detach()
     grad_norm = parallel.whole(torch.nn.utils.clip_grad_norm_(model.parameters(), run.optimizer.grad_clip))

@@ -79,14 +79,14 @@ def difference(run: RunConfig) -> str:
         loss, norm = engine.step(0)
         results.append({"loss": loss, "norm of the gradient": norm, **_gradients_and_updates(engine.state(), weights)})
     if results[0].keys() != results[1].keys():
-        return "its step is not that of models.transformer.Transformer: other parameters have gradients"
+        return "its step is not that of models.language_model.LanguageModel: other parameters have gradients"
     apart = {name: _distance(results[1][name], results[0][name]) for name in results[0]}
     if run.precision == "bf16":  # in the first step an update is the gradient's sign, which rounding can turn
         apart = {name: distance for name, distance in apart.items() if not name.startswith("update")}
     worst = max(apart, key=lambda name: apart[name])
     if apart[worst] <= TOLERANCE[run.precision]:
         return ""
-    return f"its step is not that of models.transformer.Transformer: {worst} is {apart[worst]:.2g} away in {run.precision}"
+    return f"its step is not that of models.language_model.LanguageModel: {worst} is {apart[worst]:.2g} away in {run.precision}"
 
 
 def _autograd(run: RunConfig, sequences: TrainingSequences) -> AutogradEngine:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from models import ModelConfig
-from models.transformer import Transformer, rotary_tables
+from models.blocks import rotary_tables
+from models.language_model import LanguageModel
 from sweep.data import TrainingSequences
 from sweep.plan.run import RunConfig
 from sweep.train.engine.autograd import by_decay
@@ -65,7 +66,7 @@ def supports(run: RunConfig) -> str:
     if run.precision not in ("fp32", "bf16"):
         return f"the native engine does not compute in precision={run.precision}"
     with torch.device("meta"):
-        found = {name: tuple(value.shape) for name, value in Transformer(run.model).state_dict().items()}
+        found = {name: tuple(value.shape) for name, value in LanguageModel(run.model).state_dict().items()}
     if changed := sorted(name for name, _ in found.items() ^ _parameters(run.model).items()):
         return f"the native engine has other parameters than the model: {', '.join(dict.fromkeys(changed))}"
     return ""
@@ -140,7 +141,7 @@ class NativeEngine:
 
     def _lay_out_weights(self) -> None:
         """Three stretches: matrices of the blocks; embedding and head, whose gradients are accumulated; gains of the norms."""
-        model = Transformer(self.config)
+        model = LanguageModel(self.config)
         model.initialise(self.run.seed)
         self.names = list(model.state_dict())
         self.rotary_tables = rotary_tables(self.config.context_length, self.config.head_dim, self.config.rope_theta)

@@ -55,6 +55,18 @@ def test_planted_factors_in_compute_are_found() -> None:
     }
 
 
+def test_a_label_that_takes_more_compute_is_worth_less_per_flop() -> None:
+    """Twice the worth at three times the FLOPs per token."""
+    runs = grid({"a": 1, "twice": 2}, noise=0.001)
+    costs = runs.assign(C_exact=runs["C"] * np.where(runs["label"] == "twice", 3.0, 1.0))
+    (found,) = [each for each in compare_labels(costs, baseline="a").factors if each.cell == EVERYWHERE]
+    assert found.cost == pytest.approx(3)
+    assert found.per_flop is not None
+    assert found.per_flop.value == pytest.approx(2 / 3, rel=0.05)
+    assert found.per_flop.contains(2 / 3)
+    assert all(each.cost == 1 for each in compare_labels(runs, baseline="a").factors)
+
+
 def test_a_law_from_elsewhere_stands_in_for_the_baselines() -> None:
     runs = grid({"a": 1, "half": 0.5}, noise=0.001)
     one = runs[runs["cell"] == 7]

@@ -4,15 +4,17 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import models.transformer
+import models.blocks
 from models import ModelConfig
-from models.transformer import Attention, Block, FeedForward, Transformer
+from models.blocks import Attention, Block, Places, SwiGLU
+from models.language_model import LanguageModel
 from sweep.data import Corpus
 from sweep.plan import measured
 from sweep.plan.run import RunConfig
@@ -39,19 +41,20 @@ def test_rounding_is_no_difference(shape: ModelConfig, precision: str) -> None:
     assert difference(run_of(shape, precision)) == ""
 
 
-def other_activation(self: FeedForward, x: Tensor) -> Tensor:
+def other_activation(self: SwiGLU, x: Tensor) -> Tensor:
     gate, up = self.gate_up(x).chunk(2, dim=-1)
     return self.down(F.gelu(gate) * up)
 
 
-def other_scale(self: Block, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    x = x + 1.05 * self.attention(self.attention_norm(x), cos, sin)
+def other_scale(self: Block, x: Tensor, places: Places) -> Tensor:
+    x = x + 1.05 * self.attention(self.attention_norm(x), places)
     return x + self.feed_forward(self.feed_forward_norm(x))
 
 
-def no_gain_in_the_norm(self: Block, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    plain = F.rms_norm(x, x.shape[-1:], eps=self.attention_norm.eps)  # as long as gains are one, this changes no loss
-    x = x + self.attention(plain * 1.0 + 0 * self.attention_norm.weight.sum(), cos, sin)
+def no_gain_in_the_norm(self: Block, x: Tensor, places: Places) -> Tensor:
+    plain = F.rms_norm(x, x.shape[-1:], eps=1e-5)  # as long as gains are one, this changes no loss
+    gains: Any = self.attention_norm.weight
+    x = x + self.attention(plain * 1.0 + 0 * gains.sum(), places)
     return x + self.feed_forward(self.feed_forward_norm(x))
 
 
@@ -62,15 +65,15 @@ def other_rotation(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.stack((even * c - odd * s, odd * c + even * s), dim=-1).flatten(-2)
 
 
-def full_attention(self: Attention, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def full_attention(self: Attention, x: Tensor, places: Places) -> Tensor:
     return self.out(x)
 
 
 CHANGES = [
-    (FeedForward, "forward", other_activation),
+    (SwiGLU, "forward", other_activation),
     (Block, "forward", other_scale),
     (Block, "forward", no_gain_in_the_norm),
-    (models.transformer, "rotate", other_rotation),
+    (models.blocks, "rotate", other_rotation),
     (Attention, "forward", full_attention),
 ]
 
@@ -86,10 +89,10 @@ def test_a_changed_model_is_trained_as_it_is_now(
     train(tiny_run, corpus, directory)
     (start,) = json.loads((directory.path / "provenance.json").read_text())["starts"]
     assert start["engine"] == "eager"
-    assert "its step is not that of models.transformer.Transformer" in start["why_not_native"]
+    assert "its step is not that of models.language_model.LanguageModel" in start["why_not_native"]
     assert "several times slower: its step is not that" in caplog.text
     first = json.loads(directory.curve.read_text().splitlines()[0])
-    model = Transformer(tiny_run.model)
+    model = LanguageModel(tiny_run.model)
     model.initialise(tiny_run.seed)
     from sweep.data import TrainingSequences
 
@@ -99,14 +102,14 @@ def test_a_changed_model_is_trained_as_it_is_now(
 
 
 def test_other_parameters_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    class WithBias(FeedForward):
+    class WithBias(SwiGLU):
         def __init__(self, config: ModelConfig) -> None:
             super().__init__(config)
             self.down = nn.Linear(config.d_ff, config.d_model)
 
     run = run_of(SHAPES[1])
     assert supports(run) == ""
-    monkeypatch.setattr(models.transformer, "FeedForward", WithBias)
+    monkeypatch.setitem(models.blocks.FEED_FORWARD, "swiglu", WithBias)
     assert "blocks.0.feed_forward.down.bias" in supports(run)
     assert choose_on_cpu(run).engine == "eager"
 

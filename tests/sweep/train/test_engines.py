@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-import models.transformer
+import models.language_model
 import sweep.train.engine.native
 from models import ModelConfig, SizeLadder
-from models.transformer import Transformer
+from models.language_model import LanguageModel
 from sweep.plan.run import RunConfig
 from sweep.train.engine import Engine, make_engine
 from sweep.train.engine.autograd import AutogradEngine, build_optimizer, optimizer_step
@@ -60,7 +60,7 @@ def test_native_gradients_are_those_of_double_precision(shape: ModelConfig) -> N
     run = run_of(shape)
     native = NativeEngine(run, sequences_of(run))
     native.step(0)
-    exact = Transformer(shape).double()
+    exact = LanguageModel(shape).double()
     exact.initialise(0)
     ids = torch.from_numpy(sequences_of(run).batch(0))
     exact.loss(ids[:, :-1], ids[:, 1:]).backward()
@@ -117,7 +117,7 @@ def test_native_bf16_is_as_near_to_fp32_as_autocast(shape: ModelConfig) -> None:
     exact, native = (NativeEngine(run := run_of(shape, precision), sequences_of(run)) for precision in ("fp32", "bf16"))
     for each in (exact, native):
         each.step(0)
-    model = Transformer(shape)
+    model = LanguageModel(shape)
     model.initialise(0)
     ids = torch.from_numpy(sequences_of(run_of(shape)).batch(0))
     with torch.autocast("cpu", torch.bfloat16):
@@ -170,7 +170,7 @@ def test_sequence_losses_are_those_of_the_model(precision: str, count: int) -> N
     run = run_of(SHAPES[1], precision)
     native = engine("native", run)
     train(native, 3)
-    model = Transformer(run.model)
+    model = LanguageModel(run.model)
     model.load_state_dict(native.state()["model"])
     held_out = np.random.default_rng(1).integers(0, 257, (count, 65))
     ids = torch.from_numpy(held_out)
@@ -192,7 +192,7 @@ def test_a_few_logits_at_a_time_are_the_same_step(engine_name: str, monkeypatch:
     losses = train(whole, 3)
     held_out = sequences_of(run).batch(9)
     evaluated = whole.sequence_losses(held_out)
-    monkeypatch.setattr(models.transformer, "MAX_LOGITS", 257 * 50)  # 192 rows: the last chunk is not full
+    monkeypatch.setattr(models.language_model, "MAX_LOGITS", 257 * 50)  # 192 rows: the last chunk is not full
     monkeypatch.setattr(sweep.train.engine.native, "MAX_LOGITS", 257 * 50)
     chunked = engine(engine_name, run)
     torch.testing.assert_close(train(chunked, 3), losses, rtol=1e-5, atol=0)
@@ -202,7 +202,7 @@ def test_a_few_logits_at_a_time_are_the_same_step(engine_name: str, monkeypatch:
 def test_chunked_cross_entropy_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_of(SHAPES[1], "bf16")
     losses = train(engine("eager", run), 3)
-    monkeypatch.setattr(models.transformer, "MAX_LOGITS", 257 * 50)
+    monkeypatch.setattr(models.language_model, "MAX_LOGITS", 257 * 50)
     torch.testing.assert_close(train(engine("eager", run), 3), losses, rtol=1e-3, atol=0)
 
 
@@ -211,7 +211,7 @@ def test_micro_batches_are_the_same_step() -> None:
     batch = torch.from_numpy(sequences_of(run).batch(0))
     results = []
     for micro_batch in (4, 3, 1):
-        model = Transformer(run.model).double()
+        model = LanguageModel(run.model).double()
         model.initialise(0)
         loss, norm = optimizer_step(model, build_optimizer(model, run), batch, run, micro_batch)
         results.append(torch.cat([torch.stack([loss, norm]), torch.nn.utils.parameters_to_vector(model.parameters())]))
@@ -223,7 +223,7 @@ def test_micro_batches_are_the_same_step() -> None:
 def test_the_step_is_adamw_as_published(name: str) -> None:
     """One clipped AdamW step (arXiv 1711.05101, algorithm 2) written out."""
     run = run_of(SHAPES[1])
-    model = Transformer(run.model)
+    model = LanguageModel(run.model)
     model.initialise(0)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     ids = torch.from_numpy(sequences_of(run).batch(0))

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from models.transformer import Transformer
+from models.language_model import LanguageModel
 from sweep.claim import alone
 from sweep.plan.cost import MAX_PASS_TOKENS, sequences_at_once
 from sweep.plan.run import PRECISIONS
 from sweep.train.engine import graph
-from sweep.train.engine.autograd import AutogradEngine, build_optimizer, optimizer_step, out_of_memory, transformer
+from sweep.train.engine.autograd import AutogradEngine, build_optimizer, language_model, optimizer_step, out_of_memory
 from sweep.train.engine.graph import GraphEngine
 from tests.sweep.train.engine_cases import SHAPES, run_of, sequences_of
 from tests.waiting import PATIENCE_S
@@ -103,7 +103,7 @@ def test_a_compiler_that_fails(monkeypatch: pytest.MonkeyPatch, caplog: pytest.L
 
 def test_new_horizons_seeds_and_rates_do_not_compile_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does an evaluation: a shape is three graphs, the embedding, a block, and what follows the blocks."""
-    monkeypatch.setattr("models.transformer.MAX_WHOLE", 0)
+    monkeypatch.setattr("models.language_model.MAX_WHOLE", 0)
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda function, dynamic: real(function, dynamic=dynamic, backend="aot_eager"))
     first = run_of(SHAPES[1], "bf16")
@@ -130,7 +130,7 @@ def test_a_step_asks_the_device_for_no_value(precision: str) -> None:
     """A tensor without values has nothing to answer with: `.item()` and the like are errors."""
     run = run_of(SHAPES[1], precision)
     with FakeTensorMode():
-        model = transformer(run)
+        model = language_model(run)
         optimizer = build_optimizer(model, run)
         for group in optimizer.param_groups:
             group["lr"] = torch.zeros(())
@@ -185,7 +185,7 @@ def test_a_step_that_does_not_fit_is_taken_in_parts(monkeypatch: pytest.MonkeyPa
 def test_one_of_several_processes_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While another process holds the shape's claim, the first step waits for it."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(Transformer, "compile_parts", lambda self: None)  # what is compiled does not matter here
+    monkeypatch.setattr(LanguageModel, "compile_parts", lambda self: None)  # what is compiled does not matter here
     compiled = AutogradEngine(run := run_of(SHAPES[0]), sequences_of(run), device="cpu", compiled=True)
     with compiled._compiling():
         (claim,) = tmp_path.glob("*.claim")

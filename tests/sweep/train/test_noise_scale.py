@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.transformer import Transformer
+from models.language_model import LanguageModel
 from sweep.data import Corpus, TrainingSequences
 from sweep.plan.run import NOISE_SEQUENCES, RunConfig
 from sweep.store import Store, states
@@ -53,7 +53,7 @@ def test_a_run_measures_it_at_every_evaluation_and_stays_the_same_run(
         assert row["grad_var"] == pytest.approx(eager["grad_var"], rel=0.01)
 
     # Again from the weights at the end, with the batches that would come next, in double precision and all at once.
-    model = Transformer(tiny_run.model)
+    model = LanguageModel(tiny_run.model)
     model.load_state_dict(weights[1])
     T, B = tiny_run.model.context_length, tiny_run.batch_size
     following = TrainingSequences(corpus.tokens("train"), context_length=T, batch_size=B, seed=tiny_run.seed)

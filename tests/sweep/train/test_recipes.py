@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.transformer import Transformer
+from models.language_model import LanguageModel
 from sweep.config import compose
 from sweep.data import Corpus
 from sweep.errors import InputError
@@ -19,7 +19,7 @@ from sweep.plan.grid import expand
 from sweep.plan.run import RunConfig
 from sweep.store import Store
 from sweep.train.engine import Engine, make_engine
-from sweep.train.engine.autograd import transformer
+from sweep.train.engine.autograd import language_model
 from sweep.train.engine.choice import choose_on_cpu
 from sweep.train.engine.native import supports
 from sweep.train.loop import train
@@ -58,7 +58,7 @@ def test_every_engine_takes_its_rates_from_the_schedule(shape: str) -> None:
 def test_steps_are_those_of_torchs_optimizer(name: str, kind: str, reference: Callable[..., torch.optim.Optimizer]) -> None:
     """The whole model, in torch's plain loop; a decay so large that where it enters matters."""
     run = run_of(SHAPES[1], kind=kind, weight_decay=3.0)
-    model = Transformer(run.model)
+    model = LanguageModel(run.model)
     model.initialise(0)
     matrices, gains = ([p for p in model.parameters() if (p.ndim == 2) == wanted] for wanted in (True, False))
     groups = [{"params": matrices, "weight_decay": 3.0}, {"params": gains, "weight_decay": 0.0}]
@@ -114,9 +114,9 @@ def test_bf16_weights_have_no_copy_and_learn(name: str) -> None:
 
 def test_bf16_weights_begin_as_the_others_rounded() -> None:
     run = run_of(SHAPES[3], "bf16_weights")  # with tied embeddings
-    exact = Transformer(run.model)
+    exact = LanguageModel(run.model)
     exact.initialise(0)
-    model = transformer(run)
+    model = language_model(run)
     model.initialise(0)
     for name, weight in model.state_dict().items():
         assert torch.equal(weight, exact.state_dict()[name].bfloat16()), name

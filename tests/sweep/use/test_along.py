@@ -103,7 +103,7 @@ def test_the_noise_of_the_text_is_taken_out_and_the_law_left(corpus: Corpus) -> 
     t = np.arange(1, 33)
     law, surprise = 2 + t**-0.7, surprisal(sequences)
     losses = law + 0.8 * (surprise - surprise.mean()) + 0.05 * random.standard_normal((512, 32))
-    blocks = position_blocks(sequences, losses)
+    blocks = position_blocks(losses, sequences)
     assert blocks.shape[0] == 32
     early = blocks.mean(axis=0)[:4]  # bins of one position each
     off, off_before = np.abs(early - law[:4]).max(), np.abs(losses.mean(axis=0) - law)[:4].max()

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from models.transformer import Transformer
+from models.language_model import LanguageModel
 from sweep.cli import main
 from sweep.commands import BAD_INPUT, DONE
 from sweep.commands.sweeps import plan_sweep
@@ -50,7 +50,7 @@ def test_transformers_computes_the_same_logits(trained: tuple[Store, str], folde
     store, run_id = trained
     directory = store.run(run_id)
     run = directory.config()
-    ours = Transformer(run.model)
+    ours = LanguageModel(run.model)
     ours.load_state_dict(load_checkpoint(directory.checkpoints)["model"])  # type: ignore[index]
     loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
     theirs, report = loaded
