@@ -16,8 +16,8 @@ def position_blocks(losses: np.ndarray, sequences: np.ndarray | None) -> np.ndar
 
     Args:
         losses: in nats, shape (sequences, T).
-        sequences: token ids, shape (sequences, T + 1), consecutive in the text; None of a model that reads them otherwise, whose
-            noise stays.
+        sequences: token ids, shape (sequences, T + 1), consecutive in the text; None of a model that reads them otherwise: then
+            the noise stays.
     """
     count = min(BLOCKS, len(losses))
 

@@ -12,7 +12,8 @@ from sweep.compare.experiment import FAILS, HOLDS, UNCLEAR
 from sweep.compare.experiments.transfer import analyse
 from sweep.compare.transfer import DEPTH, END, SIZE, TOO_FEW, Effect, effects, lines, paired, size_law
 from sweep.errors import InputError
-from sweep.fit import Intervals
+from sweep.fit import Intervals, Refused
+from sweep.fit.kaplan.law_fit import LawFit
 from sweep.fit.kaplan.position import PositionLaw, bin_means
 
 EMPTY = pd.DataFrame()
@@ -109,12 +110,14 @@ def test_ends_alone_are_not_compared() -> None:
     assert lines(paired(along[along["final"]])) == ()
 
 
-def test_the_exponent_of_a_set_is_that_of_its_loss() -> None:
-    N = np.array(SIZES)
-    found = size_law(N, 9 * N**-0.07, Intervals())
-    assert found.fitted
-    assert found.constants["exponent"].value == pytest.approx(0.07)  # type: ignore[union-attr]
-    assert not size_law(N[:2], 9 * N[:2] ** -0.07, Intervals()).fitted
+def test_the_exponent_of_a_set_is_that_of_its_longest_runs() -> None:
+    N, D = (np.array(values).ravel() for values in np.meshgrid([*SIZES, 1e5], [1e6, 2e6], indexing="ij"))
+    loss = 9 * N**-0.07 + np.where(D < 2e6, 0.5, 0) + np.where(N == 1e5, 1, 0)  # the largest has too few tokens
+    found = size_law(N, D, loss, Intervals())
+    assert isinstance(found, LawFit)
+    assert found.constants["exponent"].value == pytest.approx(0.07)
+    assert found.points == len(SIZES)
+    assert isinstance(size_law(N[:4], D[:4], loss[:4], Intervals()), Refused)
 
 
 def verdicts(along: pd.DataFrame | None) -> list[str]:
