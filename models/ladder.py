@@ -21,6 +21,7 @@ AS_IN_A_SHAPE = (
     "norm",
     "feed_forward",
     "position",
+    "position_ids",
     "qk_norm",
     "shared",
 )
@@ -39,8 +40,8 @@ class SizeLadder:
     irregularly with N adds that to the IsoFLOP valley, so this one keeps d_model / n_layers and head_dim constant.
 
     Attributes:
-        vocab_size, context_length, tied_embeddings, rope_theta, dropout, body, norm, feed_forward, position, qk_norm,
-            shared: as in `ModelConfig`.
+        vocab_size, context_length, tied_embeddings, rope_theta, dropout, body, norm, feed_forward, position,
+            position_ids, qk_norm, shared: as in `ModelConfig`.
         aspect_ratio: d_model / n_layers, as closely as whole layers allow.
         exact_size: `nearest` lets d_ff make up for what the widths leave of N, so that variants of one N have it within a
             fraction of a percent; a body without a feed-forward is as near as its widths are.
@@ -64,6 +65,7 @@ class SizeLadder:
     norm: str = "rms"
     feed_forward: str = "swiglu"
     position: str = "rope"
+    position_ids: int = 1
     qk_norm: bool = False
     shared: bool = False
 
@@ -113,8 +115,8 @@ class SizeLadder:
         return _sized(self, convention)
 
     def nearest(self, N: float, convention: str = "total") -> ModelConfig:
-        """The shape whose N under a parameter convention is nearest to `N` in ratio, or as `exact_size` says. Raises ValueError if
-        `N` is more than a factor of 1.5 outside the ladder, or the convention is unknown."""
+        """The shape whose N under a parameter convention is nearest to `N` in ratio, or as `exact_size` says. Raises ValueError
+        if `N` is more than a factor of 1.5 outside the ladder, or the convention is unknown."""
         if not (math.isfinite(N) and N > 0):
             raise ValueError(f"a model size of {N} does not exist; ask for a positive number of parameters")
         size, best = min(self.sized(convention), key=lambda sized: abs(math.log(sized[0] / N)))

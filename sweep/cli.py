@@ -45,6 +45,7 @@ SWEEP = (
     "axis",
     "data",
     "model",
+    "objective",
     "optimizer",
     "schedule",
     "seed",
@@ -58,7 +59,7 @@ WORDS = {
     "sweep": {"[NAME]": "a launched sweep, by its name"} | OVERRIDES,
     "run": {"RUN_ID": "a run, by its run_id or the first digits of it"} | OVERRIDES,
     "store": OVERRIDES,
-    "paper": {"PAPER": "kaplan, chinchilla or llama"} | OVERRIDES,
+    "paper": {"PAPER": "kaplan, chinchilla, llama or glm"} | OVERRIDES,
 }
 ONLY_PRINT = ("plan", "status", "watch", "logs", "list", "--help", "-h", "help")  # nothing is left to do if nobody reads them
 INTERRUPTED = 130  # as shells have it
@@ -113,7 +114,9 @@ COMMANDS = {
     "plan": Command(run=planning.plan, fields=(*SWEEP, "cluster", "runtime", "fit"), arguments=JSON),
     "launch": Command(run=training.launch, fields=(*SWEEP, "cluster", "tracker", "runtime"), arguments=RETRY),
     "list": Command(run=stores.list_sweeps, fields=("store",), takes="store"),
-    "train": Command(run=training.train, fields=("store", "device", "cluster", "runtime", "tracker"), takes="run"),
+    "train": Command(
+        run=training.train, fields=("store", "device", "cluster", "runtime", "evaluation", "tracker"), takes="run"
+    ),
     "status": Command(run=following.status, fields=WRITTEN, arguments=WATCH),
     "watch": Command(run=following.watch, fields=(*WRITTEN, "fit")),
     "cancel": Command(run=following.cancel, fields=WRITTEN),

@@ -45,7 +45,7 @@ def list_sweeps(options: Namespace) -> int:
 
 
 def clean(options: Namespace) -> int:
-    """Delete the checkpoints of a sweep's finished runs, after showing what that is and asking.
+    """Delete the checkpoints of a sweep's finished runs, the kept ones too, after showing what that is and asking.
 
     Nothing is deleted of a run that is being trained or queued, nor a checkpoint of an unfinished run, from which it would
     resume, unless --unfinished asks for that. --orphans also deletes the runs of the store that belong to no plan, with their
@@ -53,7 +53,7 @@ def clean(options: Namespace) -> int:
     """
     from rich.filesize import decimal
 
-    from sweep.follow.disk import deletable, delete, size_of, sweeps, without_plan
+    from sweep.follow.disk import deletable, delete, folders, size_of, sweeps, without_plan
 
     sweep = open_sweep(options)
     store, unfinished = sweep.store, options.unfinished
@@ -64,9 +64,10 @@ def clean(options: Namespace) -> int:
     print(f"checkpoints of {counted(len(found), 'run')} of {sweep.config.name}, {decimal(sum(each.size for each in found))}")
     if found:
         print(f"  {LOSES}")
-    kept = [run for run in runs if any(run.checkpoints.glob("*")) and run.path not in {each.run.path for each in found}]
+    going = {each.run.path for each in found}
+    kept = [run for run in runs if any(map(any, (each.glob("*") for each in folders(run)))) and run.path not in going]
     if kept:
-        size = decimal(sum(size_of(run.checkpoints) for run in kept))
+        size = decimal(sum(size_of(folder) for run in kept for folder in folders(run)))
         print(f"  {counted(len(kept), 'run')} not finished, or in training: {size} of checkpoints stay")
     if options.orphans:
         print(f"{counted(len(alone), 'run')} in no plan, {decimal(sum(each.size for each in alone))}, with curves and losses")

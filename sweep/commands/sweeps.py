@@ -176,6 +176,12 @@ def find_run(store: Store, prefix: str) -> RunConfig:
     return directory.config() if (directory.path / "config.yaml").exists() else _planned_runs(store)[run_id]
 
 
+def planned_keep(store: Store, run_id: str) -> int:
+    """The largest evaluation.keep among the plans that have the run; 0 if none has."""
+    plans = (plan for plan in _plans(store) if any(each.run.run_id == run_id for each in plan.runs))
+    return max((plan.config.evaluation.keep for plan in plans), default=0)
+
+
 def _planned_runs(store: Store) -> dict[str, RunConfig]:
     return {each.run.run_id: each.run for plan in _plans(store) for each in plan.runs}
 

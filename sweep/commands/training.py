@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.commands import DONE, SOME_RUNS_FAILED, console
 from sweep.commands.corpora import corpus_of, make_corpus
-from sweep.commands.sweeps import FAMILY, composed, find_run, make_plan, members_of, open_sweep, plan_sweep, sweep_folder
+from sweep.commands.sweeps import (
+    FAMILY,
+    composed,
+    find_run,
+    make_plan,
+    members_of,
+    open_sweep,
+    plan_sweep,
+    planned_keep,
+    sweep_folder,
+)
 from sweep.config import SweepConfig, compose_with_choices
 from sweep.errors import InputError
 from sweep.files import write_json, writing
@@ -110,6 +120,7 @@ def launch_runs(config: SweepConfig, runs: Sequence[RunConfig], corpus: "Corpus"
         device=device,
         cluster=config.cluster,
         compile=config.runtime.compile,
+        keep=config.evaluation.keep,
         worth_compiling=worth_compiling(runs),
         speed=store.speed_seen(runs, device, config.data.validation_tokens, config.cluster.threads),
         tracker=asdict(tracker),
@@ -201,9 +212,9 @@ def train(options: Namespace) -> int:
     parallel = Parallel.from_environment(device, config.cluster.strategy)
     store = Store(Path(config.store).resolve())
 
-    def find() -> tuple[RunConfig, Corpus]:
+    def find() -> tuple[RunConfig, Corpus, int]:
         run = find_run(store, options.run_id)
-        return run, Corpus.open(store.corpora / run.corpus)
+        return run, Corpus.open(store.corpora / run.corpus), config.evaluation.keep or planned_keep(store, run.run_id)
 
     return train_together(parallel, find, store, config.cluster, config.runtime.compile, watching(Tracker.of(config), store))
 

@@ -68,9 +68,13 @@ def evaluate_sets(options: Namespace) -> int:
     """Evaluate every finished run on other text, by source of a mixture and by position; print, write and draw the losses.
 
     Where the runs have a law, its exponent for every set stands beside the others; fit.loss=SET fits all laws to one of them.
+    Checkpoints that evaluation.keep kept along the runs are evaluated too: the loss by position over training, and whether at
+    equal loss on the own text the loss on other text depends on the end of training, on N, or on depth.
     """
     import pandas as pd
+    import torch
 
+    from sweep.commands.experiments.along import show_along
     from sweep.figures.checks import draw_positions, draw_transfer
     from sweep.figures.style import save, set_style
     from sweep.follow.status import text_table
@@ -81,6 +85,7 @@ def evaluate_sets(options: Namespace) -> int:
     config, store = sweep.config, sweep.store
     device = resolve_device(config.device)
     require_device(device)
+    torch.set_num_threads(config.cluster.threads)
     named = config.evaluation.sets or {}
     check_sets(named)
     if not (done := sweep.finished()):
@@ -112,6 +117,7 @@ def evaluate_sets(options: Namespace) -> int:
     if len(sets) > 1:
         written += save(draw_transfer(frame, OWN), out / "transfer")
         written += exponents_of_sets(sweep, frame)
+    written += show_along(sweep, sets, device)
     for path in written:
         print(f"wrote {path}")
     return DONE

@@ -8,7 +8,18 @@ from sweep.errors import InputError
 
 __all__ = ["ANALYSES", "Claim", "Measured", "Outcome", "analysis"]
 # The modules of `experiments` that have a function `analyse`.
-ANALYSES = ("batch", "gopher", "head_to_head", "kaplan_chinchilla", "overtrained", "repetition", "shape")
+ANALYSES = (
+    "architecture",
+    "batch",
+    "gopher",
+    "head_to_head",
+    "infilling",
+    "kaplan_chinchilla",
+    "overtrained",
+    "repetition",
+    "shape",
+    "transfer",
+)
 
 
 def analysis(name: str) -> Callable[[Measured], Outcome]:

@@ -41,12 +41,14 @@ class Measured:
         curves: run_id, tokens, loss: smoothed training curves.
         evaluations: run_id, step, tokens, loss: each held-out loss along a run, and what else was measured there.
         labels: all that were planned, the baseline first; empty if that is not known.
+        along: what `isosweep evaluate` has measured along the runs; see `sweep.store.collect.collect_along`. None if nothing.
     """
 
     runs: "pd.DataFrame"
     curves: "pd.DataFrame"
     evaluations: "pd.DataFrame"
     labels: tuple[str, ...] = ()
+    along: "pd.DataFrame | None" = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -115,8 +115,8 @@ def _costs(runs: "pd.DataFrame", baseline: str) -> dict[tuple[str, int], float]:
     """By label and cell, its exact FLOPs over the baseline's, where they are known."""
     if "C_exact" not in runs:
         return {}
-    C = runs.groupby(["label", "cell"])["C_exact"].mean()
-    return {(label, cell): value / C[baseline, cell] for (label, cell), value in C.items() if (baseline, cell) in C.index}
+    C: dict[Any, float] = runs.groupby(["label", "cell"])["C_exact"].mean().to_dict()
+    return {(label, cell): value / C[baseline, cell] for (label, cell), value in C.items() if (baseline, cell) in C}
 
 
 def _law_of(rows: "pd.DataFrame", intervals: Intervals) -> ParametricFit | str:

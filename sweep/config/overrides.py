@@ -10,7 +10,7 @@ from sweep.config.secrets import shown_override
 from sweep.config.sweep import SweepConfig
 from sweep.errors import InputError
 
-RUNS = ("model", "data", "optimizer", "schedule", "grid", "axis", "seed", "precision")
+RUNS = ("model", "objective", "data", "optimizer", "schedule", "grid", "axis", "seed", "precision")
 MAKES_RUNS = (*RUNS, "evaluation.points", "evaluation.noise_scale")
 CONF_ONLY = ("experiment", "scale", "hydra")  # they choose files of conf/, and a launched sweep is composed already
 

@@ -13,6 +13,7 @@ from sweep.config.training import (
     EvaluationConfig,
     GridConfig,
     ModelFamily,
+    ObjectiveConfig,
     OptimizerConfig,
     ScheduleConfig,
 )
@@ -49,6 +50,7 @@ class SweepConfig:
     store: str = "store"
     out: str = "store/sweeps/sweep"
     model: ModelFamily = field(default_factory=ModelFamily)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

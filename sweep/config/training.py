@@ -91,6 +91,18 @@ class ScheduleConfig:
 
 
 @dataclass(kw_only=True)
+class ObjectiveConfig:
+    """What a run learns to predict: "causal", the next token, or "blank_infilling", spans that were cut out of the text as in
+    GLM; the fields of `sweep.plan.run.ObjectiveSettings`, which only the latter uses."""
+
+    kind: str = choice("causal", "blank_infilling")
+    masked: float = number(0.15, above=0, below=1)
+    mean_span: float = number(3.0, at_least=1)
+    document: float = number(0.5, at_least=0, at_most=1)
+    sentence: float = number(0.0, at_least=0, at_most=1)
+
+
+@dataclass(kw_only=True)
 class AxisConfig:
     """What a sweep varies beside N and D: each (N, D) of its grid is trained with every combination of these.
 
@@ -157,9 +169,19 @@ class TaskConfig:
 class EvaluationConfig:
     """`points` held-out losses per run, the last at the horizon, with `noise_scale` each beside the gradient noise scale (see
     `sweep.train.noise_scale`); `isosweep evaluate` measures finished runs on the first `tokens` tokens of each of the named
+<<<<<<< HEAD
     `sets`, and scores them on the named `tasks`."""
+=======
+    `sets`.
+
+    `keep` checkpoints of each run are kept for it, so that it measures these too. They change no result and no run_id. The last
+    is the horizon's, each of the others at half the step of the next; closer, and evenly in log steps, where a run has too few
+    steps for that. So runs whose horizons differ by a factor of two meet at equal tokens.
+    """
+>>>>>>> 2eea5c60890fd733962eb52ad9273711cd27286a
 
     points: int = number(1, at_least=1)
+    keep: int = number(0, at_least=0)
     noise_scale: bool = False
     sets: dict[str, SourceConfig] | None = None
     tokens: int = number(131_072, at_least=1)

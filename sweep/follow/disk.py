@@ -37,7 +37,7 @@ class Listed:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """Something to delete: of a run, all of it or its checkpoints."""
+    """Something to delete: of a run, all of it or its checkpoints, those kept along it among them."""
 
     run: RunDirectory
     whole: bool
@@ -45,8 +45,13 @@ class Found:
     size: int
 
     @property
-    def path(self) -> Path:
-        return self.run.path if self.whole else self.run.checkpoints
+    def paths(self) -> list[Path]:
+        return [self.run.path] if self.whole else [path for folder in folders(self.run) for path in folder.glob("*")]
+
+
+def folders(run: RunDirectory) -> tuple[Path, Path]:
+    """Where a run's checkpoints lie."""
+    return run.checkpoints, run.kept
 
 
 def size_of(path: Path) -> int:
@@ -80,7 +85,7 @@ def _listed(folder: Path, store: Store) -> Listed:
         run_ids=run_ids,
         done=done,
         run_bytes=sum(size_of(directory.path) for directory in directories),
-        checkpoint_bytes=sum(size_of(directory.checkpoints) for directory in directories),
+        checkpoint_bytes=sum(size_of(folder) for directory in directories for folder in folders(directory)),
         own_bytes=size_of(folder),
         launched=(folder / FILE).stat().st_mtime,
         problem=problem,
@@ -106,8 +111,8 @@ def deletable(runs: Iterable[RunDirectory], store: Store, *, whole: bool, unfini
     for run in runs:
         state = _state(run)
         if (state in states.FINAL_STATES or unfinished) and run.path.name not in taken and not run.claim.held():
-            each = Found(run=run, whole=whole, state=state, size=size_of(run.path if whole else run.checkpoints))
-            if whole or any(run.checkpoints.glob("*")):
+            each = Found(run=run, whole=whole, state=state, size=sum(map(size_of, (run.path,) if whole else folders(run))))
+            if each.paths:
                 found.append(each)
     return found
 
@@ -124,11 +129,11 @@ def delete(found: Collection[Found], tell: Callable[[str], None]) -> int:
                 tell(f"{each.run.path.name} is left alone: it is being trained")
                 continue
             try:
-                for path in [each.path] if each.whole else list(each.path.iterdir()):
+                for path in each.paths:
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
             except OSError as error:
                 raise InputError(
-                    f"{error.filename or each.path} cannot be deleted ({error.strerror}); check its rights"
+                    f"{error.filename or each.run.path} cannot be deleted ({error.strerror}); check its rights"
                 ) from error
         freed += each.size
     return freed

@@ -40,6 +40,7 @@ class Launch:
     device: str  # "cpu" or "cuda"
     cluster: ClusterConfig
     compile: str = "auto"  # as `RuntimeConfig.compile`
+    keep: int = 0  # as `EvaluationConfig.keep`
     worth_compiling: frozenset[str] = frozenset()  # run_ids of the runs that compile="auto" compiles
     speed: Speed = field(default_factory=lambda: Speed(0, {}))
     tracker: dict[str, Any] | None = None  # its fields, for a launcher whose runs are trained by another process

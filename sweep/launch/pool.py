@@ -90,7 +90,7 @@ class _Training:
         self.outcomes: list[Outcome] = []
         self.again: set[str] = set()  # run_ids of the runs that are trained once more
         self.failed_starts = 0  # one after another
-        self.room = Room(launch.store.root)
+        self.room = Room(launch.store.root, launch.keep)
         self.workers = [_Worker.start(launch, k) for k in range(workers)]
 
     def of(self, queue: list[RunConfig]) -> list[Outcome]:

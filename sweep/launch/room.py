@@ -12,10 +12,10 @@ RETRY_S, TELL_S = 10.0, 600.0
 
 
 class Room:
-    """Whether the disk of the store at `root` has room for another run."""
+    """Whether the disk of the store at `root` has room for another run, which keeps `keep` checkpoints."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, keep: int = 0) -> None:
+        self.root, self.keep = root, keep
         self.full = False
         self.look_again_at, self.told_at = 0.0, float("-inf")
 
@@ -26,7 +26,7 @@ class Room:
         if time.monotonic() < self.look_again_at:
             return False
         self.look_again_at = time.monotonic() + RETRY_S
-        return disk_usage(self.root).free >= disk_bytes(run)
+        return disk_usage(self.root).free >= disk_bytes(run, self.keep)
 
     def was_full(self, reason: str) -> None:
         """A run has stopped for lack of room, which is said now and then."""

@@ -44,6 +44,7 @@ def write_tasks(directory: Path, tasks: Sequence[Task], launch: Launch) -> None:
         "device": launch.device,
         "cluster": shown(launch.cluster),  # a task needs no secrets, and who shares the store reads this file
         "compile": launch.compile,
+        "keep": launch.keep,
         "worth_compiling": sorted(launch.worth_compiling),
         "tracker": launch.tracker,
         "allow_code": code.is_allowed(),  # where sbatch passes no environment on
@@ -98,6 +99,7 @@ def run_task(directory: Path, index: int, watch_for: Callable[[dict[str, Any] | 
         device=manifest["device"],
         cluster=cluster,
         compile=manifest["compile"],
+        keep=manifest.get("keep", 0),  # submissions of older versions have none
         worth_compiling=frozenset(manifest["worth_compiling"]),
     )
     store.require_writable()

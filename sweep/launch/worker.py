@@ -74,7 +74,7 @@ def work(connection: Connection, launch: Launch, index: int) -> None:
 
 def train_together(
     parallel: "Parallel",
-    find: Callable[[], tuple[RunConfig, "Corpus"]],
+    find: Callable[[], tuple[RunConfig, "Corpus", int]],
     store: Store,
     cluster: ClusterConfig,
     compile: str,
@@ -88,15 +88,15 @@ def train_together(
 
     Args:
         parallel: this process, not connected yet.
-        find: returns the run and its corpus; called on rank 0, and may raise InputError.
+        find: returns the run, its corpus and evaluation.keep; called on rank 0, and may raise InputError.
         store, cluster, compile: as in `Launch`.
         watch: what to watch the run with, on rank 0.
     """
     runtime = set_up_torch(store, cluster, parallel.device, compile)
     parent = os.getppid()
     with RecordedStop() as stopping, parallel:
-        run, corpus = parallel.on_rank0(find)
-        runtime = replace(runtime, compile_pays=bool(worth_compiling([run])), parallel=parallel)
+        run, corpus, keep = parallel.on_rank0(find)
+        runtime = replace(runtime, compile_pays=bool(worth_compiling([run])), keep=keep, parallel=parallel)
 
         def should_stop(step: int) -> bool:
             # A launcher that was killed cannot ask its processes to stop: they notice that their parent has changed.
@@ -119,6 +119,7 @@ def train_together(
 def _prepare(launch: Launch, index: int) -> tuple["Corpus", "Runtime", Ready]:
     """Choose this worker's threads and GPU, which must come before anything computes, and open the corpus."""
     runtime, ready = set_up_torch(launch.store, launch.cluster, launch.device, launch.compile), Ready()
+    runtime = replace(runtime, keep=launch.keep)
     from sweep.data import Corpus
 
     corpus = Corpus.open(launch.corpus)

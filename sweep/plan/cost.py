@@ -48,8 +48,9 @@ def choose_engine(
 
 
 def is_simple(run: RunConfig) -> bool:
-    """Whether torch.compile and CUDA graphs can make the steps of `run`: not of an LSTM, nor of code that nobody here knows."""
-    return run.model.body == "transformer"
+    """Whether torch.compile and CUDA graphs can make the steps of `run`: not of an LSTM, of blanks,
+    whose batches are made on the host, nor of code that nobody here knows."""
+    return run.model.body == "transformer" and run.causal
 
 
 def shape_of(run: RunConfig) -> Shape:

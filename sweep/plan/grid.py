@@ -11,9 +11,20 @@ from sweep.errors import InputError
 from sweep.plan.axis import label_of, variations
 from sweep.plan.code import adopt
 from sweep.plan.device import resolve_device
-from sweep.plan.run import OptimizerSettings, RunConfig, ScheduleSettings, check_unique_tokens, count_sequences
+from sweep.plan.run import (
+    BLANK_INFILLING,
+    CAUSAL,
+    SPECIAL_IDS,
+    ObjectiveSettings,
+    OptimizerSettings,
+    RunConfig,
+    ScheduleSettings,
+    check_unique_tokens,
+    count_sequences,
+)
 from sweep.plan.targets import targets_of
 
+MIN_BLANKS = 8  # tokens of an example: some text, a blank, and what was in it
 CYCLES = ("cosine", "linear")  # shapes that a longer cycle stretches
 
 
@@ -98,6 +109,10 @@ def expand(config: SweepConfig, *, corpus: str, vocab_size: int, training_tokens
 def ladder_of(config: SweepConfig, vocab_size: int) -> SizeLadder:
     """The shapes that a sweep chooses from. Raises InputError if there are none of that kind, or as `sweep.plan.code.adopt`."""
     family = {**vars(config.model), "body": adopt(config.model.body)}
+    if config.objective.kind == BLANK_INFILLING:
+        if config.model.body != "transformer":
+            raise InputError(f"objective.kind={BLANK_INFILLING} needs attention, and model.body={config.model.body} has none")
+        vocab_size, family["position_ids"] = vocab_size + SPECIAL_IDS, 2
     try:
         return SizeLadder(vocab_size=vocab_size, context_length=config.data.context_length, **family)
     except ValueError as error:
@@ -143,7 +158,28 @@ def resolve(model: ModelConfig, tokens: float, config: SweepConfig, corpus: str)
         evaluation_points=config.evaluation.points,
         unique_tokens=None if config.data.unique_tokens is None else int(k**2 * config.data.unique_tokens),
         noise_scale=config.evaluation.noise_scale,
+        objective=_objective(config),
     )
+
+
+def _objective(config: SweepConfig) -> ObjectiveSettings:
+    """What the run predicts. Raises InputError if its levels are more than all sequences, or something else cannot go with
+    it."""
+    asked = config.objective
+    if asked.kind == CAUSAL:
+        return ObjectiveSettings()  # the other fields change nothing, and are no part of the identity
+    if asked.document + asked.sentence > 1:
+        raise InputError(
+            f"objective.document={asked.document:g} and objective.sentence={asked.sentence:g} are more than all sequences; "
+            "lower one of them"
+        )
+    if config.data.context_length < MIN_BLANKS:
+        raise InputError(
+            f"data.context_length={config.data.context_length} is too short for blanks; raise it to at least {MIN_BLANKS}"
+        )
+    if config.evaluation.noise_scale:
+        raise InputError(f"evaluation.noise_scale=true is measured for objective.kind={CAUSAL} only; leave it out")
+    return ObjectiveSettings(**vars(asked))
 
 
 def _schedule(config: ScheduleConfig, warmup_steps: int, steps: int, batch_tokens: float) -> ScheduleSettings:

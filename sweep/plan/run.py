@@ -11,6 +11,8 @@ from sweep.files import content_hash
 RESIDUAL_BF16, WEIGHTS_BF16 = "bf16_residual", "bf16_weights"
 PRECISIONS = ("fp32", "bf16", RESIDUAL_BF16, WEIGHTS_BF16)
 NOISE_SEQUENCES = 64  # whose gradients give a noise scale, one by one; those of a whole curve are averaged later
+CAUSAL, BLANK_INFILLING = "causal", "blank_infilling"
+SPECIAL_IDS = 3  # of blank infilling, beside the tokenizer's: MASK, START, END
 FORMAT = 1  # part of every run's identity: raise it when the training code changes what a configuration means
 
 
@@ -40,6 +42,25 @@ class ScheduleSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ObjectiveSettings:
+    """What is predicted: the next token ("causal"), or spans that were cut out ("blank_infilling"); see
+    `sweep.data.infilling`.
+
+    Attributes:
+        masked: share of a text's tokens in spans, of the levels of tokens and sentences.
+        mean_span: of the lengths of spans, of the level of tokens.
+        document, sentence: shares of the sequences with one span of 50 to 100 % of the text, and with whole sentences; the
+            others have spans of tokens.
+    """
+
+    kind: str = CAUSAL
+    masked: float = 0.15
+    mean_span: float = 3.0
+    document: float = 0.0
+    sentence: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that defines a run. Paths, device, launcher and micro-batch do not change the result and are not part of it.
 
@@ -56,6 +77,7 @@ class RunConfig:
             `sweep.data.batches.TrainingSequences`.
         noise_scale: measure the gradient noise scale at each of them; see `sweep.train.noise_scale`. It moves no weight, but
             curve.jsonl, which is a function of this configuration, has more in it.
+        objective: what is predicted. The vocabulary and the positions of the model follow from it.
     """
 
     model: ModelConfig
@@ -69,6 +91,7 @@ class RunConfig:
     evaluation_points: int
     unique_tokens: int | None = field(default=None, metadata={"later": True})
     noise_scale: bool = field(default=False, metadata={"later": True})
+    objective: ObjectiveSettings = field(default=ObjectiveSettings(), metadata={"later": True})
 
     @cached_property
     def run_id(self) -> str:
@@ -84,6 +107,11 @@ class RunConfig:
     def batch_tokens(self) -> int:
         """Tokens per optimizer step."""
         return self.batch_size * self.model.context_length
+
+    @property
+    def causal(self) -> bool:
+        """Whether the run predicts the next token."""
+        return self.objective.kind == CAUSAL
 
     @property
     def N(self) -> int:
@@ -107,6 +135,7 @@ class RunConfig:
                 "model": ModelConfig(**values["model"]),
                 "optimizer": OptimizerSettings(**values["optimizer"]),
                 "schedule": ScheduleSettings(**values["schedule"]),
+                "objective": ObjectiveSettings(**values.get("objective", {})),
             }
             return cls(**{**values, **nested})
         except (KeyError, TypeError, ValueError) as error:

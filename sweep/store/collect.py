@@ -15,7 +15,7 @@ from sweep.config import FitConfig
 from sweep.errors import InputError
 from sweep.files import writing
 from sweep.plan.grid import PlannedRun
-from sweep.store.curves import OWN, evaluated, read_results, smooth_curve
+from sweep.store.curves import ALONG, OWN, evaluated, read_results, smooth_curve
 from sweep.store.runs import Store
 from sweep.store.states import DONE
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 CURVE_POINTS = 200  # log-spaced, of each smoothed curve
+MEASURED = ("loss", "loss_se", "bits_per_byte", "fingerprint", "blocks")  # of each evaluated set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,8 @@ def collect(planned: Sequence[PlannedRun], store: Store, fit: FitConfig) -> Coll
             curves.append(pd.DataFrame(curve))
             renamed = pd.DataFrame(results.evaluations).drop(columns="flops")
             renamed = renamed.rename(columns={"val_loss": "loss", "val_loss_se": "loss_se"})
+            if "infilling_loss" in renamed:
+                row["loss_on_infilling"] = float(renamed["infilling_loss"].iloc[-1])
             evaluations.append(renamed.assign(run_id=plan.run.run_id))
             try:
                 row |= {f"loss_on_{name}": found["loss"] for name, found in evaluated(directory).items() if name != OWN}
@@ -92,6 +95,34 @@ def collect(planned: Sequence[PlannedRun], store: Store, fit: FitConfig) -> Coll
         curves=pd.concat(curves, ignore_index=True) if curves else empty,
         evaluations=pd.concat(evaluations, ignore_index=True) if evaluations else empty,
     )
+
+
+def collect_along(planned: Sequence[PlannedRun], store: Store) -> "pd.DataFrame":
+    """What `isosweep evaluate` has measured of finished runs, at their ends and at the checkpoints kept along them.
+
+    A row for each run, step and set: run_id, cell, label, seed, N, N_non_embedding, n_layers, d_model, D (of the whole run),
+    context (positions), step, tokens (seen until then), final (whether that is the end), set, and what `evaluate` has of the
+    set: loss, loss_se, bits_per_byte, fingerprint, and blocks, of the corpus's own set. Damaged runs, which `collect` warns of,
+    are left out.
+    """
+    import pandas as pd
+
+    rows = []
+    for plan in planned:
+        try:
+            if (directory := store.run(plan.run.run_id)).status()["state"] != DONE:
+                continue
+            sets = evaluated(directory)
+        except InputError:
+            continue
+        names = ("run_id", "N", "N_non_embedding", "n_layers", "d_model", "seed")
+        of_run = {name: value for name, value in _describe(plan).items() if name in names}
+        of_run |= {"cell": plan.cell, "label": plan.label, "D": plan.run.D, "context": plan.run.model.context_length}
+        for name, end in sets.items():
+            for step, found in {**end.get(ALONG, {}), plan.run.steps: end}.items():
+                at = {"step": int(step), "tokens": int(step) * plan.run.batch_tokens, "final": found is end, "set": name}
+                rows.append(of_run | at | {key: found.get(key) for key in MEASURED})
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["run_id", "step", "set", "final"])
 
 
 def _bits_per_byte(store: Store, fingerprint: str) -> float | None:

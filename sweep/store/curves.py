@@ -15,6 +15,7 @@ from sweep.store.states import DONE
 OWN = "validation"  # the corpus's own held-out part among evaluated sets
 EVALUATIONS = "evaluations.json"
 TASKS = "tasks.json"
+ALONG = "along"  # in the losses on a set: those of kept checkpoints, by step
 LAST = ("val_loss", "val_loss_se")  # that the status repeats from the curve's last evaluation
 
 
@@ -66,8 +67,8 @@ def read_results(directory: RunDirectory) -> Results:
 
 
 def evaluated(directory: RunDirectory) -> dict[str, Any]:
-    """The losses that `isosweep evaluate` has kept for a run, by set; see `sweep.use.evaluate.evaluate`. Raises InputError if
-    the file is damaged."""
+    """The losses that `isosweep evaluate` has kept for a run, by set; see `sweep.use.evaluate.evaluate`, and `sweep.use.along`
+    for what is under `ALONG`. Raises InputError if the file is damaged."""
     try:
         return read_json(directory.path / EVALUATIONS, dict, "delete it and evaluate again")
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Which checkpoints a run has: the names in its checkpoint/, and the manifest that lists them.
+"""Which checkpoints a run has: the names in its checkpoint/, or kept/, and the manifest that lists them.
 
 Names begin with the number of the claim that their writer held: no owner of a run touches the files of a later one, and the
 latest manifest counts.

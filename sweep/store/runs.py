@@ -6,6 +6,7 @@
                       curve.jsonl       every step: a pure function of config.yaml
                       throughput.jsonl  its speed, for each logging interval
                       checkpoint/       see sweep.train.checkpoint
+                      kept/             weights along the run, if evaluation.keep asks for them: likewise
                       claim/            who trains it: see sweep.claim
                       traceback.txt     the error, if it failed
                       evaluations.json  losses on other text: see sweep.use.evaluate
@@ -53,10 +54,12 @@ RESULTS = {"val_loss": NUMBER, "val_loss_se": NUMBER, "elapsed_s": NUMBER, "devi
 ROW_BYTES, SMALL_FILES = 200, 100_000  # of the curve; of everything beside curve and tensors
 
 
-def disk_bytes(run: RunConfig) -> float:
-    """The most bytes that `run` has on disk: two checkpoints and a third being written, the curve, and small files."""
-    checkpoint = 3 * 4 * run.N + SMALL_FILES  # weights and AdamW's two moments, in fp32
-    return 3 * checkpoint + ROW_BYTES * run.steps + SMALL_FILES
+def disk_bytes(run: RunConfig, keep: int = 0) -> float:
+    """The most bytes that `run` has on disk: two checkpoints and a third being written, the curve, small files, and the weights
+    of all but the last of the `keep` checkpoints that evaluation.keep asks for."""
+    weights = 4 * run.N  # in fp32; a checkpoint has AdamW's two moments too
+    kept = max(0, min(keep, run.steps) - 1) * (weights + SMALL_FILES)
+    return 3 * (3 * weights + SMALL_FILES) + kept + ROW_BYTES * run.steps + SMALL_FILES
 
 
 class RunDirectory:
@@ -68,6 +71,7 @@ class RunDirectory:
         self.throughput = path / "throughput.jsonl"
         self.traceback = path / "traceback.txt"
         self.checkpoints = path / "checkpoint"
+        self.kept = path / "kept"
 
     def create(self, run: RunConfig) -> None:
         """Make the directory for `run`, or check that it is sound. Raises InputError as `config` does, or if it cannot be
@@ -81,9 +85,9 @@ class RunDirectory:
             write_atomically(config, yaml.safe_dump(run.to_dict(), sort_keys=False))
         self.config()
 
-    def require_space(self, run: RunConfig) -> None:
-        """Raises InputError if the file system has no room for what `run` writes."""
-        free, needed = shutil.disk_usage(self.path).free, disk_bytes(run)
+    def require_space(self, run: RunConfig, keep: int = 0) -> None:
+        """Raises InputError if the file system has no room for what `run` writes; `keep` is evaluation.keep."""
+        free, needed = shutil.disk_usage(self.path).free, disk_bytes(run, keep)
         if free < needed:
             problem = f"{self.path} needs about {needed / 1e6:.0f} MB for checkpoints and the curve"
             remedy = f"{free / 1e6:.0f} MB are free; make room, or choose another store=…"
@@ -92,7 +96,7 @@ class RunDirectory:
     @property
     def claim(self) -> Claim:
         """The run's claim: a new object each time, to take it or to ask about it."""
-        return Claim(self.path / "claim", after=last_claim(self.checkpoints))
+        return Claim(self.path / "claim", after=max(map(last_claim, (self.checkpoints, self.kept))))
 
     @contextmanager
     def own(self) -> Iterator[Claim | None]:
@@ -105,7 +109,8 @@ class RunDirectory:
             for name in OWNED:  # so that a former owner that wakes up cannot put any of them in place
                 for left in self.path.glob(f".{name}.*.tmp"):
                     left.unlink(missing_ok=True)
-            discard_temporaries(self.checkpoints)
+            for folder in (self.checkpoints, self.kept):
+                discard_temporaries(folder)
             yield claim
         finally:
             claim.release()

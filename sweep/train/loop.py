@@ -3,9 +3,8 @@
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -13,12 +12,12 @@ from torch import Tensor
 
 from models import flops_per_token
 from sweep.claim import Claim, LostError
-from sweep.data import Corpus, TrainingSequences, validation_sequences
+from sweep.data import Corpus, TrainingSequences
 from sweep.plan import measured
 from sweep.plan.cost import choose_engine, is_simple
 from sweep.plan.run import RunConfig
 from sweep.store import RunDirectory, states
-from sweep.train.checkpoint import load_checkpoint, save_checkpoint
+from sweep.train.checkpoint import kept_steps, load_checkpoint, save_checkpoint
 from sweep.train.curve import Curve, cut, problem_of
 from sweep.train.device import describe_device, matmul_peak
 from sweep.train.engine import make_engine
@@ -26,24 +25,11 @@ from sweep.train.engine.autograd import attention_kernel
 from sweep.train.engine.choice import choose_on_cpu
 from sweep.train.events import Progress
 from sweep.train.noise_scale import measure_noise_scale
-from sweep.train.ranks import ALONE, Parallel
+from sweep.train.objective import held_out, training_batches
+from sweep.train.runtime import Runtime
 from sweep.train.schedule import learning_rate
 
 MIN_MEASURED_S = 0.5  # of training, for its speed to say something
-
-
-@dataclass(frozen=True, kw_only=True)
-class Runtime:
-    """How to train, which changes no result beyond rounding. See `sweep.config.machine.ClusterConfig` and `RuntimeConfig`."""
-
-    device: str = "cpu"
-    compile: str = "auto"
-    compile_pays: bool = False
-    checkpoint_interval_s: float = 60
-    log_interval_s: float = 1
-    micro_batch: int | None = None
-    peaks: Mapping[str, float] | None = None  # of the device, by precision; None: to be measured
-    parallel: Parallel = ALONE
 
 
 def train(
@@ -96,7 +82,7 @@ def train(
                 return states.RUNNING
             if (state := directory.status()["state"]) in states.FINAL_STATES:
                 return state
-            directory.require_space(run)
+            directory.require_space(run, runtime.keep)
             directory.add_provenance(
                 claim,
                 device=describe_device(runtime.device),
@@ -126,14 +112,13 @@ class _Training:
     ) -> None:
         self.run, self.directory, self.runtime, self.parallel = run, directory, runtime, runtime.parallel
         self.claim = cast(Claim, claim)  # only rank 0 uses it
-        shape = {"context_length": run.model.context_length, "batch_size": run.batch_size}
-        self.sequences = TrainingSequences(corpus.tokens("train"), **shape, seed=run.seed, unique_tokens=run.unique_tokens)
-        self.held_out = validation_sequences(corpus.tokens("validation"), run.model.context_length)
+        self.sequences, self.held_out = training_batches(run, corpus), held_out(run, corpus)
         self.engine = make_engine(
             engine, run, self.sequences, device=runtime.device, micro_batch=runtime.micro_batch, parallel=self.parallel
         )
         # Evenly spaced, the last at the horizon.
         self.evaluate_at = {round(run.steps * (i + 1) / run.evaluation_points) for i in range(run.evaluation_points)}
+        self.keep_at = set(kept_steps(run.steps, runtime.keep)) - {run.steps}  # a finished run has its last checkpoint
         self.step = 0  # optimizer steps done
         self.elapsed_before_s = 0.0  # in earlier starts
         self.beside_s = {"saving_s": 0.0, "evaluating_s": 0.0, "logging_s": 0.0}  # of this start, beside training steps
@@ -159,11 +144,13 @@ class _Training:
                     return self._stop(states.INTERRUPTED)
                 self.pending.append(self.engine.step(self.step))
                 self.step += 1
-                evaluate = self.step in self.evaluate_at
-                if log or evaluate or save:
+                evaluate, keep = self.step in self.evaluate_at, self.step in self.keep_at
+                if log or evaluate or save or keep:
                     self._check()
                     if not self._log() or (evaluate and not self._evaluate()):
                         return self._stop(states.DIVERGED)
+                if keep:  # before a checkpoint from which a resume would not come by here again
+                    self._keep()
                 if save:
                     self._save()
             return self._stop(states.DONE)
@@ -227,18 +214,18 @@ class _Training:
         self.on_progress(Progress(run_id=run_id, step=self.step, steps=steps, loss=self.last_loss, tokens_per_s=tokens_per_s))
 
     def _evaluate(self) -> bool:
-        """Write the held-out loss and its standard error to the curve; False if it is not finite.
-
-        The error is that of the mean over text. Runs that share the held-out set differ by much less than it.
-        """
+        """Write the held-out losses and their standard errors to the curve; False if one is not finite. The error is that of
+        the mean over text; runs that share the held-out set differ by much less than it."""
         begin = time.perf_counter()
-        losses = self.engine.sequence_losses(self.held_out)
-        loss, standard_error = losses.mean().item(), losses.std().item() / math.sqrt(len(losses))
-        if not math.isfinite(loss):
-            return False
-        self.validation = {"val_loss": loss, "val_loss_se": standard_error}
-        at = (self.sequences, self.step, self.runtime.device, self.parallel)
-        noise = measure_noise_scale(self.run, self.engine.state(), *at) if self.run.noise_scale else {}
+        for name, sequences in self.held_out.items():
+            losses = self.engine.sequence_losses(sequences)
+            loss, standard_error = losses.mean().item(), losses.std().item() / math.sqrt(len(losses))
+            if not math.isfinite(loss):
+                return False
+            self.validation |= {name: loss, f"{name}_se": standard_error}
+        noise = {}
+        if self.run.noise_scale and isinstance(of := self.sequences, TrainingSequences):
+            noise = measure_noise_scale(self.run, self.engine.state(), of, self.step, self.runtime.device, self.parallel)
         self.curve.write(self.step, **self.validation, **noise)
         self.interval_start = time.perf_counter()  # an evaluation must not look like slow steps
         self.beside_s["evaluating_s"] += self.interval_start - begin
@@ -259,6 +246,13 @@ class _Training:
         self.parallel.on_rank0(write)
         self._write_status(states.RUNNING)
         self.saved_at = time.perf_counter()
+
+    def _keep(self) -> None:
+        """Keep the weights as they are after this step."""
+        begin, state = time.perf_counter(), {"step": self.step, "model": self.engine.state()["model"]}
+        self.parallel.on_rank0(lambda: save_checkpoint(self.directory.kept, self.step, state, self.claim, keep=None))
+        self.interval_start = time.perf_counter()
+        self.beside_s["saving_s"] += self.interval_start - begin
 
     def _stop(self, state: str) -> str:
         """Put everything on disk, write `state` to status.json, and return it."""

@@ -18,6 +18,7 @@ from sweep.data import Corpus, validation_sequences
 from sweep.data.sources import reader_of
 from sweep.errors import InputError
 from sweep.files import write_sealed
+from sweep.fit.kaplan.position import bin_means
 from sweep.plan.run import RunConfig
 from sweep.store import RunDirectory
 from sweep.store.curves import EVALUATIONS, OWN, evaluated, read_results
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from models.language_model import LanguageModel
 
 TOKENS_AT_ONCE = 8192
+BLOCKS = 32  # of sequences, whose losses by position are kept apart, for the noise between them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +96,8 @@ def evaluate(run: RunConfig, directory: RunDirectory, sets: list[EvaluationSet],
     """Losses of a finished run on `sets`, by name, from its evaluations.json or computed now.
 
     Each has "loss" and "loss_se" in nats per token, "bits_per_byte" if that is known, "tokens", and "fingerprint"; the first,
-    the corpus's own, also "by_position": the mean loss at each of the T positions.
+    the corpus's own, also "by_position": the mean loss at each of the T positions, and "blocks": means over blocks of sequences
+    and bins of positions, as `sweep.fit.kaplan.position` takes them. What `sweep.use.along` has measured is under `ALONG`.
 
     Raises:
         InputError: if the run is not done, a set has fewer than two sequences, the checkpoint is gone, or the file is damaged.
@@ -103,20 +106,28 @@ def evaluate(run: RunConfig, directory: RunDirectory, sets: list[EvaluationSet],
     known = evaluated(directory)
     missing = [each for each in sets if known.get(each.name, {}).get("fingerprint") != each.fingerprint]
     if missing:
-        from sweep.train.engine.autograd import language_model
-
-        model = language_model(run).to(device)
-        model.load_state_dict(last_weights(directory, run))
+        model = loaded(run, last_weights(directory, run), device)
         for each in missing:
-            known[each.name] = _measure(model, run, each, device)
+            known[each.name] = measure(model, run, each, device)
         write_sealed(directory.path / EVALUATIONS, known)
     return {each.name: known[each.name] for each in sets}
 
 
-def _measure(model: "LanguageModel", run: RunConfig, what: EvaluationSet, device: str) -> dict[str, Any]:
+def loaded(run: RunConfig, weights: "dict[str, torch.Tensor]", device: str) -> "LanguageModel":
+    """The model of `run` with these weights."""
+    from sweep.train.engine.autograd import language_model
+
+    model = language_model(run).to(device)
+    model.load_state_dict(weights)
+    return model
+
+
+def measure(model: "LanguageModel", run: RunConfig, what: EvaluationSet, device: str) -> dict[str, Any]:
+    """Losses of `model` on one set, as `evaluate` returns them. Raises InputError if it has fewer than two sequences."""
     import torch
 
     from sweep.train.engine.autograd import autocast, to_device
+    from sweep.train.objective import as_text, text_losses
 
     T = run.model.context_length
     if len(what.tokens) <= 2 * T:
@@ -124,26 +135,29 @@ def _measure(model: "LanguageModel", run: RunConfig, what: EvaluationSet, device
             f"evaluation.sets.{what.name}: {len(what.tokens):,} tokens are not two sequences of data.context_length={T:,}; "
             "bring more text"
         )
-    sequences = validation_sequences(what.tokens, T)
+    sequences = as_text(run, validation_sequences(what.tokens, T))
     at_once = max(1, TOKENS_AT_ONCE // T)
     losses = []
     with torch.no_grad(), autocast(run.precision, device):
         for start in range(0, len(sequences), at_once):
             ids = to_device(sequences[start : start + at_once], device)
-            losses.append(model.loss(ids[:, :-1], ids[:, 1:], reduction="none").double().cpu())
+            losses.append(text_losses(model, ids).double().cpu())
     by_sequence = torch.cat(losses)
     means = by_sequence.mean(dim=1)
     loss = means.mean().item()
     found: dict[str, Any] = {
         "loss": loss,
         "loss_se": means.std().item() / math.sqrt(len(means)),
-        "tokens": sequences.shape[0] * T,
+        "tokens": by_sequence.numel(),
         "fingerprint": what.fingerprint,
     }
     if what.bytes_per_token:
         found["bits_per_byte"] = loss / (math.log(2) * what.bytes_per_token)
     if what.name == OWN:
         found["by_position"] = by_sequence.mean(dim=0).tolist()
+        count = min(BLOCKS, len(means))
+        binned = bin_means(by_sequence[: len(means) // count * count].numpy())
+        found["blocks"] = binned.reshape(count, -1, binned.shape[1]).mean(axis=1).round(5).tolist()
     return found
 
 

@@ -1,5 +1,6 @@
 """A run that is killed, at whatever moment, ends as if it had never been: curve and weights are the same bytes."""
 
+import hashlib
 import os
 import random
 import signal
@@ -19,7 +20,7 @@ from sweep.store.manifest import read_manifest
 from sweep.train.checkpoint import load_checkpoint
 from sweep.train.loop import Runtime, train
 
-EVERY_STEP = Runtime(checkpoint_interval_s=0, log_interval_s=0)
+EVERY_STEP = Runtime(checkpoint_interval_s=0, log_interval_s=0, keep=3)
 WRITES = ("fsync", "replace", "unlink", "utime")
 
 
@@ -70,9 +71,9 @@ def run(tiny_run: RunConfig) -> RunConfig:
     return replace(tiny_run, steps=6, evaluation_points=2)
 
 
-def undisturbed(run: RunConfig, corpus: Corpus, root: Path) -> RunDirectory:
+def undisturbed(run: RunConfig, corpus: Corpus, root: Path, keep: int = EVERY_STEP.keep) -> RunDirectory:
     directory = Store(root).run(run.run_id)
-    assert train(run, corpus, directory, EVERY_STEP) == states.DONE
+    assert train(run, corpus, directory, replace(EVERY_STEP, keep=keep)) == states.DONE
     return directory
 
 
@@ -82,6 +83,13 @@ def assert_same(one: RunDirectory, other: RunDirectory) -> None:
     states_of = [load_checkpoint(directory.checkpoints) for directory in (one, other)]
     weights = [state["model"] for state in states_of if state is not None]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+    assert kept(one) == kept(other) != []
+
+
+def kept(directory: RunDirectory) -> list[tuple[int, str]]:
+    """Step and hash of the weights that are kept along a run."""
+    entries = [(entry["step"], (directory.kept / entry["file"]).read_bytes()) for entry in read_manifest(directory.kept)]
+    return [(step, hashlib.sha256(content).hexdigest()) for step, content in entries]
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -110,14 +118,14 @@ def test_kills_at_random_moments_change_no_bit(run: RunConfig, corpus: Corpus, t
     durations_s = []
     for name in ("first", "clean"):  # the first may have had to build the kernels
         started = time.perf_counter()
-        clean = undisturbed(longer, corpus, tmp_path / name)
+        clean = undisturbed(longer, corpus, tmp_path / name, keep=5)
         durations_s.append(time.perf_counter() - started)
     kills = 0
     seeds = range(50 if runslow else 8)
     for seed in seeds:
         moments = random.Random(seed)
         directory = Store(tmp_path / f"run-{seed}").run(longer.run_id)
-        runtime = Runtime(checkpoint_interval_s=moments.choice([0, 0.01, 0.05]), log_interval_s=0)
+        runtime = Runtime(checkpoint_interval_s=moments.choice([0, 0.01, 0.05]), log_interval_s=0, keep=5)
         for _ in range(3):
             moment = moments.uniform(0, min(durations_s) / 2)
             code = in_a_child(lambda d=directory, r=runtime: train(longer, corpus, d, r), kill_after_s=moment)  # type: ignore[misc]
@@ -176,8 +184,8 @@ def test_an_owner_that_is_stopped_at_any_write_and_wakes_up_late_changes_nothing
 
 def written(directory: RunDirectory) -> dict[str, bytes]:
     """What a run has to show."""
-    kept = [directory.path / "status.json", directory.curve, *directory.checkpoints.iterdir()]
-    return {path.name: path.read_bytes() for path in kept}
+    folders = [*directory.checkpoints.iterdir(), *directory.kept.iterdir()]
+    return {str(path): path.read_bytes() for path in [directory.path / "status.json", directory.curve, *folders]}
 
 
 def test_an_owner_that_slept_through_its_own_replacement_writes_nothing_more(
@@ -195,5 +203,5 @@ def test_an_owner_that_slept_through_its_own_replacement_writes_nothing_more(
             assert in_a_child(lambda: train(longer, corpus, directory, EVERY_STEP)) == 0
         return False
 
-    assert train(longer, corpus, directory, Runtime(log_interval_s=0), should_stop=be_taken_over) == states.RUNNING
+    assert train(longer, corpus, directory, Runtime(log_interval_s=0, keep=3), should_stop=be_taken_over) == states.RUNNING
     assert_same(directory, clean)

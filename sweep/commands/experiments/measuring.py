@@ -128,7 +128,7 @@ def _named(name: str, config: SweepConfig) -> Namespace:
 
 def measured_of(sweep: Sweep) -> "Measured":
     from sweep.compare import Measured
-    from sweep.store.collect import collect
+    from sweep.store.collect import collect, collect_along
 
     found = collect(sweep.plan.runs, sweep.store, sweep.config.fit)
     done = found.runs[found.runs["state"] == states.DONE]
@@ -140,7 +140,10 @@ def measured_of(sweep: Sweep) -> "Measured":
     runs = runs.sort_values(
         "label", key=lambda labels: labels.map(place), kind="stable", ignore_index=True
     )  # the baseline first
-    return Measured(runs=runs, curves=found.curves, evaluations=found.evaluations, labels=tuple(sweep.plan.labels))
+    along, labels = collect_along(sweep.plan.runs, sweep.store), tuple(sweep.plan.labels)
+    return Measured(
+        runs=runs, curves=found.curves, evaluations=found.evaluations, labels=labels, along=along if len(along) else None
+    )
 
 
 def labels_of(config: SweepConfig, runs: "pd.DataFrame", *, baseline: str, incomparable: str | None = None) -> "Labels":

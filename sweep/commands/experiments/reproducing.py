@@ -10,6 +10,7 @@ from sweep.commands.experiments import measuring
 from sweep.commands.laws import plot
 from sweep.commands.sweeps import composed, family_of, members_of, open_sweep, plan_sweep, sweep_folder
 from sweep.commands.training import launch, unfinished
+from sweep.commands.using import evaluate_sets
 from sweep.config import SweepConfig
 from sweep.errors import InputError
 from sweep.files import read_json
@@ -31,13 +32,15 @@ PAPERS = {
         "corpora",
         "kaplan_chinchilla",
     ),
-    "llama": ("overtrained", "repeated_data"),
+    "llama": ("overtrained", "repeated_data", "architecture"),
+    "glm": ("glm", "glm_scaling"),
 }
+EVALUATED = ("architecture",)  # analyses of losses that isosweep evaluate measures
 ANALYSIS = ("compare.", "fit.", "figures.")  # overrides that matter after the launch
 
 
 def reproduce(options: Namespace) -> int:
-    """Launch the experiments of a paper, kaplan, chinchilla or llama, compare and draw them, and write one page of all.
+    """Launch the experiments of a paper, kaplan, chinchilla, llama or glm, compare and draw them, and write one page of all.
 
     Each experiment is a sweep by its own name: what is done is not trained again, and the same command continues after a stop.
     Overrides go to every one of them, such as store=… device=… cluster=slurm or scale=gpu.
@@ -92,6 +95,8 @@ def _shown(name: str, config: SweepConfig, options: Namespace) -> "Shown":
     launched = _options([f"store={config.store}", *analysis], options, config.name)
     out = sweep_folder(Store(Path(config.store)), config.name)
     try:
+        if config.about.analysis in EVALUATED:
+            evaluate_sets(launched)
         plot(launched)
         compares = bool(family_of(launched)) or open_sweep(launched).compares
         found = read_json(out / measuring.FILE, dict, f"isosweep compare {config.name} writes it again") if compares else {}

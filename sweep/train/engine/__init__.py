@@ -16,6 +16,7 @@ from sweep.plan.run import RunConfig
 from sweep.train.engine.autograd import AutogradEngine
 from sweep.train.engine.graph import GraphEngine
 from sweep.train.engine.native import NativeEngine
+from sweep.train.objective import Batches
 from sweep.train.ranks import ALONE, Parallel
 
 
@@ -30,7 +31,8 @@ class Engine(Protocol):
         norm of the gradient before clipping: a tensor of shape (2,) on the device. This does not wait for the device."""
 
     def sequence_losses(self, sequences: np.ndarray) -> Tensor:
-        """Mean loss in each of `sequences`, ids of shape (sequences, T + 1): nats per token, shape (sequences,), double."""
+        """Mean loss in each of `sequences`, ids of shape (sequences, T + 1), or examples of blanks: nats per token, shape
+        (sequences,), double."""
 
     def state(self) -> dict[str, Any]:
         """Weights and the optimizer's moments for a checkpoint: "model" and "optimizer" as torch's state_dict() has them,
@@ -43,15 +45,22 @@ class Engine(Protocol):
 def make_engine(
     name: str,
     run: RunConfig,
-    sequences: TrainingSequences,
+    sequences: Batches,
     *,
     device: str,
     micro_batch: int | None = None,
     parallel: Parallel = ALONE,
 ) -> Engine:
     """The engine of that name (see `sweep.plan.cost.choose_engine`), with the initial weights of `run`."""
-    if name == "native":
-        return NativeEngine(run, sequences)
-    engine = GraphEngine if name.endswith("graph") else AutogradEngine
-    compiled = name.startswith("compiled")
-    return engine(run, sequences, device=device, compiled=compiled, micro_batch=micro_batch, parallel=parallel)
+    options: dict[str, Any] = {
+        "device": device,
+        "compiled": name.startswith("compiled"),
+        "micro_batch": micro_batch,
+        "parallel": parallel,
+    }
+    if isinstance(sequences, TrainingSequences):
+        if name == "native":
+            return NativeEngine(run, sequences)
+        if name.endswith("graph"):
+            return GraphEngine(run, sequences, **options)
+    return AutogradEngine(run, sequences, **options)

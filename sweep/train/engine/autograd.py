@@ -16,11 +16,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from models.dropout import keys
 from models.language_model import LanguageModel
 from sweep.claim import alone
-from sweep.data import TrainingSequences
 from sweep.files import content_hash
 from sweep.plan.code import require
 from sweep.plan.cost import sequences_at_once
 from sweep.plan.run import RESIDUAL_BF16, WEIGHTS_BF16, RunConfig
+from sweep.train.objective import Batches, batch_loss, sequence_means
 from sweep.train.ranks import ALONE, Parallel
 from sweep.train.schedule import learning_rate
 
@@ -86,7 +86,7 @@ class AutogradEngine:
     def __init__(
         self,
         run: RunConfig,
-        sequences: TrainingSequences,
+        sequences: Batches,
         *,
         device: str,
         compiled: bool = False,
@@ -180,12 +180,12 @@ class AutogradEngine:
     def sequence_losses(self, sequences: np.ndarray) -> Tensor:
         device = next(self.model.parameters()).device
         losses = torch.zeros(len(sequences), dtype=torch.double, device=device)
-        at_once = max(1, EVALUATION_TOKENS[device.type] // (sequences.shape[1] - 1))
+        at_once = max(1, EVALUATION_TOKENS[device.type] // self.run.model.context_length)
         for rows, counted in self.parallel.share(len(sequences), at_once):
             ids = to_device(sequences[rows], device.type)
             # Eagerly: another number of sequences, and no gradients, would be compiled for themselves.
             with self._by(compiled=False), attention(device.type), autocast(self.run.precision, device.type):
-                means = self.model.loss(ids[:, :-1], ids[:, 1:], reduction="none").mean(dim=1)
+                means = sequence_means(self.model, ids)
             if counted:  # only this rank has them, and the mean over ranks must equal them
                 losses[rows] = means.double() * self.parallel.size
         return self.parallel.mean(losses)
@@ -210,7 +210,8 @@ def optimizer_step(
     parallel: Parallel = ALONE,
     key_B: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One update from `batch_BS`, ids of shape (B, T + 1), taken `micro_batch` at a time; `key_B` are its keys of dropout.
+    """One update from `batch_BS`, ids of shape (B, T + 1) or examples (see `sweep.train.objective`), taken `micro_batch` at a
+    time; `key_B` are its keys of dropout.
 
     Each rank computes its shard, weighted so that the mean of the gradients over ranks is the mean over the batch.
 
@@ -223,7 +224,7 @@ def optimizer_step(
         part, key = batch_BS[rows], None if key_B is None else key_B[rows]
         with parallel.accumulating(model, more=i < len(shares)):
             with autocast(run.precision, batch_BS.device.type):
-                part_loss = model.loss(part[:, :-1], part[:, 1:], key_B=key) * (counted * parallel.size / len(batch_BS))
+                part_loss = batch_loss(model, part, key) * (counted * parallel.size / len(batch_BS))
             part_loss.backward()
         total += part_loss.detach()
     grad_norm = parallel.whole(torch.nn.utils.clip_grad_norm_(model.parameters(), run.optimizer.grad_clip))

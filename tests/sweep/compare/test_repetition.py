@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from sweep.compare import Claim, Measured
 from sweep.compare.experiment import FAILS, HOLDS, UNCLEAR
-from sweep.compare.experiments.data_constrained import DataConstrainedFit, effective_tokens, fit_data_constrained
 from sweep.compare.experiments.repetition import _agrees, analyse, best_losses
+from sweep.compare.experiments.repetition.data_constrained import DataConstrainedFit, effective_tokens, fit_data_constrained
 from sweep.errors import InputError, LawError
 from sweep.fit import Estimate
 from sweep.fit.kaplan.laws import L_ND, SizeDataLaw, SizeStepsLaw

@@ -7,6 +7,7 @@ from models import flops_per_token
 from sweep.config import compose
 from sweep.errors import InputError
 from sweep.plan.grid import PlannedRun, expand
+from sweep.plan.run import RunConfig
 
 
 def expanded(*overrides: str, training_tokens: int = 31_000_000) -> list[PlannedRun]:
@@ -121,3 +122,34 @@ def test_repetition_must_be_asked_for_by_name() -> None:
     with pytest.raises(InputError, match="max_epochs"):
         expanded(*grid)
     assert expanded(*grid, "data.max_epochs=2")
+
+
+def runs_of(*overrides: str) -> list[RunConfig]:
+    return [each.run for each in expanded(*overrides)]
+
+
+def test_an_objective_of_blanks_makes_its_model() -> None:
+    (causal,) = runs_of("grid=list", "grid.runs=[{N: 2e4, D: 4e5}]")
+    (blanks,) = runs_of("grid=list", "grid.runs=[{N: 2e4, D: 4e5}]", "objective=blank_infilling")
+    assert blanks.model.vocab_size == causal.model.vocab_size + 3
+    assert (blanks.model.position_ids, causal.model.position_ids) == (2, 1)
+    assert blanks.objective.document == 0.5
+    assert "objective" not in causal.identity()
+    (same,) = runs_of("grid=list", "grid.runs=[{N: 2e4, D: 4e5}]", "objective.document=0.1")  # of no blanks
+    assert same.run_id == causal.run_id
+    assert RunConfig.from_dict(blanks.to_dict()) == blanks
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["objective.document=0.6", "objective.sentence=0.5"], "are more than all sequences"),
+        (["objective.masked=1"], "objective.masked=1"),
+        (["data.context_length=4"], "data.context_length=4 is too short for blanks; raise it to at least 8"),
+        (["evaluation.noise_scale=true"], "is measured for objective.kind=causal only"),
+        (["model.body=lstm"], "objective.kind=blank_infilling needs attention, and model.body=lstm has none"),
+    ],
+)
+def test_what_no_objective_of_blanks_can_be(overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        expanded("grid=list", "grid.runs=[{N: 2e4, D: 4e5}]", "objective=blank_infilling", *overrides)

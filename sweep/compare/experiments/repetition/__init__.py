@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from sweep.compare.experiment import FAILS, HOLDS, UNCLEAR, Claim, Measured, Outcome
-from sweep.compare.experiments.data_constrained import R_STAR, fit_data_constrained
-from sweep.compare.experiments.repetition_figure import draw
+from sweep.compare.experiments.repetition.data_constrained import R_STAR, fit_data_constrained
+from sweep.compare.experiments.repetition.figure import draw
 from sweep.errors import InputError
 from sweep.fit import Estimate, Intervals
 from sweep.fit.kaplan.fits import fit_scale_law, fit_size_data_law, fit_size_steps_law
