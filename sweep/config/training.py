@@ -169,16 +169,11 @@ class TaskConfig:
 class EvaluationConfig:
     """`points` held-out losses per run, the last at the horizon, with `noise_scale` each beside the gradient noise scale (see
     `sweep.train.noise_scale`); `isosweep evaluate` measures finished runs on the first `tokens` tokens of each of the named
-<<<<<<< HEAD
-    `sets`, and scores them on the named `tasks`."""
-=======
-    `sets`.
-
+    `sets`, and scores them on the named `tasks`.
     `keep` checkpoints of each run are kept for it, so that it measures these too. They change no result and no run_id. The last
     is the horizon's, each of the others at half the step of the next; closer, and evenly in log steps, where a run has too few
     steps for that. So runs whose horizons differ by a factor of two meet at equal tokens.
     """
->>>>>>> 2eea5c60890fd733962eb52ad9273711cd27286a
 
     points: int = number(1, at_least=1)
     keep: int = number(0, at_least=0)

@@ -14,7 +14,7 @@ from sweep.files import write_sealed
 from sweep.plan.run import RunConfig
 from sweep.store import RunDirectory
 from sweep.store.curves import TASKS, read_results, scored
-from sweep.use.evaluate import TOKENS_AT_ONCE, last_weights
+from sweep.use.evaluate import TOKENS_AT_ONCE, last_weights, loaded
 from sweep.use.items import Items
 
 if TYPE_CHECKING:
@@ -34,10 +34,7 @@ def score_tasks(run: RunConfig, directory: RunDirectory, tasks: Sequence[Items],
     known = scored(directory)
     missing = [each for each in tasks if known.get(each.name, {}).get("fingerprint") != each.fingerprint]
     if missing:
-        from sweep.train.engine.autograd import language_model
-
-        model = language_model(run).to(device)
-        model.load_state_dict(last_weights(directory, run))
+        model = loaded(run, last_weights(directory, run), device)
         for each in missing:
             right = answers(likelihoods(model, run, each, device), each)
             known[each.name] = {
