@@ -156,7 +156,7 @@ class TaskConfig:
         path: of JSON lines {"context": …, "choices": […, …], "answer": 0}; all of them are asked.
     """
 
-    kind: str | None = choice("continuation", default=None)  # type: ignore[arg-type]
+    kind: str | None = choice("continuation", default=None)
     context: int = number(32, at_least=0)
     continuation: int = number(4, at_least=1)
     items: int = number(2000, at_least=1)

@@ -1,7 +1,8 @@
-"""Multiple-choice items: which of several texts goes on with the one before it? Made from held-out text, or read from a file."""
+"""Multiple choice: which of several texts goes on with the one before it? Made from held-out text, or read from a file."""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -55,10 +56,9 @@ def items_of(name: str, task: TaskConfig, corpus: Corpus, context_length: int) -
     """The items of a task for models of `context_length` inputs, which sequences that are longer lose at their left.
 
     Raises:
-        InputError: if the task has neither or both of kind and path, the held-out text is too short for it, the corpus has no
-            tokenizer that it needs, or the file or one of its lines is wrong.
+        InputError: if the held-out text is too short for the task, the corpus has no tokenizer that it needs, or the file or
+            one of its lines is wrong.
     """
-    check_task(name, task)
     field = f"evaluation.tasks.{name}"
     if task.path is not None:
         return _read(name, Path(task.path).expanduser(), f"{field}.path={task.path}", corpus.tokenizer(), context_length)
@@ -70,11 +70,14 @@ def items_of(name: str, task: TaskConfig, corpus: Corpus, context_length: int) -
     return _continuations(name, task, field, corpus)
 
 
-def check_task(name: str, task: TaskConfig) -> None:
-    """Raises InputError if it is not clear where the items are from."""
-    if (task.kind is None) == (task.path is None):
-        given = "both kind and path" if task.path else "neither kind nor path"
-        raise InputError(f"evaluation.tasks.{name} has {given}; give kind=continuation, or path=FILE.jsonl")
+def check_tasks(named: Mapping[str, TaskConfig]) -> None:
+    """Raises InputError if it is not clear where the items of a task are from, or its file is missing."""
+    for name, task in named.items():
+        if (task.kind is None) == (task.path is None):
+            given = "both kind and path" if task.path else "neither kind nor path"
+            raise InputError(f"evaluation.tasks.{name} has {given}; give kind=continuation, or path=FILE.jsonl")
+        if task.path is not None and not Path(task.path).expanduser().is_file():
+            raise InputError(f"evaluation.tasks.{name}.path={task.path} is not a file; name one of JSON lines")
 
 
 def _continuations(name: str, task: TaskConfig, field: str, corpus: Corpus) -> Items:
@@ -148,6 +151,11 @@ def _read(name: str, path: Path, given: str, tokenizer: Tokenizer, context_lengt
         raise InputError(f"{given} holds no items; write a line of JSON for each")
     arrays = (np.array(each) for each in (scored, sizes, first, answers))
     return Items(name=name, ids=tuple(ids), **dict(zip(("scored", "bytes", "first", "answer"), arrays, strict=True)))
+
+
+def _joined(context: str, choice: str) -> str:
+    apart = not context or context[-1].isspace() or choice[0].isspace()
+    return context + choice if apart else f"{context} {choice}"
 
 
 def _parse(line: bytes, place: str) -> tuple[str, list[str], int]:

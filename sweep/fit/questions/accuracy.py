@@ -2,8 +2,8 @@
 
     accuracy(L) = chance + (top - chance) / (1 + exp(-k (L_mid - L)))
 
-It is the second step of Bhagia et al. 2024 (arXiv 2412.04403, section 3.2) and of Llama 3 (arXiv 2407.21783, section 3.2.1), with
-the floor fixed at chance. Gadre et al. 2024 (arXiv 2403.08540) have an exponential, which it is far from its top.
+It is the second step of Bhagia et al. 2024 (arXiv 2412.04403) and of Llama 3 (arXiv 2407.21783, section 3.2.1), with the
+floor at chance. The error of Gadre et al. 2024 (arXiv 2403.08540) falls as exp(-k L) below its ceiling, as here far from the top.
 """
 
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ MAX_STEEPNESS = 50.0  # of k, per nat
 BEYOND = 10.0  # how far the middle may lie outside the losses, in nats
 AT_BOUND = 1e-3  # closer than this, the top is said to be at its bound
 STARTS = [(share, k, place) for share in (0.2, 0.9) for k in (0.5, 2.0, 8.0) for place in (0.0, 0.5, 1.0)]
+TRIED = 4  # of them, the most likely
 WORST = 1e-9  # the smallest probability, so that no likelihood is infinite
 
 
@@ -46,8 +47,8 @@ class AccuracyLaw(Record):
         return np.array([(self.top - self.chance) / (1 - self.chance), np.log(self.k), self.L_mid])
 
     def __str__(self) -> str:
-        bound = ", its bound" if 1 - self.top < AT_BOUND else ""
-        return f"{self.chance:.3g} + ({self.top:.3g} - {self.chance:.3g}) / (1 + exp(-{self.k:.3g} ({self.L_mid:z.3g} - L))){bound}"
+        top = f"1, its bound, - {self.chance:.3g}" if 1 - self.top < AT_BOUND else f"{self.top:.3g} - {self.chance:.3g}"
+        return f"{self.chance:.3g} + ({top}) / (1 + exp(-{self.k:.3g} ({self.L_mid:z.3g} - L)))"
 
 
 def fit_accuracy(
@@ -81,11 +82,8 @@ def fit_accuracy(
 
     low, high = float(L.min()), float(L.max())
     bounds = [(0.0, 1.0), (-7.0, np.log(MAX_STEEPNESS)), (low - BEYOND, high + BEYOND)]
-    grid = np.array([(share, np.log(k), low + place * (high - low)) for share, k, place in STARTS])
-    if start is None:
-        starts = grid[np.argsort([objective(z)[0] for z in grid])[:4]]
-    else:
-        starts = np.array([start._parameters()])
+    starts = [np.array([share, np.log(k), low + place * (high - low)]) for share, k, place in STARTS]
+    starts = sorted(starts, key=lambda z: objective(z)[0])[:TRIED] if start is None else [start._parameters()]
     found = [minimize(objective, z, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-13}) for z in starts]
     share, log_k, middle = min(found, key=lambda each: each.fun).x.tolist()
     return AccuracyLaw(chance=chance, top=chance + share * (1 - chance), k=float(np.exp(log_k)), L_mid=middle)
