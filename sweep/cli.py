@@ -135,7 +135,7 @@ COMMANDS = {
         run=using.train_optimal, fields=(*WRITTEN, *TABLE, "device", "cluster", "tracker"), arguments=OPTIMAL
     ),
     "export": Command(run=using.export, fields=("store", "out"), takes="run"),
-    "evaluate": Command(run=using.evaluate_sets, fields=(*WRITTEN, "out", "evaluation")),
+    "evaluate": Command(run=using.evaluate_sets, fields=(*WRITTEN, "out", "evaluation", "fit", "compare", "cluster")),
     "bench": Command(
         run=benching.bench, fields=("model", "data", "device", "precision", "store", "cluster", "runtime", "bench")
     ),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # The experiments of each paper, in conf/experiment/.
 PAPERS = {
-    "kaplan": ("kaplan_shape", "schedules", "kaplan_overfitting", "kaplan_batch"),
+    "kaplan": ("kaplan_shape", "schedules", "kaplan_overfitting", "kaplan_batch", "kaplan_transfer"),
     "chinchilla": (
         "smoke",
         "chinchilla_cosine",
@@ -35,7 +35,7 @@ PAPERS = {
     "llama": ("overtrained", "repeated_data", "architecture"),
     "glm": ("glm", "glm_scaling"),
 }
-EVALUATED = ("architecture",)  # analyses of losses that isosweep evaluate measures
+EVALUATED = ("architecture", "transfer")  # analyses of losses that isosweep evaluate measures
 ANALYSIS = ("compare.", "fit.", "figures.")  # overrides that matter after the launch
 
 
