@@ -69,17 +69,20 @@ def evaluate_sets(options: Namespace) -> int:
 
     Where the runs have a law, its exponent for every set stands beside the others; fit.loss=SET fits all laws to one of them.
     Checkpoints that evaluation.keep kept along the runs are evaluated too: the loss by position over training, and whether at
-    equal loss on the own text the loss on other text depends on the end of training, on N, or on depth.
+    equal loss on the own text the loss on other text depends on the end of training, on N, or on depth. evaluation.tasks are
+    multiple choice: accuracy against loss, tokens and compute, whether it rises or is only noise, and a law of it by the loss.
     """
     import pandas as pd
     import torch
 
     from sweep.commands.experiments.along import show_along
+    from sweep.commands.experiments.tasks import show_tasks
     from sweep.figures.checks import draw_positions, draw_transfer
     from sweep.figures.style import save, set_style
     from sweep.follow.status import text_table
     from sweep.plan.device import require_device, resolve_device
     from sweep.use.evaluate import OWN, check_sets, evaluate, sets_of
+    from sweep.use.items import check_tasks
 
     sweep = open_sweep(options)
     config, store = sweep.config, sweep.store
@@ -88,6 +91,7 @@ def evaluate_sets(options: Namespace) -> int:
     torch.set_num_threads(config.cluster.threads)
     named = config.evaluation.sets or {}
     check_sets(named)
+    check_tasks(config.evaluation.tasks or {})
     if not (done := sweep.finished()):
         raise InputError(f"no run of {config.name} in store={store.root} is done; launch the sweep first")
     corpus = corpus_of(sweep.plan, store)
@@ -118,6 +122,7 @@ def evaluate_sets(options: Namespace) -> int:
         written += save(draw_transfer(frame, OWN), out / "transfer")
         written += exponents_of_sets(sweep, frame)
     written += show_along(sweep, sets, device)
+    written += show_tasks(sweep, corpus, device)
     for path in written:
         print(f"wrote {path}")
     return DONE

@@ -143,11 +143,33 @@ class AboutConfig:
 
 
 @dataclass(kw_only=True)
+class TaskConfig:
+    """A multiple-choice task; see `sweep.use.items`. One of `kind` and `path` says where its items are from.
+
+    Attributes:
+        kind: "continuation": which of `choices` texts goes on with the one before it? Made from the corpus's held-out part.
+        context, continuation: lengths of the text before and of each choice, in tokens. Without a context there is nothing to
+            know, so that 0 makes a task of pure chance.
+        items: at most so many, of the held-out part's pieces; a short one has fewer.
+        choices: of each item, the true one included.
+        seed: of the choice of pieces, and of the wrong continuations.
+        path: of JSON lines {"context": …, "choices": […, …], "answer": 0}; all of them are asked.
+    """
+
+    kind: str | None = choice("continuation", default=None)
+    context: int = number(32, at_least=0)
+    continuation: int = number(4, at_least=1)
+    items: int = number(2000, at_least=1)
+    choices: int = number(4, at_least=2)
+    seed: int = number(0, at_least=0)
+    path: str | None = None
+
+
+@dataclass(kw_only=True)
 class EvaluationConfig:
     """`points` held-out losses per run, the last at the horizon, with `noise_scale` each beside the gradient noise scale (see
     `sweep.train.noise_scale`); `isosweep evaluate` measures finished runs on the first `tokens` tokens of each of the named
-    `sets`.
-
+    `sets`, and scores them on the named `tasks`.
     `keep` checkpoints of each run are kept for it, so that it measures these too. They change no result and no run_id. The last
     is the horizon's, each of the others at half the step of the next; closer, and evenly in log steps, where a run has too few
     steps for that. So runs whose horizons differ by a factor of two meet at equal tokens.
@@ -158,6 +180,7 @@ class EvaluationConfig:
     noise_scale: bool = False
     sets: dict[str, SourceConfig] | None = None
     tokens: int = number(131_072, at_least=1)
+    tasks: dict[str, TaskConfig] | None = None
 
 
 @dataclass(kw_only=True)

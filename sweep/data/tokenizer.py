@@ -32,6 +32,10 @@ class ByteTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(i for i in ids if i < BYTES).decode("utf-8", errors="replace")
 
+    def count_bytes(self, ids: Sequence[int] | np.ndarray) -> int:
+        """Length of the text of `ids`, in bytes; the end of a document has none."""
+        return int((np.asarray(ids) < BYTES).sum())
+
     def save(self, directory: Path) -> None:
         """Nothing to save: the vocabulary is the bytes."""
 
@@ -69,6 +73,14 @@ class LibraryTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.library.decode(list(ids))
+
+    def count_bytes(self, ids: Sequence[int] | np.ndarray) -> int:
+        """Length of the text of `ids`, in bytes. A byte-level tokenizer writes each byte as a letter; of another one, what is
+        left of a character that the ids cut counts as three."""
+        ids = [int(i) for i in ids if i != self.end_of_document]
+        if type(self.library.decoder).__name__ == "ByteLevel":
+            return sum(len(self.library.id_to_token(i) or "") for i in ids)
+        return len(self.decode(ids).encode())
 
     def save(self, directory: Path) -> None:
         self.library.save(str(directory / FILE))

@@ -15,7 +15,7 @@ from sweep.config import FitConfig
 from sweep.errors import InputError
 from sweep.files import writing
 from sweep.plan.grid import PlannedRun
-from sweep.store.curves import ALONG, OWN, evaluated, read_results, smooth_curve
+from sweep.store.curves import ALONG, OWN, evaluated, read_results, scored, smooth_curve
 from sweep.store.runs import Store
 from sweep.store.states import DONE
 
@@ -124,6 +124,27 @@ def collect_along(planned: Sequence[PlannedRun], store: Store) -> "pd.DataFrame"
                 at = {"step": int(step), "tokens": int(step) * plan.run.batch_tokens, "final": found is end, "set": name}
                 rows.append(of_run | at | {key: found.get(key) for key in MEASURED})
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["run_id", "step", "set", "final"])
+
+
+def collect_tasks(planned: Sequence[PlannedRun], store: Store, tasks: Sequence[str]) -> "pd.DataFrame":
+    """What `isosweep evaluate` has scored of finished runs: a row for each of them and of the named tasks, with run_id, cell,
+    label, seed, N, D, C (6 N D), budget, loss (the last held-out loss), task, and what `sweep.use.tasks.score_tasks` has of it.
+    Runs that are damaged, or were not scored, are left out."""
+    import pandas as pd
+
+    rows = []
+    for plan in planned:
+        run, directory = plan.run, store.run(plan.run.run_id)
+        try:
+            if (status := directory.status())["state"] != DONE:
+                continue
+            scores = scored(directory)
+        except InputError:
+            continue
+        of_run = {"run_id": run.run_id, "cell": plan.cell, "label": plan.label, "seed": run.seed, "N": run.N, "D": run.D}
+        of_run |= {"C": 6.0 * run.N * run.D, "budget": plan.budget, "loss": status["val_loss"]}
+        rows += [of_run | {"task": name} | scores[name] for name in tasks if name in scores]
+    return pd.DataFrame(rows)
 
 
 def _bits_per_byte(store: Store, fingerprint: str) -> float | None:

@@ -14,6 +14,7 @@ from sweep.store.states import DONE
 
 OWN = "validation"  # the corpus's own held-out part among evaluated sets
 EVALUATIONS = "evaluations.json"
+TASKS = "tasks.json"
 ALONG = "along"  # in the losses on a set: those of kept checkpoints, by step
 LAST = ("val_loss", "val_loss_se")  # that the status repeats from the curve's last evaluation
 
@@ -70,6 +71,15 @@ def evaluated(directory: RunDirectory) -> dict[str, Any]:
     for what is under `ALONG`. Raises InputError if the file is damaged."""
     try:
         return read_json(directory.path / EVALUATIONS, dict, "delete it and evaluate again")
+    except FileNotFoundError:
+        return {}
+
+
+def scored(directory: RunDirectory) -> dict[str, Any]:
+    """The scores that `isosweep evaluate` has kept for a run, by task; see `sweep.use.tasks.score_tasks`. Raises InputError if
+    the file is damaged."""
+    try:
+        return read_json(directory.path / TASKS, dict, "delete it and evaluate again")
     except FileNotFoundError:
         return {}
 

@@ -10,6 +10,7 @@
                       claim/            who trains it: see sweep.claim
                       traceback.txt     the error, if it failed
                       evaluations.json  losses on other text: see sweep.use.evaluate
+                      tasks.json        scores on multiple choice: see sweep.use.tasks
                       wandb.json        what of it is in wandb: see sweep.tracking.process
 <store>/launches/                       see sweep.launch.record
 <store>/submissions/                    see sweep.launch.slurm

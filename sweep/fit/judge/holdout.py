@@ -50,21 +50,15 @@ def hold_out(
         LawError: "too_few_budgets" or "too_few_runs" if there is nothing to predict or to fit; and as `fit_parametric`.
     """
     table = as_runs(runs, D, loss, budget)
-    budgets = _budgets(table)
-    if not isinstance(last, int) or not 0 < last < len(budgets):
-        raise LawError("too_few_budgets", f"{last} of {len(budgets)} budgets cannot be held out; there must be others to fit")
-    above = budgets[-last]
-    start = above * ROUNDING * (1 - SAME)
-    end = np.inf if until is None or until >= last else budgets[until - last] * ROUNDING * (1 - SAME)
-    small = table.where(table.C < start)
-    held = table.where((table.C >= start) & (table.C < end))
+    above, end = held_out_range(table, last, until)
+    small, held = table.where(table.C < above), table.where((table.C >= above) & (table.C < end))
     if not len(held):
         raise LawError("too_few_runs", f"no run has between {above:.3g} and {end:.3g} FLOPs; hold out another budget")
     fit = fit_parametric(small, intervals=intervals, **surface)
     predicted = predict_runs(fit, small, held.N, held.D, seed=intervals.seed)
     measured = (laws or Laws(runs=table, options=WITHOUT_INTERVALS))["isoflop"]
     return HoldOut(
-        above=float(above),
+        above=float(budgets_of(table)[-last]),
         fitted=len(small),
         factor=float(held.C.max() / small.C.max()),
         predictions=tuple(
@@ -114,7 +108,7 @@ def rolling_hold_out(runs: RunsLike, *, laws: Laws | None = None, tell: Tell | N
     table = as_runs(runs)
     laws = laws or Laws(runs=table, options=WITHOUT_INTERVALS)
     found, refusal = [], LawError("too_few_budgets", "there is one budget; predicting a larger one needs smaller ones")
-    most = len(_budgets(table)) - 1
+    most = len(budgets_of(table)) - 1
     held = np.unique(np.linspace(1, most, min(most, MAX_HOLD_OUTS)).round().astype(int))[::-1].tolist()
     for last in told(tell, "held-out budgets", held):
         try:
@@ -126,7 +120,17 @@ def rolling_hold_out(runs: RunsLike, *, laws: Laws | None = None, tell: Tell | N
     return RollingHoldOut(tuple(found))
 
 
-def _budgets(table: RunTable) -> np.ndarray:
+def held_out_range(table: RunTable, last: int = 1, until: int | None = None) -> tuple[float, float]:
+    """From what C on, and up to which, runs are held out; see `hold_out`. Raises LawError if that leaves no budget to fit."""
+    budgets = budgets_of(table)
+    if not isinstance(last, int) or not 0 < last < len(budgets):
+        raise LawError("too_few_budgets", f"{last} of {len(budgets)} budgets cannot be held out; there must be others to fit")
+    ends = budgets * ROUNDING * (1 - SAME)
+    return float(ends[-last]), float(np.inf if until is None or until >= last else ends[until - last])
+
+
+def budgets_of(table: RunTable) -> np.ndarray:
+    """The budgets of the runs, in FLOPs, ascending."""
     known = np.unique(table.budget[np.isfinite(table.budget)])
     if len(known) > 1:
         return known
