@@ -153,8 +153,8 @@ def _judge(runs: "pd.DataFrame", level: float, seed: int) -> TaskFound:
         verdict = NOISE
 
     def all_of_it() -> AccuracyLaw:
-        if verdict == NOISE:
-            raise LawError("only_noise", "an accuracy that does not leave chance has none")
+        if verdict != RISES:
+            raise LawError("no_rise", "an accuracy that is not seen to rise has none")
         return fit_accuracy(loss, right.mean(axis=1), chance)
 
     law = attempt(all_of_it)

@@ -1,13 +1,13 @@
 """Accuracy during training (Touvron et al. 2023, Fig. 2): does it rise with tokens, and does it follow the loss?
 
-The runs have horizons of their own, so that each point is a model at the end of its schedule. `isosweep evaluate` has scored them
-on evaluation.tasks.
+The runs have horizons of their own, so that each point is a model at the end of its schedule. `isosweep evaluate` has scored
+them on evaluation.tasks.
 """
 
 from typing import TYPE_CHECKING
 
-from sweep.compare.accuracy import FALLS, NOISE, PREDICTS, RISES, Judged, TaskFound, judge_tasks, percent, points, with_tokens
 from sweep.compare.accuracy import FAILS as LAW_FAILS
+from sweep.compare.accuracy import FALLS, NOISE, PREDICTS, RISES, Judged, TaskFound, judge_tasks, percent, points, with_tokens
 from sweep.compare.experiment import FAILS, HOLDS, UNCLEAR, Claim, Measured, Outcome
 from sweep.compare.experiments.noise import LEVEL
 from sweep.errors import InputError
