@@ -59,9 +59,11 @@ WORDS = {
     "sweep": {"[NAME]": "a launched sweep, by its name"} | OVERRIDES,
     "run": {"RUN_ID": "a run, by its run_id or the first digits of it"} | OVERRIDES,
     "store": OVERRIDES,
+    "law": {"LAW": "chinchilla, besiroglu, a sweep that was fitted, or a fits.json"} | OVERRIDES,
     "paper": {"PAPER": "kaplan, chinchilla, llama or glm"} | OVERRIDES,
 }
-ONLY_PRINT = ("plan", "status", "watch", "logs", "list", "--help", "-h", "help")  # nothing is left to do if nobody reads them
+# Nothing is left to do if nobody reads them.
+ONLY_PRINT = ("plan", "ask", "status", "watch", "logs", "list", "--help", "-h", "help")
 INTERRUPTED = 130  # as shells have it
 TABLE = ("table", "curves", "columns", "where", "missing", "out", "fit")
 
@@ -74,7 +76,8 @@ class Command:
         run: what it does, from its parsed arguments to its exit code; the first line of its docstring is its help.
         fields: groups and fields of conf/ that it reads, for its help.
         arguments: the flags and positionals that it alone has, and what argparse is told of each.
-        takes: "sweep" (overrides, and the name of a sweep), "run" (a run_id), "store" (overrides) or "nothing".
+        takes: "sweep" (overrides, and the name of a sweep), "run" (a run_id), "law", "paper", "store" (overrides) or
+            "nothing".
     """
 
     run: Callable[[Namespace], int]
@@ -122,6 +125,7 @@ COMMANDS = {
     "cancel": Command(run=following.cancel, fields=WRITTEN),
     "logs": Command(run=following.logs, fields=("store",), takes="run"),
     "fit": Command(run=laws.fit, fields=(*WRITTEN, *TABLE, "ask"), arguments=FULL),
+    "ask": Command(run=laws.ask, fields=("store", "ask"), takes="law"),
     "plot": Command(run=laws.plot, fields=(*WRITTEN, *TABLE, "ask")),
     "report": Command(run=reporting.report, fields=(*WRITTEN, *TABLE, "ask", "report"), arguments=FORMAT),
     "compare": Command(run=comparing.compare, fields=(*WRITTEN, "tables", "store", "compare", "fit", "columns")),
@@ -131,7 +135,7 @@ COMMANDS = {
         run=using.train_optimal, fields=(*WRITTEN, *TABLE, "device", "cluster", "tracker"), arguments=OPTIMAL
     ),
     "export": Command(run=using.export, fields=("store", "out"), takes="run"),
-    "evaluate": Command(run=using.evaluate_sets, fields=(*WRITTEN, "out", "evaluation")),
+    "evaluate": Command(run=using.evaluate_sets, fields=(*WRITTEN, "out", "evaluation", "fit", "compare", "cluster")),
     "bench": Command(
         run=benching.bench, fields=("model", "data", "device", "precision", "store", "cluster", "runtime", "bench")
     ),
@@ -249,6 +253,8 @@ def parse(name: str, arguments: Sequence[str]) -> Namespace:
         raise InputError(f"isosweep {name} takes no name; store={names[0]} names a store")
     if COMMANDS[name].takes == "run" and not names:
         raise InputError(f"which run? isosweep {name} RUN_ID; isosweep status NAME lists them")
+    if COMMANDS[name].takes == "law" and not names:
+        raise InputError("which law? isosweep ask chinchilla, besiroglu, the name of a fitted sweep, or a fits.json")
     options.sweep = options.run_id = names[0] if names else None
     return options
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sweep.cli import COMMANDS, parse
+from sweep.commands.experiments.reproducing import PAPERS
 from sweep.config import compose
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -16,6 +17,9 @@ MAX_LINES = {"README.md": 120, "CONTRIBUTING.md": 120}
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 BASH = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SEPARATORS = {"&&", "|", ";"}
+INLINE = re.compile(r"`(isosweep [^`]+)`")
+EXPERIMENT = re.compile(r"\bexperiment=([a-z]\w*)")
+OF_PAPERS = ROOT / "docs/papers.md"
 
 
 def anchors(page: Path) -> set[str]:
@@ -79,7 +83,9 @@ def check(overrides: tuple[str, ...]) -> None:
     compose(overrides)
 
 
-@pytest.mark.parametrize("words", cases(program="isosweep"))
+@pytest.mark.parametrize(
+    "words", [*cases(program="isosweep"), *(shlex.split(text) for text in INLINE.findall(OF_PAPERS.read_text()))], ids=" ".join
+)
 def test_commands_of_isosweep_parse(words: list[str]) -> None:
     name, *rest = words[words.index("isosweep") + 1 :]
     assert name in COMMANDS
@@ -94,3 +100,29 @@ def test_scripts_exist_and_have_the_flags(words: list[str]) -> None:
     known = (ROOT / script).read_text() + (ROOT / "tests/conftest.py").read_text()  # test.sh passes its flags on to pytest
     for flag in (word for word in rest if word.startswith("--")):
         assert f'"{flag}"' in known or f" {flag}" in known, flag
+
+
+def test_experiments_exist() -> None:
+    for page in PAGES:
+        named = set(EXPERIMENT.findall(page.read_text())) - {"mine"}  # the reader's own
+        assert [name for name in sorted(named) if not (ROOT / f"conf/experiment/{name}.yaml").exists()] == [], page.name
+
+
+def test_every_experiment_of_a_paper_is_on_its_page() -> None:
+    """docs/papers.md names each experiment that `isosweep reproduce` trains, in the section of its paper."""
+    headings = {"kaplan": "Kaplan", "chinchilla": "Chinchilla", "llama": "LLaMA", "glm": "GLM"}
+    sections = re.split(r"^## ", OF_PAPERS.read_text(), flags=re.MULTILINE)[1:]
+    assert headings.keys() == PAPERS.keys()
+    ours = {"smoke", "kaplan_chinchilla"}  # of none of the four papers
+    for paper, experiments in PAPERS.items():
+        (section,) = (text for text in sections if text.startswith(headings[paper]))
+        assert set(experiments) - ours - set(EXPERIMENT.findall(section)) == set(), paper
+
+
+def test_every_row_of_the_papers_has_a_command_or_a_reason() -> None:
+    lines = [line for line in OF_PAPERS.read_text().splitlines() if line.startswith("| ") and line != "| | shows | here |"]
+    reasons = ("benchmark", "finetuning", "people", "list", "left out", "not public", "drawings")
+    assert len(lines) > 50
+    for what, shown, here in (line.strip("| ").split(" | ") for line in lines):
+        assert shown, what
+        assert "isosweep " in here or "experiment=" in here or here.startswith(reasons), what

@@ -1,4 +1,4 @@
-"""Commands that fit: fit, plot, next. They never import torch."""
+"""Commands that fit, or ask a law: fit, plot, ask, next. They never import torch."""
 
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.commands import DONE, console
-from sweep.commands.sweeps import Sweep, composed, family_of, open_sweep
+from sweep.commands.sweeps import Sweep, composed, family_of, known_surface, open_sweep, store_of
 from sweep.config import SweepConfig
 from sweep.errors import InputError
 from sweep.files import write_atomically, write_json, writing
-from sweep.store import states
+from sweep.store import Store, states
 from sweep.words import counted
 
 if TYPE_CHECKING:
@@ -50,6 +50,20 @@ def of_each_label(options: Namespace, do: Callable[[SweepConfig, Sweep | None], 
     if sum(map(len, lacking.values())) == len(sweep.plan.labels):
         raise InputError(f"{'; '.join(reasons)}; isosweep compare {config.name} compares the losses of its labels")
     print("\n".join(reasons))
+    return DONE
+
+
+def ask(options: Namespace) -> int:
+    """Answer the questions of ask.* by a law that is known, without runs and without intervals.
+
+    The law is chinchilla (Hoffmann et al. 2022), besiroglu (Besiroglu et al. 2024), a sweep that was fitted, or a fits.json.
+    """
+    from sweep.fit import KnownLaw, Questions, answer
+
+    questions, store = Questions.of(composed(options).ask), Store(store_of(options))
+    law = KnownLaw.of(known_surface(options.sweep, store), options.sweep)
+    answers = answer([law], questions).summary().replace(" (no interval)", "")  # the first line says it of all
+    print(f"{law.summary()}\n\n{answers}")
     return DONE
 
 

@@ -1,5 +1,6 @@
 """Sweeps for commands: composed from conf/ before the launch, read from the written plan after it; and their corpora."""
 
+import json
 import os
 import sys
 from argparse import Namespace
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.config import SweepConfig, check_name, compose_with_choices, override
 from sweep.config.overrides import given_texts
-from sweep.errors import InputError
+from sweep.errors import InputError, explained
 from sweep.files import read_json
 from sweep.plan import measured
 from sweep.plan.cost import choose_engine, is_simple, worth_compiling
@@ -24,6 +25,7 @@ from sweep.store import Store, states
 
 if TYPE_CHECKING:
     from sweep.data import CorpusRecipe
+    from sweep.fit import Surface
 
 DEFAULT_STORE, DEFAULT_NAME = "store", "sweep"  # as in conf/sweep.yaml
 FAMILY = "family.json"  # in the folder of a sweep that is several: their names by their labels
@@ -132,6 +134,19 @@ def sweep_folder(store: Store, name: str) -> Path:
     """Where a sweep's plan, tables, fits and figures lie. Raises InputError if `name` is none that a sweep may have."""
     check_name(name)
     return store.root / "sweeps" / name
+
+
+def known_surface(law: str, store: Store, field: str = "") -> "Surface":
+    """The surface L(N, D) of a published law, a sweep that was fitted, or a fits.json. Raises InputError, which calls it
+    `field` and `law`, if there is none."""
+    from sweep.fit import PUBLISHED_LAWS, surface_of
+
+    if law in PUBLISHED_LAWS:
+        return PUBLISHED_LAWS[law]
+    path = Path(law) if law.endswith(".json") else sweep_folder(store, law) / "fits.json"
+    remedy = f"name a sweep that isosweep fit was called for, its fits.json, or {' or '.join(PUBLISHED_LAWS)}"
+    with explained(f"{field}{law}: {path} has no fitted law", remedy, (OSError, ValueError, KeyError, TypeError)):
+        return surface_of(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _launched_from(store: Store, experiment: str | None, scale: str | None) -> str | None:

@@ -19,7 +19,6 @@ from sweep.errors import InputError
 from sweep.fit import Estimate, Intervals, Refused
 from sweep.fit.kaplan.fits import fit_scale_law
 from sweep.fit.kaplan.law_fit import LawFit
-from sweep.fit.kaplan.table import unbeaten
 from sweep.fit.result import attempt
 from sweep.store.curves import OWN
 
@@ -181,11 +180,15 @@ def lines(pairs: "Mapping[str, pd.DataFrame]", level: float = 0.95) -> tuple[Lin
     return tuple(found)
 
 
-def size_law(N: np.ndarray, loss: np.ndarray, intervals: Intervals) -> LawFit | Refused:
-    """L(N) = (N_c / N)^alpha_N through the runs that no run of at most as many parameters beats, as `fit_kaplan` has it of the
-    own loss; N and loss at the end of runs, shape (runs,)."""
-    best = unbeaten(N, loss)
-    return attempt(lambda: fit_scale_law(N[best], loss[best], intervals=intervals))
+def size_law(N: np.ndarray, D: np.ndarray, loss: np.ndarray, intervals: Intervals) -> LawFit | Refused:
+    """L(N) = (N_c / N)^alpha_N, equation 1.1 of the paper, through the longest runs of each size at their ends, all of their
+    seeds. A size whose mean loss a smaller one beats, for want of tokens, is left out. All of shape (runs,)."""
+    kept, least = np.zeros(len(N), dtype=bool), np.inf
+    for size in np.unique(N):
+        longest = (N == size) & (np.max(D[N == size]) == D)
+        if (mean := loss[longest].mean()) < least:
+            kept, least = kept | longest, mean
+    return attempt(lambda: fit_scale_law(N[kept], loss[kept], intervals=intervals))
 
 
 def _effect(

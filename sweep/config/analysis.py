@@ -55,6 +55,13 @@ class FitConfig:
 
 
 @dataclass(kw_only=True)
+class AskedModel(NamedRun):
+    """One (N, D), and the GPU-hours of its training if they are known."""
+
+    gpu_hours: float | None = None
+
+
+@dataclass(kw_only=True)
 class AskConfig:
     """Questions to the fits; see `sweep.fit.answers.Questions`, which checks what is inside lists and models."""
 
@@ -63,7 +70,7 @@ class AskConfig:
     sizes: list[float] = field(default_factory=list)
     improve: list[float] = field(default_factory=list)
     at: NamedRun | None = None
-    models: dict[str, NamedRun] | None = None
+    models: dict[str, AskedModel] | None = None
     inference_tokens: float = number(0, at_least=0)
     flops_per_second: float | None = number(None, above=0)
     watts: float = number(700, above=0)

@@ -1,7 +1,7 @@
 """Figures along training, from the checkpoints that evaluation.keep kept: loss by position, transfer, loss on each set."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def draw_positions_along(along: "pd.DataFrame", laws: Sequence[AtStep]) -> "Figu
     from sweep.figures.ticks import scientific
 
     law_of = {(each.run_id, each.step): each for each in laws}
-    rows = along[along["blocks"].notna()].sort_values(["N", "D", "tokens"])
+    rows = along[along["blocks"].notna()].sort_values(["N", "D", "run_id", "step"])
     kept = rows[~rows["final"]]
     largest = kept["run_id"].iloc[-1] if len(kept) else rows["run_id"].iloc[-1]
     ends = rows[rows["final"]].drop_duplicates("N", keep="last")
@@ -53,7 +53,7 @@ def draw_positions_along(along: "pd.DataFrame", laws: Sequence[AtStep]) -> "Figu
                 axis.plot(t, loss, color=colour(row[by]), linewidth=0.8, linestyle=":", label=f"{scientific(row[by])}: no law")
         axis.set(xlabel="position $t$ in the context", title=title)
         style.log_axes(axis, "x", plain="x")
-        axis.legend(fontsize=7, loc="upper right")
+        style.legend_below(axis, ncols=2)
         colour.bar(axis, label)
     axes[0].set_ylabel("loss (nats per token)")
     return figure
@@ -71,25 +71,26 @@ def draw_transfer_along(pairs: "Mapping[str, pd.DataFrame]", lines: Sequence[Lin
     colour = style.colours(np.concatenate([rows["N"].to_numpy(dtype=float) for rows in pairs.values()]))
     drawn = {each.set: each for each in lines}
     for axis, (name, rows) in zip(axes[0], pairs.items(), strict=True):
-        for final, size, edge in ((False, 12, "none"), (True, 40, HIGHLIGHT)):
-            part = rows[rows["final"] == final]
-            shades = [colour(N) for N in part["N"]]
-            of_kind = {"s": size, "edgecolor": edge, "linewidth": 1.2, "zorder": 3 + final}
-            label = "end of a run" if final else "along training"
-            axis.scatter(part["own"], part["loss"], c=shades, label=label, **of_kind)
-        if (line := drawn.get(name)) is not None:
+        line, title = drawn.get(name), name
+        if line is not None:  # with half as much again of what lies above it: losses early in training would press it to a dot
             span = np.array([line.low, line.high])
-            slope = style.interval(line.slope)
-            axis.plot(span, line.predict(span), color="0.3", linewidth=1, zorder=2, label=f"slope {slope}")
-        axis.set(xlabel="loss on the own held-out text", ylabel=f"loss on {name} (nats per token)", title=name)
-        style.legend_below(axis, ncols=3)
+            axis.plot(span, line.predict(span), color="0.3", linewidth=1, zorder=5, label="line through what both have")
+            rows = rows[rows["own"] < line.high + 0.5 * np.ptp(span)]
+            title = f"{name}: slope {style.interval(line.slope)}"
+        for final, size, edge in ((False, 12, "none"), (True, 36, HIGHLIGHT)):
+            part = rows[rows["final"] == final]
+            of_kind: dict[str, Any] = {"s": size, "edgecolor": edge, "linewidth": 1, "zorder": 3 + final}
+            label = "end of a run" if final else "along training"
+            axis.scatter(part["own"], part["loss"], c=[colour(N) for N in part["N"]], label=label, **of_kind)
+        axis.set(xlabel="loss on the own held-out text", ylabel=f"loss on {name} (nats per token)", title=title)
+    style.legend(list(axes[0]))
     colour.bar(axes[0][-1], N_LABEL)
     return figure
 
 
 def draw_sets_along(along: "pd.DataFrame") -> "Figure":
     """The loss on each set, and on each source of a mixture, along the training of the largest run."""
-    kept = along[~along["final"]].sort_values(["N", "D", "tokens"])
+    kept = along[~along["final"]].sort_values(["N", "D", "run_id", "step"])
     run = along[along["run_id"] == kept["run_id"].iloc[-1]].sort_values("tokens")
     figure, axis = style.panels(1, 6, 4)
     names = list(run["set"].unique())

@@ -5,11 +5,13 @@
     fit_parametric  Approach 3: L(N, D) = E + A / N^alpha + B / D^beta      } arXiv 2203.15556)
     fit_kaplan      L(N), L(D), L(C), L(N, D), L(N, S) of Kaplan et al. 2020 (arXiv 2001.08361); there is a function for each
 
-    allocate        N, D and the loss at any C; budget_for_loss, size_penalty, lifetime_optimum, footprint are its inverses
+    allocate        N, D and the loss at any C; budget_for_loss, size_penalty, lifetime_optimum, use_that_pays are its inverses;
+                    footprint is the energy
     improvement     what less loss takes, by N, D or both; doubling, growth, sized_runs and place: more of the papers' questions
     hold_out        predict the largest budgets from the smaller ones; predict_runs predicts single new runs
     collapse        whether the normalised curves of the best runs fall on each other
     sensitivity     the exponent under every other choice; compare_conventions counts N and C in every way
+    KnownLaw        a law from elsewhere, such as the published ones, of which the same can be asked
     next_runs       the runs that would tell most
     fit_all         all of it, and the verdict
 
@@ -27,7 +29,15 @@ from sweep.fit.approaches.parametric import ParametricFit, fit_parametric
 from sweep.fit.approaches.profile import Profile
 from sweep.fit.design import NextRuns, next_runs
 from sweep.fit.fits import Fits, fit_all
-from sweep.fit.frontier import Allocation, allocate, allocate_sizes, budget_for_loss, footprint, lifetime_optimum, size_penalty
+from sweep.fit.frontier import (
+    Allocation,
+    allocate,
+    allocate_sizes,
+    budget_for_loss,
+    lifetime_optimum,
+    size_penalty,
+    use_that_pays,
+)
 from sweep.fit.judge.collapse import Collapse, collapse
 from sweep.fit.judge.conventions import compare_conventions
 from sweep.fit.judge.holdout import hold_out, predict_runs, rolling_hold_out
@@ -38,7 +48,9 @@ from sweep.fit.kaplan.critical_batch import fit_critical_batch
 from sweep.fit.kaplan.fits import fit_scale_law, fit_size_data_law, fit_size_steps_law
 from sweep.fit.kaplan.table import fit_kaplan, steps_to_loss
 from sweep.fit.questions.asked import Questions
+from sweep.fit.questions.footprint import footprint, footprint_of_hours
 from sweep.fit.questions.improve import doubling, improvement
+from sweep.fit.questions.known import PUBLISHED_LAWS, KnownLaw, surface_of
 from sweep.fit.questions.standing import growth, place, sized_runs
 from sweep.fit.result import NO_INTERVALS, Estimate, Intervals, PowerLaw, Refused
 from sweep.fit.surface import Compute, Surface

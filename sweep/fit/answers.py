@@ -7,16 +7,15 @@ from typing import Any
 from sweep.errors import LawError
 from sweep.fit.frontier import (
     Allocation,
-    Footprint,
     LifetimeOptimum,
     SizePenalty,
     allocate,
     budget_for_loss,
-    footprint,
     lifetime_optimum,
     size_penalty,
 )
 from sweep.fit.questions.asked import Questions
+from sweep.fit.questions.footprint import Footprint, footprint
 from sweep.fit.questions.improve import Gain, Improvement, doubling, improvement
 from sweep.fit.questions.standing import PUBLISHED, Growth, Placement, SizedRun, growth, place, sized_runs
 from sweep.fit.result import Estimate, Record, plain
@@ -96,14 +95,13 @@ class Answers:
         }
 
     def summary(self) -> str:
-        lines = ["Compute-optimal runs"]
+        lines = ["Compute-optimal runs"] * bool(self.allocations)
         for C in dict.fromkeys(row.C for row in self.allocations):
             lines += [f"  {row.line()}" for row in self.allocations if row.C == C]
             for penalty in self.penalties.get(C, ()):
                 lines.append(f"    {penalty.line()}")
             if C in self.footprints:
-                cost = self.footprints[C]
-                lines.append(f"    {cost.gpu_hours:.3g} GPU-hours, {cost.kWh:.3g} kWh, {cost.kg_CO2:.3g} kg CO2")
+                lines.append(f"    {self.footprints[C].line()}")
         parts: dict[str, list[str]] = {
             "": [line for goal in self.goals for line in goal.lines()],
             "Per tenfold of compute": [row.line() for row in self.all_growth],
@@ -118,10 +116,16 @@ class Answers:
         return "\n".join(lines)
 
 
-def answer(fits: Sequence[Any], questions: Questions, *, largest: float, best: tuple[float, float] | None = None) -> Answers:
-    """Ask all `fits`, fitted or refused; `largest` is the largest C of a run, and `best` the (N, D) of the lowest loss. Raises
-    LawError if neither `best` nor `questions.at` says from where to improve."""
-    budgets = [float(C) for C in questions.budgets] or [factor * largest for factor in DECADES]
+def answer(
+    fits: Sequence[Any],
+    questions: Questions,
+    *,
+    largest: float | None = None,
+    best: tuple[float, float] | None = None,
+) -> Answers:
+    """Ask all `fits`, fitted or refused; `largest` is the largest C of a run, and `best` the (N, D) of the lowest loss, both
+    None without runs. Raises LawError if neither `best` nor `questions.at` says from where to improve."""
+    budgets = [float(C) for C in questions.budgets] or [factor * largest for factor in DECADES if largest]
     fitted, rate = [fit for fit in fits if fit.fitted], questions.flops_per_second
     surface = next((fit for fit in fitted if fit.has_surface), None)
     valley = next((fit for fit in fitted if fit.has_other_sizes), None)
@@ -140,7 +144,12 @@ def answer(fits: Sequence[Any], questions: Questions, *, largest: float, best: t
         gains=tuple(doubling(surface, C) for C in budgets) if surface else (),
         goals=tuple(_goal(surface, loss, questions.inference_tokens) for loss in questions.losses) if surface else (),
         improvements=tuple(improvement(surface, less, *start) for less in questions.improve) if surface and start else (),
-        placements=tuple(place(surface, name, *run) for name, run in questions.models.items()) if surface else (),
+        placements=tuple(
+            place(surface, name, *run, gpu_hours=questions.gpu_hours.get(name), flops_per_second=rate, **power)
+            for name, run in questions.models.items()
+        )
+        if surface
+        else (),
         missing=needs,
         footprints={C: footprint(C, flops_per_second=rate, **power) for C in budgets} if rate else {},
     )

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from sweep.errors import LawError
 from sweep.fit.approaches import Approach
-from sweep.fit.approaches.parametric import ParametricFit
 from sweep.fit.result import Estimate, PowerLaw, Record, positive
-from sweep.fit.surface import Surface
+from sweep.fit.surface import Surface, SurfaceLaw
 
 MOST_TOKENS, STEPS = 1e4, 200  # times the optimal D: more are not worth asking for; and how finely it is searched
 INFERENCE_FLOPS = 2  # per parameter and token: a forward pass
@@ -59,11 +59,11 @@ def allocate_sizes(law: PowerLaw | Surface, sizes: Sequence[float]) -> list[tupl
     return [(float(N), float(C), float(C / (6 * N))) for N, C in zip(sizes, budgets, strict=True)]
 
 
-def budget_for_loss(fit: ParametricFit, loss: float) -> Estimate:
+def budget_for_loss(fit: SurfaceLaw, loss: float) -> Estimate:
     """The least C that reaches `loss`. Raises LawError if `loss` is not above E, which no budget reaches."""
     C = fit.surface.budget_for_loss(positive("loss", loss))
     if not np.isfinite(C):
-        raise LawError("unreachable", f"a loss of {loss:g} is not above E = {fit.E.value:.4g}: no budget reaches it")
+        raise LawError("unreachable", f"a loss of {loss:g} is not above E = {fit.surface.E:.4g}: no budget reaches it")
     drawn = fit.replicates.budget_for_loss(loss)
     # Where a resample's E is above the target, no budget is enough.
     return Estimate.from_resamples(float(C), np.where(np.isnan(drawn), np.inf, drawn), fit.level)
@@ -158,30 +158,12 @@ def lifetime_optimum(surface: Surface, loss: float, inference_tokens: float) -> 
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Footprint(Record):
-    """What a computation takes: GPU-hours, kWh and kg of CO2."""
+def use_that_pays(surface: Surface, N: Any, D: Any) -> Any:
+    """The tokens of use for which (`N`, `D`) is the cheapest way to its loss over training and use: `lifetime_optimum`
+    the other way round. Negative where a smaller model is cheaper however little it is used, for `N` is above the
+    training-optimal size.
 
-    gpu_hours: float
-    kWh: float
-    kg_CO2: float
-
-
-def footprint(C: float, *, flops_per_second: float, watts: float, pue: float = 1.1, tonnes_per_MWh: float = 0.385) -> Footprint:
-    """Wh = GPU-hours x power x PUE, tCO2eq = MWh x tCO2eq per MWh; the defaults are those of Touvron et al. 2023
-    (arXiv 2302.13971, section 6).
-
-    Args:
-        C: FLOPs.
-        flops_per_second: achieved by one GPU, not its peak.
-        watts: of one GPU.
-        pue: power usage effectiveness of the building.
-        tonnes_per_MWh: CO2 equivalent of the electricity.
+    Over the D(N) of that loss, kappa N^eta D(N) + 2 N D_inference is stationary at `N`; its log is convex in log N.
     """
-    for name, value in {"C": C, "flops_per_second": flops_per_second, "watts": watts, "pue": pue}.items():
-        positive(name, value)
-    if not tonnes_per_MWh >= 0:
-        raise LawError("bad_option", f"tonnes_per_MWh={tonnes_per_MWh!r} is out of range; it must not be negative")
-    hours = C / flops_per_second / 3600
-    kWh = hours * watts * pue / 1e3
-    return Footprint(gpu_hours=hours, kWh=kWh, kg_CO2=kWh * tonnes_per_MWh)
+    slopes = surface.alpha * surface.A / N**surface.alpha, surface.beta * surface.B / D**surface.beta
+    return surface.compute.flops(N, D) / (INFERENCE_FLOPS * N) * (slopes[0] / slopes[1] - surface.compute.eta)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -142,6 +142,22 @@ class Surface:
         """Constants of shape (surfaces,) as (surfaces, 1), so that they broadcast against runs or budgets."""
         columns = {name: np.asarray(values)[:, None] for name, values in self.constants.items()}
         return Surface(**columns, compute=self.compute)
+
+
+class SurfaceLaw(Protocol):
+    """A law with a surface: what the questions need of it."""
+
+    @property
+    def surface(self) -> Surface:
+        """The constants."""
+
+    @property
+    def replicates(self) -> Surface:
+        """The constants as they may be, shape (resamples,)."""
+
+    @property
+    def level(self) -> float:
+        """Of the intervals."""
 
 
 # Hoffmann et al. 2022 (arXiv 2203.15556), section 3.3, with the digits of the paper's TeX source.

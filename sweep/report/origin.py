@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.fit.frontier import Footprint, footprint
+from sweep.fit.questions.footprint import Footprint, footprint
 from sweep.store import RunDirectory
 from sweep.store.runs import provenance
 from sweep.store.states import DONE

@@ -117,7 +117,8 @@ def collect_along(planned: Sequence[PlannedRun], store: Store) -> "pd.DataFrame"
             continue
         names = ("run_id", "N", "N_non_embedding", "n_layers", "d_model", "seed")
         of_run = {name: value for name, value in _describe(plan).items() if name in names}
-        of_run |= {"cell": plan.cell, "label": plan.label, "D": plan.run.D, "context": plan.run.model.context_length}
+        of_run |= {"cell": plan.cell, "label": plan.label, "D": plan.run.D}
+        of_run["context"] = len(sets.get(OWN, {}).get("by_position", ())) or plan.run.model.context_length
         for name, end in sets.items():
             for step, found in {**end.get(ALONG, {}), plan.run.steps: end}.items():
                 at = {"step": int(step), "tokens": int(step) * plan.run.batch_tokens, "final": found is end, "set": name}

@@ -56,10 +56,9 @@ def batch_loss(model: LanguageModel, batch: Tensor, key_B: Tensor | None = None)
     """The mean loss of a batch, in nats per token; of examples the mean over sequences of the mean over what counts."""
     if batch.ndim == 2:
         return model.loss(batch[:, :-1], batch[:, 1:], key_B=key_B)
-    tokens_BT, targets_BT, position_BT, within_BT, seen_BT, counts_BT = batch.unbind(1)
+    tokens_BT, targets_BT, *places, counts_BT = batch.unbind(1)
     share_BT = counts_BT / counts_BT.sum(dim=1, keepdim=True) / len(batch)
-    layout = Layout(position_BT, within_BT, seen_BT)
-    return model.loss(tokens_BT, targets_BT, key_B=key_B, layout=layout, share_BT=share_BT)
+    return model.loss(tokens_BT, targets_BT, key_B=key_B, layout=Layout(*places), share_BT=share_BT)
 
 
 def token_losses(model: LanguageModel, batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,8 +66,8 @@ def token_losses(model: LanguageModel, batch: Tensor) -> tuple[Tensor, Tensor]:
     if batch.ndim == 2:
         losses_BT = model.loss(batch[:, :-1], batch[:, 1:], reduction="none")
         return losses_BT, losses_BT.new_ones(losses_BT.shape)
-    tokens_BT, targets_BT, position_BT, within_BT, seen_BT, counts_BT = batch.unbind(1)
-    losses_BT = model.loss(tokens_BT, targets_BT, reduction="none", layout=Layout(position_BT, within_BT, seen_BT))
+    tokens_BT, targets_BT, *places, counts_BT = batch.unbind(1)
+    losses_BT = model.loss(tokens_BT, targets_BT, reduction="none", layout=Layout(*places))
     return losses_BT, counts_BT.to(losses_BT.dtype)
 
 

@@ -18,10 +18,10 @@ from sweep.data import Corpus, validation_sequences
 from sweep.data.sources import reader_of
 from sweep.errors import InputError
 from sweep.files import write_sealed
-from sweep.fit.kaplan.position import bin_means
 from sweep.plan.run import RunConfig
 from sweep.store import RunDirectory
 from sweep.store.curves import EVALUATIONS, OWN, evaluated, read_results
+from sweep.use.positions import position_blocks
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from models.language_model import LanguageModel
 
 TOKENS_AT_ONCE = 8192
-BLOCKS = 32  # of sequences, whose losses by position are kept apart, for the noise between them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +154,7 @@ def measure(model: "LanguageModel", run: RunConfig, what: EvaluationSet, device:
         found["bits_per_byte"] = loss / (math.log(2) * what.bytes_per_token)
     if what.name == OWN:
         found["by_position"] = by_sequence.mean(dim=0).tolist()
-        count = min(BLOCKS, len(means))
-        binned = bin_means(by_sequence[: len(means) // count * count].numpy())
-        found["blocks"] = binned.reshape(count, -1, binned.shape[1]).mean(axis=1).round(5).tolist()
+        found["blocks"] = position_blocks(by_sequence.numpy(), sequences if run.causal else None).round(5).tolist()
     return found
 
 

@@ -36,13 +36,15 @@ def show_along(sweep: Sweep, sets: "Sequence[EvaluationSet]", device: str) -> li
     N = "N" if config.fit.parameters == "total" else "N_non_embedding"
     sizes = {}
     for name, rows in base[base["final"]].groupby("set", sort=False):
-        sizes[name] = size_law(rows[N].to_numpy(dtype=float), rows["loss"].to_numpy(dtype=float), intervals)
+        size, D, loss = (rows[column].to_numpy(dtype=float) for column in (N, "D", "loss"))
+        sizes[name] = size_law(size, D, loss, intervals)
         alpha = sizes[name].constants["exponent"] if sizes[name].fitted else sizes[name]  # type: ignore[union-attr]
         print(f"alpha_N of {name}: {alpha}")
-    if along["final"].all():
+    if base["final"].all():
         return []
     laws, pairs = position_laws(along, intervals), paired(along)
-    _print_positions(laws, config.name)
+    of_base = [each for each in laws if each.label == sweep.plan.labels[0]]
+    _print_positions(of_base, config.name)
     through, found = lines(pairs), effects(pairs, sweep.plan.labels, level=config.compare.level, margin=config.compare.margin)
     for line in through:
         print(line.line())
@@ -54,9 +56,9 @@ def show_along(sweep: Sweep, sets: "Sequence[EvaluationSet]", device: str) -> li
     with writing(out):
         along.drop(columns=["blocks", "fingerprint"]).to_csv(out / "along.csv", index=False)
         write_json(out / "along.json", plain(values))
-    written = [out / "along.csv", out / "along.json", *save(draw_sets_along(along), out / "sets_along")]
-    if laws:
-        written += save(draw_positions_along(along, laws), out / "positions_along")
+    written = [out / "along.csv", out / "along.json", *save(draw_sets_along(base), out / "sets_along")]
+    if of_base:
+        written += save(draw_positions_along(base, of_base), out / "positions_along")
     return written + (save(draw_transfer_along(pairs, through), out / "transfer_along") if pairs else [])
 
 

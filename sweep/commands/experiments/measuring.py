@@ -1,14 +1,13 @@
 """What a launched sweep has measured, its labels beside each other, and their files and figures."""
 
-import json
 from argparse import Namespace
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.commands.sweeps import Sweep, composed, family_of, open_sweep, sweep_folder
+from sweep.commands.sweeps import Sweep, composed, family_of, known_surface, open_sweep, sweep_folder
 from sweep.config import SweepConfig
-from sweep.errors import InputError, explained
+from sweep.errors import InputError
 from sweep.files import write_atomically, write_json, writing
 from sweep.store import Store, states
 
@@ -172,16 +171,9 @@ def labels_of(config: SweepConfig, runs: "pd.DataFrame", *, baseline: str, incom
 def _law(config: SweepConfig) -> "Law":
     """The law that compare.law names. Raises InputError if there is none."""
     from sweep.compare.equivalent import Law
-    from sweep.fit import Surface
 
-    asked = str(config.compare.law)
-    path = Path(asked) if asked.endswith(".json") else sweep_folder(Store(Path(config.store)), asked) / "fits.json"
-    remedy = "name a sweep that isosweep fit was called for, or its fits.json"
-    with explained(f"compare.law={asked}: {path} has no fitted law", remedy, (OSError, ValueError, KeyError, TypeError)):
-        constants = json.loads(path.read_text())["parametric"]
-        E, A, B, alpha, beta = (float(constants[name]["value"]) for name in ("E", "A", "B", "alpha", "beta"))
-        surface = Surface(E=E, A=A, B=B, alpha=alpha, beta=beta)
-    return Law(surface=surface, replicas=None, source=f"of {asked}, taken as exact")
+    surface = known_surface(str(config.compare.law), Store(Path(config.store)), "compare.law=")
+    return Law(surface=surface, replicas=None, source=f"of {config.compare.law}, taken as exact")
 
 
 def write_comparison(config: SweepConfig, labels: "Labels | None", outcome: "Outcome | None", runs: "pd.DataFrame") -> None:

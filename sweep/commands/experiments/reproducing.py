@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # The experiments of each paper, in conf/experiment/.
 PAPERS = {
-    "kaplan": ("kaplan_shape", "schedules", "kaplan_overfitting", "kaplan_batch"),
+    "kaplan": ("kaplan_shape", "schedules", "kaplan_overfitting", "kaplan_batch", "kaplan_transfer"),
     "chinchilla": (
         "smoke",
         "chinchilla_cosine",
@@ -35,7 +35,7 @@ PAPERS = {
     "llama": ("overtrained", "repeated_data", "architecture", "llama_tasks"),
     "glm": ("glm", "glm_scaling"),
 }
-EVALUATED = ("architecture", "tasks")  # analyses of losses that isosweep evaluate measures
+EVALUATED = ("architecture", "tasks", "transfer")  # analyses of losses and scores that isosweep evaluate measures
 ANALYSIS = ("compare.", "fit.", "figures.")  # overrides that matter after the launch
 
 

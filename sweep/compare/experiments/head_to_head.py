@@ -1,4 +1,4 @@
-"""Kaplan's counting against Chinchilla's (Hoffmann et al. 2022, Fig. 4): both laws' answers at a larger budget.
+"""Kaplan's counting against Chinchilla's (Hoffmann et al. 2022, Fig. A4): both laws' answers at a larger budget.
 
 Both laws are the parametric surface, fitted to the same small runs; one counts all parameters and C = 6 N D, the other, as
 Kaplan et al. 2020 did, only those without embeddings, in N and in C. Each is asked for the size of the model at the large
@@ -27,7 +27,7 @@ GRID = 400  # sizes at which a profile is drawn, and its lowest loss looked for
 KAPLAN = {"N": "N_non_embedding", "C": "C_kaplan"}
 STEEPER = "Kaplan et al.'s N_opt grows as C^0.73, Chinchilla's as C^0.50 (Hoffmann et al. 2022, table 2)"
 BETTER = (
-    "the 2.80B model of Chinchilla's law beats the 4.74B model of Kaplan et al.'s at 1e21 FLOPs (Hoffmann et al. 2022, Fig. 4)"
+    "the 2.80B model of Chinchilla's law beats the 4.74B model of Kaplan et al.'s at 1e21 FLOPs (Hoffmann et al. 2022, Fig. A4)"
 )
 
 

@@ -66,12 +66,12 @@ def _claim(of: str, found: Sequence[Effect]) -> Claim:
     """Holds if all sets are the same, fails if one of them surely differs."""
     verdicts = {each.verdict for each in found}
     verdict = FAILS if DIFFERS in verdicts else HOLDS if verdicts == {EQUAL} else UNCLEAR
-    here = "; ".join(f"{each.set}: {each.words}{_depths(each)}" for each in found) or "the runs have one only"
+    here = "; ".join(f"{each.set}{_range(each)}: {each.words}" for each in found) or "the runs have one only"
     return Claim(paper=PAPER[of], here=here, verdict=verdict)
 
 
-def _depths(effect: Effect) -> str:
-    return f", from {effect.least:g} layers to {effect.most:g}" if effect.of == DEPTH and effect.low is not None else ""
+def _range(effect: Effect) -> str:
+    return f" ({effect.least:g} to {effect.most:g} layers)" if effect.of == DEPTH and effect.low is not None else ""
 
 
 def _power(laws: Sequence[AtStep]) -> Claim:
@@ -90,7 +90,7 @@ def _faster(laws: Sequence[AtStep]) -> Claim:
     growth, reason = growth_of_gamma(laws, LEVEL)
     if growth is None:
         return Claim(paper=FASTER, here=reason, verdict=UNCLEAR)
-    here = f"gamma grows by {growth} with a tenfold N"
+    here = f"with a tenfold N gamma changes by {growth}"
     return Claim(paper=FASTER, here=here, verdict=judged(*(growth.interval or (np.nan, np.nan))))
 
 
@@ -106,7 +106,11 @@ def _draw(figure: "Figure", found: Sequence[Effect], laws: Sequence[AtStep]) -> 
     left.axvspan(-1, 1, color="0.9", zorder=0)
     left.axvline(0, color="black", linewidth=0.8)
     left.set_yticks(range(len(told)), [f"{each.set}: {each.of}" for each in told])
-    left.set(xlabel="loss there at equal own loss (%)", ylim=(len(told) - 0.5, -0.5), title=f"{LEVEL:.0%} intervals of all")
+    left.set(
+        xlabel="loss there at equal own loss (%)",
+        ylim=(len(told) - 0.5, -0.5),
+        title=f"{LEVEL:.0%} intervals, for all together",
+    )
     sizes = sorted({each.N for each in laws})
     for number, N in enumerate(sizes):
         longest = max((each.D for each in laws if each.N == N), default=0)

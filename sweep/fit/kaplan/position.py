@@ -5,17 +5,19 @@ smallest) to 2.3 + 5.4 t^-0.62 (the largest).
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
 
 from sweep.errors import LawError
-from sweep.fit.kaplan.law_fit import LawFit, line
+from sweep.fit.kaplan.law_fit import LawFit
 from sweep.fit.result import Intervals
 
 BINS = 24  # of the context, at most, in equal steps of log position
 MIN_BINS, MIN_BLOCKS = 6, 8
 GAMMAS = np.geomspace(0.01, 10, 400)  # in steps of 1.7 %, between which a parabola finds the minimum
+ENDS, CERTAIN = 3, 3.0  # bins at either end of the context; standard errors by which the loss falls from one to the other
 MISFIT = 0.1  # of the fall of the loss: a curve that lies further off than that, noise aside, is no such law
 
 
@@ -67,13 +69,18 @@ def fit_position_law(blocks: Any, T: int, intervals: Intervals = Intervals()) ->
     if len(losses) < MIN_BLOCKS or losses.shape[1] < MIN_BINS:
         have = f"{len(losses)} blocks of sequences in {losses.shape[1]} bins of the context"
         raise LawError("too_few_runs", f"{have}; at least {MIN_BLOCKS} and {MIN_BINS} are needed: longer text or context")
-    powers = bin_means(np.arange(1, T + 1) ** -GAMMAS[:, None])  # (gammas, bins)
+    powers = _powers(T)
     mean = losses.mean(axis=0)
-    L_inf, c, gamma = _solve(powers, mean[None], np.ones((1, len(mean))))[0]
-    if not (L_inf > 0 and c > 0 and GAMMAS[0] < gamma < GAMMAS[-1]):
-        why = "falls as evenly as a logarithm" if mean[0] > mean[-1] else "does not fall"
-        reason = f"the loss {why} along the context, which leaves L_inf open: a longer context or more training may tell"
+    L_inf, c, gamma = _solve(powers, mean[None])[0]
+    falls = losses[:, :ENDS].mean(axis=1) - losses[:, -ENDS:].mean(axis=1)
+    if falls.mean() < CERTAIN * falls.std(ddof=1) / len(losses) ** 0.5:
+        reason = (
+            f"the loss does not fall along the context beyond its noise ({falls.mean():+z.3f} nats): train longer, or larger"
+        )
         raise LawError("unidentified", reason)
+    if not (L_inf > 0 and c > 0 and GAMMAS[1] < gamma < GAMMAS[-2]):
+        reason = f"the loss falls as evenly as a logarithm, or at once, along {T} positions, which leaves L_inf or gamma open"
+        raise LawError("unidentified", f"{reason}: a longer context, longer text or more training may tell")
     law = PositionLaw(L_inf=float(L_inf), c=float(c), gamma=float(gamma))
     fitted = L_inf + c * bin_means(np.arange(1, T + 1) ** -gamma)
     residual, noise = mean - fitted, losses.var(axis=0, ddof=1) / len(losses)
@@ -86,7 +93,7 @@ def fit_position_law(blocks: Any, T: int, intervals: Intervals = Intervals()) ->
     alike = np.clip((residual[1:] * residual[:-1]).sum() / (residual**2).sum(), 0, 0.9)
     apart = np.abs(np.subtract.outer(np.arange(len(mean)), np.arange(len(mean))))
     misfit = random.multivariate_normal(np.zeros(len(mean)), off**2 * alike**apart, intervals.resamples, method="eigh")
-    replicas = _solve(powers, counts @ losses / len(losses) + misfit, np.ones((1, len(mean))))
+    replicas = _solve(powers, counts @ losses / len(losses) + misfit)
     inside = (replicas[:, 2] > GAMMAS[0]) & (replicas[:, 2] < GAMMAS[-1])
     return LawFit.from_resamples(
         law,
@@ -97,21 +104,26 @@ def fit_position_law(blocks: Any, T: int, intervals: Intervals = Intervals()) ->
     )
 
 
-def _solve(powers: np.ndarray, losses: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """L_inf, c and gamma of least squares, shape (K, 3), for `losses` and `weight` of shape (K, bins), given the bins' means of
-    t^-gamma at each of `GAMMAS`: for a given gamma the rest is a line."""
-    lines = np.array([line(x, losses, weight) for x in powers])  # (gammas, 2, K)
-    with np.errstate(invalid="ignore"):
-        off = losses - lines[:, 0, :, None] - lines[:, 1, :, None] * powers[:, None]
-        squares = np.nan_to_num((weight * off**2).sum(axis=2), nan=np.inf)  # (gammas, K)
-    best = squares.argmin(axis=0)
-    inner, K = best.clip(1, len(GAMMAS) - 2), np.arange(losses.shape[0])
-    before, here, after = (squares[inner + shift, K] for shift in (-1, 0, 1))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shift = np.nan_to_num((before - after) / (before - 2 * here + after) / 2).clip(-1, 1)
-    shift = np.where(best == inner, shift, best - inner)
-    gamma = GAMMAS[inner] * (GAMMAS[1] / GAMMAS[0]) ** shift
-    low = np.minimum(inner, (inner + shift).astype(int)).clip(0, len(GAMMAS) - 2)
-    part = (inner + shift - low)[:, None]
-    intercept, slope = (((1 - part[:, 0]) * lines[low, i, K] + part[:, 0] * lines[low + 1, i, K]) for i in (0, 1))
-    return np.stack([intercept, slope, gamma], axis=1)
+@cache
+def _powers(T: int) -> np.ndarray:
+    """The bins' means of t^-gamma at each of `GAMMAS`, shape (gammas, bins)."""
+    return bin_means(np.arange(1, T + 1) ** -GAMMAS[:, None])
+
+
+def _solve(powers: np.ndarray, losses: np.ndarray) -> np.ndarray:
+    """L_inf, c and gamma of least squares, shape (K, 3), for `losses` of shape (K, bins), given `_powers`: for each gamma the
+    rest is a line."""
+    x, mean = powers - powers.mean(axis=1, keepdims=True), losses.mean(axis=1)
+    c = losses @ (x / (x**2).sum(axis=1, keepdims=True)).T  # (K, gammas)
+    explained = c * (losses @ x.T)
+    best = explained.argmax(axis=1)
+    inner, K = best.clip(1, len(GAMMAS) - 2), np.arange(len(losses))
+    before, here, after = (explained[K, inner + shift] for shift in (-1, 0, 1))
+    bend = before - 2 * here + after
+    between = np.divide(before - after, 2 * bend, out=np.zeros(len(losses)), where=bend < 0).clip(-1, 1)
+    place = inner + np.where(best == inner, between, best - inner)  # on the grid of gammas
+    low = place.astype(int).clip(0, len(GAMMAS) - 2)
+    part = place - low
+    c = (1 - part) * c[K, low] + part * c[K, low + 1]
+    centre = (1 - part) * powers.mean(axis=1)[low] + part * powers.mean(axis=1)[low + 1]
+    return np.stack([mean - c * centre, c, GAMMAS[0] * (GAMMAS[1] / GAMMAS[0]) ** place], axis=1)

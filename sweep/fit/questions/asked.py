@@ -24,6 +24,7 @@ class Questions:
         improve: shares of the loss to lose, each between 0 and 1.
         at: (N, D) from which to improve; None for the run of the lowest loss.
         models: (N, D) to place against the frontier, by name.
+        gpu_hours: that the training of some of these models took, by name.
         inference_tokens: served by the model of each loss over its life; 0 if only training counts.
         flops_per_second: achieved by one GPU, for GPU-hours and energy; None to leave them out.
         watts: of one GPU.
@@ -39,6 +40,7 @@ class Questions:
     improve: Sequence[float] = ()
     at: tuple[float, float] | None = None
     models: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    gpu_hours: Mapping[str, float] = field(default_factory=dict)
     inference_tokens: float = 0
     flops_per_second: float | None = None
     watts: float = 700
@@ -48,13 +50,17 @@ class Questions:
     @classmethod
     def of(cls, config: "AskConfig") -> "Questions":
         """The questions of a sweep's configuration."""
-        at, models = config.at, {name: (float(run.N), float(run.D)) for name, run in (config.models or {}).items()}
-        return cls(**vars(config) | {"at": None if at is None else (float(at.N), float(at.D)), "models": models})
+        at, runs = config.at, config.models or {}
+        models = {name: (float(run.N), float(run.D)) for name, run in runs.items()}
+        hours = {name: float(run.gpu_hours) for name, run in runs.items() if run.gpu_hours is not None}
+        found = {"at": None if at is None else (float(at.N), float(at.D)), "models": models, "gpu_hours": hours}
+        return cls(**vars(config) | found)
 
     def __post_init__(self) -> None:
         named: dict[str, Any] = {name: list(getattr(self, name)) for name in ("budgets", "losses", "sizes", "improve")}
         for name, run in {"at": self.at, **{f"models.{name}": run for name, run in self.models.items()}}.items():
             named |= {} if run is None else {f"{name}.N": run[0], f"{name}.D": run[1]}
+        named |= {f"models.{name}.gpu_hours": hours for name, hours in self.gpu_hours.items()}
         for name, values in named.items():
             if not np.isfinite(positive(f"ask.{name}", values)).all():
                 raise LawError("bad_option", f"ask.{name}={values!r} is out of range; it must be finite")

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sweep.fit.approaches.parametric import ParametricFit
 from sweep.fit.result import Estimate, Record
-from sweep.fit.surface import Surface
+from sweep.fit.surface import Surface, SurfaceLaw
 
 WAYS = ("more parameters alone", "more data alone", "both, in the best proportion")
 ENDLESS = "no amount is enough"
@@ -61,7 +60,7 @@ class Improvement(Record):
         return [head, *(f"  {way.line()}" for way in self.ways)]
 
 
-def improvement(fit: ParametricFit, less: float, N: float, D: float) -> Improvement:
+def improvement(fit: SurfaceLaw, less: float, N: float, D: float) -> Improvement:
     """What takes the loss at (`N`, `D`) down by the share `less`, between 0 and 1. In every resample the target is that share
     below its own loss at (N, D), for what the question compares are two losses of one law."""
     surface = fit.surface
@@ -124,7 +123,7 @@ class Gain(Record):
         return f"C = {self.C:.3g}: of N at fixed D {self.of_N}, of D at fixed N {self.of_D}, of C {self.of_C}"
 
 
-def doubling(fit: ParametricFit, C: float) -> Gain:
+def doubling(fit: SurfaceLaw, C: float) -> Gain:
     """What twice N, D or C changes at the optimum of `C` FLOPs, by the surface; each resample starts from its own optimum."""
     value, drawn = _doubled(fit.surface, C), _doubled(fit.replicates, C)
     of = [Estimate.from_resamples(float(x), xs, fit.level) for x, xs in zip(value, drawn, strict=True)]

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sweep.fit.approaches import Approach
-from sweep.fit.approaches.parametric import ParametricFit
+from sweep.fit.frontier import use_that_pays
+from sweep.fit.questions.footprint import Footprint, footprint, footprint_of_hours
 from sweep.fit.result import Estimate, Record, positive
-from sweep.fit.surface import Surface
+from sweep.fit.surface import Surface, SurfaceLaw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,10 @@ class Placement(Record):
         distance: loss - best_loss.
         C_needed: the FLOPs for which the frontier has the model's loss.
         wasted: C / C_needed, at least 1.
+        use: the tokens of use for which it is the cheapest way to its loss over training and use; negative if a smaller one is,
+            however little it is used.
+        footprint: of its training; None if neither its GPU-hours nor a speed is known.
+        flops_per_second: of a GPU, by its GPU-hours or as asked.
     """
 
     name: str
@@ -102,18 +107,42 @@ class Placement(Record):
     distance: Estimate
     C_needed: Estimate
     wasted: Estimate
+    use: Estimate
+    footprint: Footprint | None = None
+    flops_per_second: float | None = None
 
     def lines(self) -> list[str]:
+        at = f", {self.flops_per_second:.3g} FLOP/s per GPU" if self.flops_per_second else ""
         return [
             f"{self.name}: N = {self.N:.4g}, D = {self.D:.4g}, C = {self.C:.3g}: loss {self.loss}",
             f"  optimal at this C: N = {self.N_opt}, D = {self.D_opt}, loss {self.best_loss}",
             f"  {self.distance} above the frontier, which has its loss at C = {self.C_needed}, {self.wasted} times less",
+            self._of_use(),
+            *([f"  {self.footprint.line()}{at}"] if self.footprint else []),
         ]
 
+    def _of_use(self) -> str:
+        if self.use.value >= 0:
+            return f"  the cheapest way to its loss if it serves {self.use} tokens"
+        never = "  never the cheapest way to its loss: a smaller model on more tokens is, however little it is used"
+        return f"{never}; or up to {self.use.high:.3g} tokens" if self.use.high and self.use.high > 0 else never
 
-def place(fit: ParametricFit, name: str, N: float, D: float) -> Placement:
+
+def place(
+    fit: SurfaceLaw,
+    name: str,
+    N: float,
+    D: float,
+    *,
+    gpu_hours: float | None = None,
+    flops_per_second: float | None = None,
+    watts: float = 700,
+    pue: float = 1.1,
+    tonnes_per_MWh: float = 0.385,
+) -> Placement:
     """Where a model stands, by the surface; the losses are comparable with a published one only on the same text and
-    tokenizer, distances and factors of compute more widely."""
+    tokenizer, distances and factors of compute more widely. The footprint is that of `gpu_hours`, or else of its C at
+    `flops_per_second`."""
     C = float(fit.surface.compute.flops(N, D))
     value, drawn = _standing(fit.surface, N, D, C), _standing(fit.replicates, N, D, C)
     found = {key: Estimate.from_resamples(float(value[key]), drawn[key], fit.level) for key in value}
@@ -122,7 +151,15 @@ def place(fit: ParametricFit, name: str, N: float, D: float) -> Placement:
     if N_opt.contains(N):
         found |= {"distance": replace(found["distance"], low=0.0), "wasted": replace(found["wasted"], low=1.0)}
         found["C_needed"] = replace(found["C_needed"], high=C)
-    return Placement(name=name, N=N, D=D, C=C, **found)
+    if found["use"].low is not None and found["use"].value >= 0:
+        found["use"] = replace(found["use"], low=max(found["use"].low, 0.0))
+    power = {"watts": watts, "pue": pue, "tonnes_per_MWh": tonnes_per_MWh}
+    taken: Footprint | None = None
+    if gpu_hours is not None:
+        taken, flops_per_second = footprint_of_hours(gpu_hours, **power), C / gpu_hours / 3600
+    elif flops_per_second is not None:
+        taken = footprint(C, flops_per_second=flops_per_second, **power)
+    return Placement(name=name, N=N, D=D, C=C, **found, footprint=taken, flops_per_second=flops_per_second)
 
 
 def _standing(surface: Surface, N: float, D: float, C: float) -> dict[str, np.ndarray]:
@@ -137,4 +174,5 @@ def _standing(surface: Surface, N: float, D: float, C: float) -> dict[str, np.nd
             "distance": loss - best,
             "C_needed": needed,
             "wasted": C / needed,
+            "use": use_that_pays(surface, N, D),
         }

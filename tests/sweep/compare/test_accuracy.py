@@ -1,6 +1,7 @@
 """What is said of accuracies on simulated sweeps, of which the truth is known."""
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,8 @@ def simulated(
 ) -> pd.DataFrame:
     """Scores of an IsoFLOP sweep: accuracies by `LAW`, or by chance if nothing is `known`, with items of unequal difficulty;
     those of the largest budget off by `beyond`."""
-    difficulty, rows = rng.normal(size=items), []
+    difficulty = rng.normal(size=items)
+    rows: list[dict[str, Any]] = []
     for C in BUDGETS:
         for size, N in enumerate(np.geomspace(5e3, 1e5, sizes)):
             D = C / 6 / N

@@ -1,6 +1,8 @@
 """Mixtures: weights, epochs, duplicates and the overlap of the two parts."""
 
 import json
+import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from sweep.cli import main
 from sweep.commands.sweeps import plan_sweep
 from sweep.config import CorpusSpec, SourceConfig, compose
 from sweep.data import Corpus, CorpusRecipe
+from sweep.data.mixture import shares
 from sweep.errors import InputError
 from tests.sweep.data.cases import documents_of, some_documents, write_jsonl
 
@@ -163,3 +166,52 @@ def test_overlap_counts_shared_passages(tmp_path: Path, monkeypatch: pytest.Monk
     positions = range(0, len(held_out) - size + 1, 2)
     exact = np.mean([held_out[i : i + size] in grams for i in positions])  # in blocks of two n-grams or so
     assert corpus.manifest["overlap"]["share"] == exact > 0.1
+
+
+# Touvron et al. 2023 (arXiv 2302.13971), table 1: the share of the training tokens, and epochs in 1.4T tokens.
+TABLE_1 = {
+    "common_crawl": (0.67, 1.10),
+    "c4": (0.15, 1.06),
+    "github": (0.045, 0.64),
+    "wikipedia": (0.045, 2.45),
+    "books": (0.045, 2.23),
+    "arxiv": (0.025, 1.06),
+    "stackexchange": (0.02, 1.03),
+}
+
+
+def test_llamas_mixture_is_that_of_table_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    data = compose(["data=llama"]).data
+    assert data.sources is not None
+    assert {name: (source.weight, source.epochs) for name, source in data.sources.items()} == TABLE_1
+    assert {source.source for source in data.sources.values()} == {"huggingface"}
+    assert len(CorpusRecipe.read(data).fingerprint) == 16
+    # With as many tokens to a byte in each source, all of them run out together, after the paper's epochs.
+    found = shares(data.sources, {name: float(source.max_bytes or 0) for name, source in data.sources.items()})
+    for name, (weight, epochs) in TABLE_1.items():
+        assert found[name].share == weight
+        assert found[name].epochs == pytest.approx(epochs, rel=0.02)
+    assert sum(share.tokens for share in found.values()) == pytest.approx(2e9, rel=0.02)
+
+
+def test_llamas_mixture_is_made_of_stand_ins_for_its_sets(tmp_path: Path) -> None:
+    """The same weights and epochs on local files, of sizes as the megabytes of conf/data/llama.yaml."""
+    data = compose(["data=llama", "data.tokenizer=bytes", "data.validation_tokens=20000"]).data
+    assert data.sources is not None
+    sources = {}
+    for seed, (name, source) in enumerate(data.sources.items()):
+        path = tmp_path / f"{name}.jsonl"
+        write_jsonl(path, some_documents(int((source.max_bytes or 0) / 2e5), seed), source.column)
+        stand_in: dict[str, Any] = {"source": "jsonl", "paths": [str(path)], "dataset": None, "config": None, "max_bytes": None}
+        sources[name] = replace(source, **stand_in)
+    corpus = CorpusRecipe.read(replace(data, sources=sources)).build(tmp_path / "corpora")
+    trained = corpus.manifest["parts"]["train"]["sources"]
+    for name, (weight, epochs) in TABLE_1.items():
+        assert trained[name]["share"] == pytest.approx(weight, rel=0.05)
+        assert trained[name]["epochs"] <= epochs * 1.01
+    assert max(trained[name]["epochs"] / epochs for name, (_, epochs) in TABLE_1.items()) == pytest.approx(1, abs=0.01)
+    assert trained["wikipedia"]["epochs"] > 2 > 1 > trained["github"]["epochs"]

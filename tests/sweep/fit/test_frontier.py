@@ -20,7 +20,6 @@ from sweep.fit import (
     fit_envelope,
     fit_isoflop,
     fit_parametric,
-    footprint,
     lifetime_optimum,
     size_penalty,
 )
@@ -172,14 +171,6 @@ def test_use_makes_smaller_models_trained_longer_the_cheapest() -> None:
     assert used.saving == pytest.approx(1 - cost.min() / cost[-1], rel=1e-4)
     with pytest.raises(LawError, match="no budget reaches"):
         lifetime_optimum(CHINCHILLA, 1.0, 1e12)
-
-
-def test_llamas_footprint() -> None:
-    """Touvron et al. 2023, table 15: 65B parameters, 1,022,362 GPU-hours at 400 W: 449 MWh, 173 t CO2."""
-    cost = footprint(1_022_362 * 3600 * 1e14, flops_per_second=1e14, watts=400)
-    assert cost.gpu_hours == pytest.approx(1_022_362)
-    assert cost.kWh / 1e3 == pytest.approx(449, abs=1)
-    assert cost.kg_CO2 / 1e3 == pytest.approx(173, abs=0.5)
 
 
 def test_answers_cover_what_was_asked() -> None:

@@ -2,14 +2,23 @@
 
 import json
 import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from models.own import CLASSES
+from models.own import CLASSES, measured
 from sweep.cli import main
 from sweep.commands import BAD_INPUT, DONE
+from sweep.config import ClusterConfig, SlurmConfig
+from sweep.data import Corpus
+from sweep.launch.launchers import Launch
+from sweep.launch.task import Task, write_tasks
 from sweep.plan import code
+from sweep.plan.run import RunConfig
+from sweep.store import Store, states
 
 BODY = """
 import torch
@@ -89,6 +98,30 @@ def test_it_is_planned_trained_and_evaluated(file: Path, tmp_path: Path, capsys:
     assert main(["evaluate", "sweep", f"store={store}"]) == BAD_INPUT
     assert "give --allow-code to run it" in capsys.readouterr().err
     assert main(["evaluate", "sweep", f"store={store}", "--allow-code"]) == DONE
+
+
+def test_a_task_of_slurm_runs_it_if_the_launch_might(
+    file: Path, tiny_run: RunConfig, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    code.allow(store.root)
+    body = code.adopt(f"{file}:Averages")
+    shape = measured(replace(tiny_run.model, body=body))
+    code.keep([shape], store.root)
+    cluster = ClusterConfig(launcher="slurm", slurm=SlurmConfig())
+    launch = Launch(name="x", store=store, corpus=corpus.directory, device="cpu", cluster=cluster)
+    ends = []
+    for place, seed in ((tmp_path / "allowed", 0), (tmp_path / "not", 1)):
+        place.mkdir()
+        run = replace(tiny_run, model=shape, seed=seed)
+        write_tasks(place, [Task(runs=(run,), seconds=None)], launch)
+        outside = {key: value for key, value in os.environ.items() if key != code.ALLOWED}  # sbatch may pass nothing on
+        subprocess.run([sys.executable, "-m", "sweep", "task", str(place), "0"], env=outside, check=False)
+        ends.append(store.run(run.run_id).status())
+        monkeypatch.delenv(code.ALLOWED, raising=False)  # the second submission is of a launch without the flag
+    assert ends[0]["state"] == states.DONE
+    assert ends[1]["state"] == states.FAILED
+    assert "give --allow-code to run it" in ends[1]["error"]
 
 
 def test_nothing_runs_without_the_flag(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,7 +119,7 @@ def test_the_other_questions_have_the_numbers_of_fits_json(document: Element, fi
     assert [len(row) for row in held[:3]] == [6, 6, 9]
     assert "No amount is enough" in document.all("section", id="answer")[0].text
     (model,) = answers["models"]
-    parts = ("loss", "N_opt", "D_opt", "best_loss", "distance", "C_needed", "wasted")
+    parts = ("loss", "N_opt", "D_opt", "best_loss", "distance", "C_needed", "wasted", "use")
     assert sorted(shown("model")[0]) == sorted([model[key] for key in "NDC"] + [x for key in parts for x in ends(model[key])])
 
 
