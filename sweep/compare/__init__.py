@@ -18,6 +18,7 @@ ANALYSES = (
     "overtrained",
     "repetition",
     "shape",
+    "tasks",
     "transfer",
 )
 

@@ -58,8 +58,8 @@ class Judged:
 
     def words(self) -> str:
         return (
-            f"the law of {counted(self.fitted, 'run')} below {self.above:.3g} FLOPs gives {_percent(self.predicted)} for the "
-            f"{self.held} from there on, and {_percent(self.measured)} is measured, {_points(self.off)} more: {self.verdict}"
+            f"the law of {counted(self.fitted, 'run')} below {self.above:.3g} FLOPs gives {percent(self.predicted)} for the "
+            f"{self.held} from there on, and {percent(self.measured)} is measured, {points(self.off)} more: {self.verdict}"
         )
 
 
@@ -94,7 +94,7 @@ class TaskFound:
     def words(self) -> str:
         """Two sentences on one line."""
         law = self.judged.words() if isinstance(self.judged, Judged) else f"no law: {self.judged}"
-        trend = f"{_percent(self.mean)} over all runs, chance {self.chance:.1%}; {_points(self.slope)} for a nat less"
+        trend = f"{percent(self.mean)} over all runs, chance {self.chance:.1%}; {points(self.slope)} for a nat less"
         return f"{self.task} {self.verdict}: {trend}. {law[0].upper()}{law[1:]}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -129,6 +129,15 @@ def judge_tasks(scores: "pd.DataFrame", *, level: float, seed: int = 0) -> list[
     return [_judge(own.reset_index(drop=True), level, seed) for _, own in scores.groupby("task", sort=False)]
 
 
+def with_tokens(scores: "pd.DataFrame", level: float) -> Estimate:
+    """By how much the accuracy on one task rises with each doubling of D at fixed N, by least squares over the runs with a
+    constant for each N. Columns N, D, cell and right, as `judge_tasks` takes them."""
+    sizes, right = scores["N"].to_numpy(), np.stack(scores["right"].to_list()).astype(float)
+    own = sizes[:, None] == np.unique(sizes)
+    x = np.column_stack([np.log2(scores["D"].to_numpy(dtype=float)), own])
+    return _regression(x, right, scores["cell"].to_numpy(), level)
+
+
 def _judge(runs: "pd.DataFrame", level: float, seed: int) -> TaskFound:
     task, chance = str(runs["task"].iloc[0]), float(runs["chance"].iloc[0])
     if runs["fingerprint"].nunique() > 1:
@@ -144,8 +153,8 @@ def _judge(runs: "pd.DataFrame", level: float, seed: int) -> TaskFound:
         verdict = NOISE
 
     def all_of_it() -> AccuracyLaw:
-        if verdict == NOISE:
-            raise LawError("only_noise", "an accuracy that does not leave chance has none")
+        if verdict != RISES:
+            raise LawError("no_rise", "an accuracy that is not seen to rise has none")
         return fit_accuracy(loss, right.mean(axis=1), chance)
 
     law = attempt(all_of_it)
@@ -237,11 +246,13 @@ def _wider(estimate: Estimate, freedom: int, level: float) -> Estimate:
     return Estimate(value, value - factor * (value - estimate.low), value + factor * (estimate.high - value))
 
 
-def _percent(estimate: Estimate) -> str:
+def percent(estimate: Estimate) -> str:
+    """A share with its interval."""
     return _shown(estimate, "z", "%")
 
 
-def _points(estimate: Estimate) -> str:
+def points(estimate: Estimate) -> str:
+    """A difference of shares with its interval, in points of a hundred."""
     return _shown(estimate, "+z", " points")
 
 

@@ -42,6 +42,7 @@ class Measured:
         evaluations: run_id, step, tokens, loss: each held-out loss along a run, and what else was measured there.
         labels: all that were planned, the baseline first; empty if that is not known.
         along: what `isosweep evaluate` has measured along the runs; see `sweep.store.collect.collect_along`. None if nothing.
+        tasks: the scores of the tasks of evaluation.tasks; see `sweep.store.collect.collect_tasks`. None if there are none.
     """
 
     runs: "pd.DataFrame"
@@ -49,6 +50,7 @@ class Measured:
     evaluations: "pd.DataFrame"
     labels: tuple[str, ...] = ()
     along: "pd.DataFrame | None" = None
+    tasks: "pd.DataFrame | None" = None
 
 
 @dataclass(frozen=True, kw_only=True)

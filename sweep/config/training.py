@@ -150,9 +150,9 @@ class TaskConfig:
         kind: "continuation": which of `choices` texts goes on with the one before it? Made from the corpus's held-out part.
         context, continuation: lengths of the text before and of each choice, in tokens. Without a context there is nothing to
             know, so that 0 makes a task of pure chance.
-        items: at most so many, of the held-out part's pieces; a short one has fewer.
+        items: at most so many; a short held-out part has fewer pieces.
         choices: of each item, the true one included.
-        seed: of the choice of pieces, and of the wrong continuations.
+        seed: of the choice of pieces, and of what is beside what.
         path: of JSON lines {"context": …, "choices": […, …], "answer": 0}; all of them are asked.
     """
 

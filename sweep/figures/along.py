@@ -30,7 +30,7 @@ def draw_positions_along(along: "pd.DataFrame", laws: Sequence[AtStep]) -> "Figu
     from sweep.figures.ticks import scientific
 
     law_of = {(each.run_id, each.step): each for each in laws}
-    rows = along[along["blocks"].notna()].sort_values(["N", "D", "tokens"])
+    rows = along[along["blocks"].notna()].sort_values(["N", "D", "run_id", "step"])
     kept = rows[~rows["final"]]
     largest = kept["run_id"].iloc[-1] if len(kept) else rows["run_id"].iloc[-1]
     ends = rows[rows["final"]].drop_duplicates("N", keep="last")
@@ -90,7 +90,7 @@ def draw_transfer_along(pairs: "Mapping[str, pd.DataFrame]", lines: Sequence[Lin
 
 def draw_sets_along(along: "pd.DataFrame") -> "Figure":
     """The loss on each set, and on each source of a mixture, along the training of the largest run."""
-    kept = along[~along["final"]].sort_values(["N", "D", "tokens"])
+    kept = along[~along["final"]].sort_values(["N", "D", "run_id", "step"])
     run = along[along["run_id"] == kept["run_id"].iloc[-1]].sort_values("tokens")
     figure, axis = style.panels(1, 6, 4)
     names = list(run["set"].unique())

@@ -59,5 +59,5 @@ def _draw_laws(axis: "Axes", losses: np.ndarray, found: TaskFound) -> None:
     if isinstance(found.judged, Judged):
         smaller = found.judged.law.predict(along)
         axis.plot(along, smaller, "--", color=HIGHLIGHT, linewidth=1, label="law of the smaller budgets")
-        held = [(run["loss"], run["accuracy"]) for run in found.judged.runs]
-        axis.scatter(*zip(*held, strict=True), s=60, facecolor="none", edgecolor=HIGHLIGHT, linewidth=0.9, label="held out")
+        L, accuracy = ([run[name] for run in found.judged.runs] for name in ("loss", "accuracy"))
+        axis.scatter(L, accuracy, s=60, facecolor="none", edgecolor=HIGHLIGHT, linewidth=0.9, label="held out")

@@ -16,6 +16,7 @@ from sweep.data.tokenizer import Tokenizer
 from sweep.errors import InputError, explained
 from sweep.words import counted
 
+DRAWS = 8  # of groups with different continuations
 CONTEXTS = ("context", "question")  # the names that a line's text before its choices may have
 
 
@@ -81,33 +82,31 @@ def check_tasks(named: Mapping[str, TaskConfig]) -> None:
 
 
 def _continuations(name: str, task: TaskConfig, field: str, corpus: Corpus) -> Items:
-    """Pieces of the held-out text that do not overlap and lie each within one document. The wrong choices of an item are true
-    ones of others, drawn evenly, so that a model that does not look at the context is right as often as by chance."""
+    """Pieces of the held-out text that do not overlap and lie each within one document, in groups whose continuations differ.
+
+    The choices of an item are the continuations of its group, and each piece of a group makes an item. So a model that does not
+    look at the context gives the same answer to a whole group, and is right exactly as often as by chance, whatever it prefers.
+    """
     tokenizer = None if corpus.manifest["tokenizer"] == "none" else corpus.tokenizer()
     tokens, size = np.asarray(corpus.tokens("validation")).astype(np.int64), task.context + task.continuation
     ends = np.flatnonzero(tokens == tokenizer.end_of_document) if tokenizer else np.empty(0, dtype=int)
     bounds = [-1, *ends.tolist(), len(tokens)]
     starts = np.concatenate([np.arange(last + 1, end - size + 1, size) for last, end in pairwise(bounds)])
-    rng = np.random.default_rng(task.seed)
-    pieces = tokens[rng.permutation(starts)[: task.items, None] + np.arange(size)]
-    kinds, which = np.unique(pieces[:, task.context :], axis=0, return_inverse=True)
-    if len(kinds) < task.choices:
+    pieces = tokens[starts[:, None] + np.arange(size)]
+    groups = _groups(pieces[:, task.context :], task.choices, np.random.default_rng(task.seed))
+    if not len(groups):
         raise InputError(
-            f"{field}: {len(tokens):,} held-out tokens have {counted(len(kinds), 'different continuation')} after "
-            f"{task.context} tokens, fewer than choices={task.choices}; raise data.validation_tokens, or ask for shorter pieces"
+            f"{field}: {len(tokens):,} held-out tokens have {counted(len(pieces), 'piece')} of {size} tokens, and no "
+            f"choices={task.choices} of them end differently; raise data.validation_tokens, or ask for shorter pieces"
         )
+    groups = groups[: max(1, task.items // task.choices)]
     before = pieces[:, : task.context]
     if not task.context:  # a model needs a token to begin with
         if tokenizer is None:
             raise InputError(f"{field}.context=0 begins with the end of a document, which this corpus has not; give 1 or more")
         before = np.full((len(pieces), 1), tokenizer.end_of_document)
-    ids, answer = [], rng.integers(task.choices, size=len(pieces))
-    for item, true in enumerate(answer):
-        order = which[rng.permutation(len(pieces))]
-        others = order[np.sort(np.unique(order, return_index=True)[1])]  # each once, in the order drawn
-        chosen = others[others != which[item]][: task.choices - 1].tolist()
-        chosen.insert(true, which[item])
-        ids += [np.concatenate([before[item], kinds[each]]) for each in chosen]
+    contexts, choices = np.repeat(groups.ravel(), task.choices), np.repeat(groups, task.choices, axis=0).ravel()
+    ids = np.hstack([before[contexts], pieces[choices, task.context :]])
     sizes = [tokenizer.count_bytes(each[-task.continuation :]) if tokenizer else task.continuation for each in ids]
     return Items(
         name=name,
@@ -115,8 +114,21 @@ def _continuations(name: str, task: TaskConfig, field: str, corpus: Corpus) -> I
         scored=np.full(len(ids), task.continuation),
         bytes=np.maximum(sizes, 1),
         first=np.arange(0, len(ids), task.choices),
-        answer=answer,
+        answer=np.tile(np.arange(task.choices), len(groups)),
     )
+
+
+def _groups(continuations: np.ndarray, choices: int, rng: np.random.Generator) -> np.ndarray:
+    """Numbers of `continuations`, shape (pieces, tokens), in groups of `choices` different ones, shape (groups, choices), each
+    in at most one group. What does not fit is drawn again a few times, and then left out."""
+    which = np.unique(continuations, axis=0, return_inverse=True)[1].ravel()
+    rest, found = rng.permutation(len(which)), [np.empty((0, choices), dtype=int)]
+    for _ in range(DRAWS):
+        groups = rest[: len(rest) // choices * choices].reshape(-1, choices)
+        differ = (np.diff(np.sort(which[groups], axis=1), axis=1) > 0).all(axis=1)
+        found.append(groups[differ])
+        rest = rng.permutation(np.concatenate([groups[~differ].ravel(), rest[groups.size :]]))
+    return np.concatenate(found)
 
 
 def _read(name: str, path: Path, given: str, tokenizer: Tokenizer, context_length: int) -> Items:

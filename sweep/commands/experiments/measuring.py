@@ -127,7 +127,7 @@ def _named(name: str, config: SweepConfig) -> Namespace:
 
 def measured_of(sweep: Sweep) -> "Measured":
     from sweep.compare import Measured
-    from sweep.store.collect import collect, collect_along
+    from sweep.store.collect import collect, collect_along, collect_tasks
 
     found = collect(sweep.plan.runs, sweep.store, sweep.config.fit)
     done = found.runs[found.runs["state"] == states.DONE]
@@ -140,8 +140,14 @@ def measured_of(sweep: Sweep) -> "Measured":
         "label", key=lambda labels: labels.map(place), kind="stable", ignore_index=True
     )  # the baseline first
     along, labels = collect_along(sweep.plan.runs, sweep.store), tuple(sweep.plan.labels)
+    tasks = collect_tasks(sweep.plan.runs, sweep.store, list(sweep.config.evaluation.tasks or {}))
     return Measured(
-        runs=runs, curves=found.curves, evaluations=found.evaluations, labels=labels, along=along if len(along) else None
+        runs=runs,
+        curves=found.curves,
+        evaluations=found.evaluations,
+        labels=labels,
+        along=along if len(along) else None,
+        tasks=tasks if len(tasks) else None,
     )
 
 

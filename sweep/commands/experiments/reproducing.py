@@ -32,10 +32,10 @@ PAPERS = {
         "corpora",
         "kaplan_chinchilla",
     ),
-    "llama": ("overtrained", "repeated_data", "architecture"),
+    "llama": ("overtrained", "repeated_data", "architecture", "llama_tasks"),
     "glm": ("glm", "glm_scaling"),
 }
-EVALUATED = ("architecture", "transfer")  # analyses of losses that isosweep evaluate measures
+EVALUATED = ("architecture", "tasks", "transfer")  # analyses of losses and scores that isosweep evaluate measures
 ANALYSIS = ("compare.", "fit.", "figures.")  # overrides that matter after the launch
 
 

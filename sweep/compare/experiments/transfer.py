@@ -106,7 +106,11 @@ def _draw(figure: "Figure", found: Sequence[Effect], laws: Sequence[AtStep]) -> 
     left.axvspan(-1, 1, color="0.9", zorder=0)
     left.axvline(0, color="black", linewidth=0.8)
     left.set_yticks(range(len(told)), [f"{each.set}: {each.of}" for each in told])
-    left.set(xlabel="loss there at equal own loss (%)", ylim=(len(told) - 0.5, -0.5), title=f"{LEVEL:.0%} intervals of all")
+    left.set(
+        xlabel="loss there at equal own loss (%)",
+        ylim=(len(told) - 0.5, -0.5),
+        title=f"{LEVEL:.0%} intervals, for all together",
+    )
     sizes = sorted({each.N for each in laws})
     for number, N in enumerate(sizes):
         longest = max((each.D for each in laws if each.N == N), default=0)

@@ -5,6 +5,7 @@ smallest) to 2.3 + 5.4 t^-0.62 (the largest).
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -68,7 +69,7 @@ def fit_position_law(blocks: Any, T: int, intervals: Intervals = Intervals()) ->
     if len(losses) < MIN_BLOCKS or losses.shape[1] < MIN_BINS:
         have = f"{len(losses)} blocks of sequences in {losses.shape[1]} bins of the context"
         raise LawError("too_few_runs", f"{have}; at least {MIN_BLOCKS} and {MIN_BINS} are needed: longer text or context")
-    powers = bin_means(np.arange(1, T + 1) ** -GAMMAS[:, None])  # (gammas, bins)
+    powers = _powers(T)
     mean = losses.mean(axis=0)
     L_inf, c, gamma = _solve(powers, mean[None])[0]
     falls = losses[:, :ENDS].mean(axis=1) - losses[:, -ENDS:].mean(axis=1)
@@ -103,9 +104,15 @@ def fit_position_law(blocks: Any, T: int, intervals: Intervals = Intervals()) ->
     )
 
 
+@cache
+def _powers(T: int) -> np.ndarray:
+    """The bins' means of t^-gamma at each of `GAMMAS`, shape (gammas, bins)."""
+    return bin_means(np.arange(1, T + 1) ** -GAMMAS[:, None])
+
+
 def _solve(powers: np.ndarray, losses: np.ndarray) -> np.ndarray:
-    """L_inf, c and gamma of least squares, shape (K, 3), for `losses` of shape (K, bins), given the bins' means of t^-gamma at
-    each of `GAMMAS`, shape (gammas, bins): for a given gamma the rest is a line."""
+    """L_inf, c and gamma of least squares, shape (K, 3), for `losses` of shape (K, bins), given `_powers`: for each gamma the
+    rest is a line."""
     x, mean = powers - powers.mean(axis=1, keepdims=True), losses.mean(axis=1)
     c = losses @ (x / (x**2).sum(axis=1, keepdims=True)).T  # (K, gammas)
     explained = c * (losses @ x.T)

@@ -3,7 +3,7 @@
     accuracy(L) = chance + (top - chance) / (1 + exp(-k (L_mid - L)))
 
 It is the second step of Bhagia et al. 2024 (arXiv 2412.04403) and of Llama 3 (arXiv 2407.21783, section 3.2.1), with the
-floor at chance. The error of Gadre et al. 2024 (arXiv 2403.08540) falls as exp(-k L) below its ceiling, as here far from the top.
+floor at chance. Far from the top it is the exponential of Gadre et al. 2024 (arXiv 2403.08540).
 """
 
 from dataclasses import dataclass
