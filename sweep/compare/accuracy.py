@@ -59,7 +59,7 @@ class Judged:
     def words(self) -> str:
         return (
             f"the law of {counted(self.fitted, 'run')} below {self.above:.3g} FLOPs gives {percent(self.predicted)} for the "
-            f"{self.held} from there on, and {percent(self.measured)} is measured, {points(self.off)} more: {self.verdict}"
+            f"{self.held} from there on, and {percent(self.measured)} is measured, off by {points(self.off)}: {self.verdict}"
         )
 
 
