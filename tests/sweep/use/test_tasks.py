@@ -73,6 +73,8 @@ def test_a_task_without_context_begins_with_the_end_of_a_document(corpus: Corpus
     items = items_of("blind", replace(NEXT, context=0), corpus, T)
     assert {len(each) for each in items.ids} == {5}
     assert {int(each[0]) for each in items.ids} == {ByteTokenizer.end_of_document}
+    texts = [each.tobytes() for each in items.ids]  # of a text that repeats itself
+    assert {len(set(texts[first : first + 4])) for first in items.first} == {4}
 
 
 def test_the_items_of_a_file(corpus: Corpus, tmp_path: Path) -> None:
