@@ -17,6 +17,8 @@ from sweep.store.curves import TASKS, read_results, scored
 from sweep.use.evaluate import TOKENS_AT_ONCE, last_weights, loaded
 from sweep.use.items import Items
 
+UNREAD = 2  # tokens at the end of a text that a model of blanks does not predict
+
 if TYPE_CHECKING:
     from models.language_model import LanguageModel
 
@@ -62,20 +64,21 @@ def likelihoods(model: "LanguageModel", run: RunConfig, items: Items, device: st
     import torch
 
     from sweep.train.engine.autograd import autocast, to_device
+    from sweep.train.objective import as_text, text_losses
 
-    ids = [each[-run.model.context_length - 1 :] for each in items.ids]
+    unread = 0 if run.causal else UNREAD
+    ids = [each[-run.model.context_length - 1 + unread :] for each in items.ids]
     lengths = np.array([len(each) for each in ids])
     order, nats = np.argsort(-lengths, kind="stable"), np.empty(len(ids))
     at_once = max(1, TOKENS_AT_ONCE // int(lengths.max()))
     with torch.no_grad(), autocast(run.precision, device):
         for start in range(0, len(ids), at_once):
             rows = order[start : start + at_once]
-            ids_RT = np.zeros((len(rows), lengths[rows[0]]), dtype=np.int64)
+            ids_RT = np.zeros((len(rows), lengths[rows[0]] + unread), dtype=np.int64)
             for row, sequence in zip(ids_RT, rows, strict=True):
                 row[: lengths[sequence]] = ids[sequence]
-            tokens = to_device(ids_RT, device)
-            losses = model.loss(tokens[:, :-1], tokens[:, 1:], reduction="none").double().cpu().numpy()
-            place = np.arange(1, ids_RT.shape[1])  # of each target
+            losses = text_losses(model, to_device(as_text(run, ids_RT), device)).double().cpu().numpy()
+            place = np.arange(1, losses.shape[1] + 1)  # of each target
             ends = lengths[rows, None]
             nats[rows] = -(losses * ((place >= ends - items.scored[rows, None]) & (place < ends))).sum(axis=1)
     if not np.isfinite(nats).all():

@@ -10,15 +10,16 @@ import pandas as pd
 import pytest
 import torch
 
-from models.language_model import LanguageModel
+from models.language_model import LanguageModel, Layout
 from sweep.cli import main
 from sweep.commands import BAD_INPUT, DONE
 from sweep.config import CorpusSpec
 from sweep.config.training import TaskConfig
 from sweep.data import Corpus, CorpusRecipe
+from sweep.data.infilling import Ids, example
 from sweep.data.tokenizer import ByteTokenizer, train_bpe
 from sweep.errors import InputError
-from sweep.plan.run import RunConfig
+from sweep.plan.run import ObjectiveSettings, RunConfig
 from sweep.store import Store
 from sweep.store.curves import scored
 from sweep.train.loop import train
@@ -167,6 +168,26 @@ def test_likelihoods_are_those_of_each_choice_alone(tiny_run: RunConfig, monkeyp
             sum(log_p[place - 1, sequence[0, place]].item() for place in range(len(sequence[0]) - scored_, len(sequence[0])))
         )
     np.testing.assert_allclose(likelihoods(model, tiny_run, items, "cpu"), expected, rtol=1e-5)
+
+
+def test_likelihoods_of_a_model_that_fills_blanks(tiny_run: RunConfig) -> None:
+    """Each choice is the end of one blank after the first token, and the context is cut so that both fit."""
+    shape = replace(tiny_run.model, vocab_size=tiny_run.model.vocab_size + 3, position_ids=2, position="learned")
+    run = replace(tiny_run, model=shape, objective=ObjectiveSettings(kind="blank_infilling"))
+    model = LanguageModel(shape)
+    model.initialise(0)
+    items = some_items([9, 30, 33, 50, 3, 20], [3, 11, 20, 20, 1, 15])
+    expected = []
+    for ids, scored_ in zip(items.ids, items.scored, strict=True):
+        text = ids[-31:]
+        example_ = example(text, [(1, len(text))], Ids.of(run), len(text) + 2)[None]
+        tokens, targets, *places, _ = (torch.from_numpy(row) for row in example_.transpose(1, 0, 2))
+        if tokens.shape[1] > 32:  # the last input predicts the end of the blank, and nothing of the choice
+            tokens, targets, places = tokens[:, :32], targets[:, :32], [place[:, :32] for place in places]
+        losses = model.loss(tokens, targets, "none", layout=Layout(*places))[0]
+        ends = 2 + len(text) - 1  # of what part B predicts of the text
+        expected.append(-losses[ends - scored_ : ends].sum().item())
+    np.testing.assert_allclose(likelihoods(model, run, items, "cpu"), expected, rtol=1e-4)
 
 
 def test_the_likeliest_per_byte_wins_and_ties_count_their_share() -> None:
