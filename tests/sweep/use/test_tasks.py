@@ -71,9 +71,11 @@ def test_items_follow_from_the_text_and_the_seed(corpus: Corpus, documents: Corp
 
 
 def test_a_task_without_context_begins_with_the_end_of_a_document(corpus: Corpus) -> None:
-    items = items_of("blind", replace(NEXT, context=0), corpus, T)
-    assert {len(each) for each in items.ids} == {5}
+    items = items_of("blind", replace(NEXT, context=0, continuation=1, items=2000), corpus, T)
+    assert {len(each) for each in items.ids} == {2}
     assert {int(each[0]) for each in items.ids} == {ByteTokenizer.end_of_document}
+    texts = [each.tobytes() for each in items.ids]  # of a text that repeats itself
+    assert {len(set(texts[first : first + 4])) for first in items.first} == {4}
 
 
 def test_the_items_of_a_file(corpus: Corpus, tmp_path: Path) -> None:
