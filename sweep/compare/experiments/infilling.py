@@ -56,12 +56,13 @@ def _draw(figure: "Figure", runs: "DataFrame", exponents: tuple[Exponent, ...]) 
     left, right = figure.subplots(1, 2)
     for place, (label, own) in enumerate(runs.groupby("label", sort=False)):
         lowest = own.groupby("budget")["loss"].min()
-        left.loglog(lowest.index, lowest, "o-", color=f"C{place}", label=str(label))
+        left.semilogx(lowest.index, lowest, "o-", color=f"C{place}", label=str(label))
         for each in exponents:
             if each.label == label and each.a is not None:
                 ends = [[np.nan], [np.nan]] if each.a.interval is None else np.abs(np.subtract(each.a.interval, each.a.value))
                 at = APPROACHES.index(each.approach) + 0.15 * place
                 right.errorbar([each.a.value], [at], xerr=np.reshape(ends, (2, 1)), fmt="o", color=f"C{place}", capsize=3)
     left.set(xlabel="C (FLOPs)", ylabel="lowest loss of the budget (nats per token)")
+    left.tick_params(axis="x", which="minor", labelbottom=False)  # they would overlap
     left.legend()
     right.set(xlabel="a", yticks=range(len(APPROACHES)), yticklabels=APPROACHES, ylim=(-0.5, len(APPROACHES) - 0.3))
