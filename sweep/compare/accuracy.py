@@ -91,6 +91,12 @@ class TaskFound:
     law: AccuracyLaw | Refused
     judged: Judged | Refused
 
+    @property
+    def curves(self) -> tuple[AccuracyLaw | None, Judged | None]:
+        """The law, and the judged one, where there are."""
+        law = None if isinstance(self.law, Refused) else self.law
+        return law, None if isinstance(self.judged, Refused) else self.judged
+
     def words(self) -> str:
         """Two sentences on one line."""
         law = self.judged.words() if isinstance(self.judged, Judged) else f"no law: {self.judged}"

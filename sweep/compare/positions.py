@@ -38,6 +38,11 @@ class AtStep:
         return None if found is None or found.interval is None else found
 
     @property
+    def curve(self) -> PositionLaw | None:
+        """The law to draw; None without a gamma."""
+        return self.law.law if isinstance(self.law, LawFit) and self.gamma is not None else None
+
+    @property
     def reason(self) -> str:
         """Why there is no gamma; empty if there is one."""
         if isinstance(self.law, LawFit):

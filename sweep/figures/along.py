@@ -9,7 +9,6 @@ from sweep.compare.positions import AtStep
 from sweep.compare.transfer import Line
 from sweep.figures import style
 from sweep.figures.style import HIGHLIGHT, N_LABEL
-from sweep.fit.kaplan.law_fit import LawFit
 from sweep.fit.kaplan.position import position_edges
 
 if TYPE_CHECKING:
@@ -45,8 +44,8 @@ def draw_positions_along(along: "pd.DataFrame", laws: Sequence[AtStep]) -> "Figu
             t, loss = np.sqrt(edges[:-1] * (edges[1:] - 1)), np.mean(row["blocks"], axis=0)
             axis.plot(t, loss, "o", markersize=3, color=colour(row[by]))
             found = law_of[row["run_id"], row["step"]]
-            if isinstance(found.law, LawFit) and found.gamma is not None:
-                law, fine = found.law.law, np.geomspace(1, row["context"], 100)
+            if (law := found.curve) is not None:
+                fine = np.geomspace(1, row["context"], 100)
                 name = f"{scientific(row[by])}: {law.L_inf:.2f} + {law.c:.2f} $t^{{-{law.gamma:.2f}}}$"
                 axis.plot(fine, law.predict(fine), color=colour(row[by]), linewidth=1, label=name)
             else:

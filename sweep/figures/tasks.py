@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweep.compare.accuracy import Judged, TaskFound
+from sweep.compare.accuracy import TaskFound
 from sweep.figures import style
 from sweep.figures.style import C_LABEL, D_LABEL, HIGHLIGHT, N_LABEL
-from sweep.fit import Refused
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,10 +53,11 @@ def draw_tasks(scores: "pd.DataFrame", found: Sequence[TaskFound]) -> "Figure":
 
 def _draw_laws(axis: "Axes", losses: np.ndarray, found: TaskFound) -> None:
     along = np.linspace(losses.min(), losses.max(), 100)
-    if not isinstance(found.law, Refused):
-        axis.plot(along, found.law.predict(along), color=HIGHLIGHT, linewidth=1.4, label="law of all runs")
-    if isinstance(found.judged, Judged):
-        smaller = found.judged.law.predict(along)
+    law, judged = found.curves
+    if law is not None:
+        axis.plot(along, law.predict(along), color=HIGHLIGHT, linewidth=1.4, label="law of all runs")
+    if judged is not None:
+        smaller = judged.law.predict(along)
         axis.plot(along, smaller, "--", color=HIGHLIGHT, linewidth=1, label="law of the smaller budgets")
-        L, accuracy = ([run[name] for run in found.judged.runs] for name in ("loss", "accuracy"))
+        L, accuracy = ([run[name] for run in judged.runs] for name in ("loss", "accuracy"))
         axis.scatter(L, accuracy, s=60, facecolor="none", edgecolor=HIGHLIGHT, linewidth=0.9, label="held out")
